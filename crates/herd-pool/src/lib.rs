@@ -5,14 +5,32 @@
 //! It knows neither processes nor HTTP.
 #![forbid(unsafe_code)]
 
+mod builder;
 mod connect;
+mod crash;
+mod error;
+mod event;
 mod exit;
+mod info;
+mod lease;
+mod pool;
 mod reason;
 mod session_id;
+mod stats;
 mod worker;
+mod worker_ids;
 
+pub use builder::{IdleBy, PoolBuilder, WhenFull};
 pub use connect::{Connect, Protocol};
+pub use crash::Crash;
+pub use error::{AcquireError, NoSuchSession, OptionsError};
+pub use event::{Event, EventKind, Events, EventsError};
 pub use exit::{Exit, ExitStatus};
+pub use info::{SessionInfo, SessionState, WorkerInfo, WorkerState};
+pub use lease::Lease;
+pub use pool::Pool;
 pub use reason::EndReason;
 pub use session_id::{InvalidSessionId, SessionId};
+pub use stats::{SessionsEnded, Stats};
 pub use worker::{HealthError, InvalidWorkerId, SpawnError, Worker, WorkerFactory, WorkerId};
+pub use worker_ids::WorkerIds;

@@ -1,0 +1,225 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::runtime::Handle;
+
+use crate::{Crash, OptionsError, Pool, WorkerFactory, WorkerIds};
+
+/// What happens when a new session needs a worker and all `max_workers` are taken.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum WhenFull {
+    /// Callers wait in order of arrival, up to `max_waiting` of them and `acquire_timeout` each.
+    #[default]
+    Wait,
+    /// The session that has been idle for longest ends ([`EndReason::Evicted`](crate::EndReason::Evicted)) and makes
+    /// room. A session with a lease is never evicted; if all have one, callers wait.
+    EvictIdle,
+}
+
+/// What resets a session's idle clock, which ends the session when it reaches the `ttl`.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub enum IdleBy {
+    /// Leases: the clock runs from the moment the last lease is dropped, and stands still while there is one.
+    #[default]
+    Lease,
+    /// Bytes: the clock runs from the last [`Lease::record_bytes`](crate::Lease::record_bytes), or from the last time
+    /// a lease was taken or dropped, so a session whose open connections are silent is idle all the same.
+    Bytes,
+}
+
+/// Sets up a [`Pool`]. Made by [`Pool::builder`].
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct PoolBuilder<F> {
+    factory: F,
+    options: Options,
+    on_crash: Option<CrashCallback>,
+    worker_ids: WorkerIds,
+}
+
+pub(crate) type CrashCallback = Arc<dyn Fn(&Crash) + Send + Sync>;
+
+/// What the builder collects, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) min_workers: usize,
+    pub(crate) max_workers: usize,
+    pub(crate) spare: usize,
+    pub(crate) ttl: Duration,
+    pub(crate) max_lifetime: Option<Duration>,
+    pub(crate) acquire_timeout: Duration,
+    pub(crate) max_waiting: usize,
+    pub(crate) when_full: WhenFull,
+    pub(crate) health_interval: Duration,
+    pub(crate) worker_reuse: bool,
+    pub(crate) idle_by: IdleBy,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            min_workers: 1,
+            max_workers: 10,
+            spare: 1,
+            ttl: Duration::from_secs(5 * 60),
+            max_lifetime: None,
+            acquire_timeout: Duration::from_secs(30),
+            max_waiting: 1000,
+            when_full: WhenFull::Wait,
+            health_interval: Duration::from_secs(5),
+            worker_reuse: false,
+            idle_by: IdleBy::Lease,
+        }
+    }
+}
+
+impl<F: WorkerFactory> PoolBuilder<F> {
+    pub(crate) fn new(factory: F) -> Self {
+        Self { factory, options: Options::default(), on_crash: None, worker_ids: WorkerIds::new() }
+    }
+
+    /// The fewest workers the pool keeps, with or without sessions. The default is 1; 0 is allowed.
+    pub fn min_workers(mut self, workers: usize) -> Self {
+        self.options.min_workers = workers;
+        self
+    }
+
+    /// The most workers there are at any time, counting those that start and those that end. The default is 10.
+    pub fn max_workers(mut self, workers: usize) -> Self {
+        self.options.max_workers = workers;
+        self
+    }
+
+    /// How many healthy workers wait for a session beyond those that have one, as far as `max_workers` allows. The
+    /// default is 1; with 0 each new session waits for its worker to start.
+    pub fn spare(mut self, workers: usize) -> Self {
+        self.options.spare = workers;
+        self
+    }
+
+    /// How long a session may be idle before it ends. What counts as idle is set with [`idle_by`](Self::idle_by). The
+    /// default is 5 minutes. It is kept to the millisecond.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.options.ttl = ttl;
+        self
+    }
+
+    /// How long a session may live, whether it is in use or not. The default, `None`, is without a bound.
+    pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.options.max_lifetime = lifetime.into();
+        self
+    }
+
+    /// How long [`Pool::acquire`] waits for a worker before it fails with
+    /// [`AcquireError::TimedOut`](crate::AcquireError::TimedOut). The default is 30 seconds.
+    pub fn acquire_timeout(mut self, timeout: Duration) -> Self {
+        self.options.acquire_timeout = timeout;
+        self
+    }
+
+    /// How many callers may wait in [`Pool::acquire`] at once, for a worker to start or for room; those beyond it fail
+    /// with [`AcquireError::QueueFull`](crate::AcquireError::QueueFull). The default is 1000.
+    pub fn max_waiting(mut self, callers: usize) -> Self {
+        self.options.max_waiting = callers;
+        self
+    }
+
+    /// What happens when all workers are taken. The default is [`WhenFull::Wait`].
+    pub fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.options.when_full = when_full;
+        self
+    }
+
+    /// How often each worker, with a session or spare, is asked whether it is healthy. The default is 5 seconds.
+    ///
+    /// A check may take 5 seconds. A spare that fails one is replaced; a session ends as
+    /// [`EndReason::Unhealthy`](crate::EndReason::Unhealthy) when its worker fails 3 in a row.
+    pub fn health_interval(mut self, interval: Duration) -> Self {
+        self.options.health_interval = interval;
+        self
+    }
+
+    /// Whether the worker of a session that ended may serve another session. The default is `false`: state that one
+    /// tenant left must not reach another.
+    ///
+    /// A worker changes hands only after the last lease of its former session is gone and it passed a health check.
+    /// If leases are still held 10 seconds after the session's end, the worker is closed instead.
+    pub fn worker_reuse(mut self, reuse: bool) -> Self {
+        self.options.worker_reuse = reuse;
+        self
+    }
+
+    /// What resets a session's idle clock. The default is [`IdleBy::Lease`].
+    pub fn idle_by(mut self, idle_by: IdleBy) -> Self {
+        self.options.idle_by = idle_by;
+        self
+    }
+
+    /// Calls `callback` for each worker that ends by itself, whether or not it had a session.
+    ///
+    /// It runs in a task of its own on the pool's runtime. Blocking it blocks a thread of that runtime; if it panics,
+    /// the pool logs that and goes on.
+    pub fn on_crash(mut self, callback: impl Fn(&Crash) + Send + Sync + 'static) -> Self {
+        self.on_crash = Some(Arc::new(callback));
+        self
+    }
+
+    /// Takes worker IDs from `ids` instead of the pool's own counter, so that several pools in one program never give
+    /// the same ID.
+    pub fn worker_ids(mut self, ids: WorkerIds) -> Self {
+        self.worker_ids = ids;
+        self
+    }
+
+    /// Makes the pool and starts its first workers, all at once and in the background.
+    ///
+    /// The runtime this is called in runs all of the pool's tasks; the pool can be used from others as well.
+    ///
+    /// # Errors
+    /// [`OptionsError`] if the options contradict each other, or if there is no tokio runtime with timers here.
+    pub fn build(self) -> Result<Pool<F>, OptionsError> {
+        let Self { factory, options, on_crash, worker_ids } = self;
+        options.check()?;
+        let runtime = Handle::try_current().map_err(|_| OptionsError::NoRuntime)?;
+        Ok(Pool::start(factory, options, on_crash, worker_ids, runtime))
+    }
+}
+
+impl Options {
+    pub(crate) fn check(&self) -> Result<(), OptionsError> {
+        let Self {
+            min_workers,
+            max_workers,
+            spare: _,
+            ttl,
+            max_lifetime,
+            acquire_timeout: _,
+            max_waiting,
+            when_full: _,
+            health_interval,
+            worker_reuse: _,
+            idle_by: _,
+        } = *self;
+        if max_workers == 0 {
+            return Err(OptionsError::NoWorkers);
+        }
+        if min_workers > max_workers {
+            return Err(OptionsError::MinAboveMax { min_workers, max_workers });
+        }
+        if max_waiting == 0 {
+            return Err(OptionsError::NoWaiting);
+        }
+        for (option, value) in
+            [("ttl", Some(ttl)), ("max_lifetime", max_lifetime), ("health_interval", Some(health_interval))]
+        {
+            if value.is_some_and(|value| value.is_zero()) {
+                return Err(OptionsError::Zero { option });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<F> fmt::Debug for PoolBuilder<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PoolBuilder").field("options", &self.options).finish_non_exhaustive()
+    }
+}
