@@ -1,0 +1,221 @@
+use std::{
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::ExitStatusExt,
+    },
+    path::PathBuf,
+    process::ExitStatus,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rustix::process::{self as sys, Pid, WaitId, WaitIdOptions};
+
+use crate::{
+    Failure, Report, Signal,
+    channel::{Channel, Packet},
+    protocol::{Reply, Request, VERSION},
+    reaper,
+};
+
+/// How long a process that was started as init has to say so. It does that first of all, within a few milliseconds;
+/// the rest is for a machine under heavy load.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The launching process's hold on one init, and through it on one worker.
+///
+/// Nothing here waits, except [`reap`](Self::reap). The control socket ([`AsFd`]) is non-blocking and becomes readable
+/// when [`recv`](Self::recv) has something to tell, which suits poll(2) and async runtimes alike.
+///
+/// **Dropping it kills the worker's whole tree**, and so does the death of this process, however it dies. Init itself
+/// is then reaped in the background by a thread of this crate; who wants to wait for that keeps the value until `recv`
+/// has returned `None` and calls [`reap`](Self::reap).
+#[derive(Debug)]
+pub struct Init {
+    channel: Channel,
+    pid: Pid,
+    /// Taken when the value is dropped.
+    pidfd: Option<OwnedFd>,
+    program: PathBuf,
+    launched: Instant,
+    greeting: AtomicU8,
+    reaped: OnceLock<ExitStatus>,
+}
+
+/// It has not said yet that it is an init.
+const EXPECTED: u8 = 0;
+/// It has.
+const RECEIVED: u8 = 1;
+/// It is none, and that has been reported.
+const REFUSED: u8 = 2;
+
+impl Init {
+    pub(crate) fn new(channel: Channel, pid: Pid, pidfd: OwnedFd, program: PathBuf) -> Self {
+        Self {
+            channel,
+            pid,
+            pidfd: Some(pidfd),
+            program,
+            launched: Instant::now(),
+            greeting: AtomicU8::new(EXPECTED),
+            reaped: OnceLock::new(),
+        }
+    }
+
+    /// The next report, or `None` once init is gone, and with it all that the worker has started.
+    ///
+    /// A process that was started as init but is none is reported as [`Report::Failed`] when it ends, or by the first
+    /// call later than ten seconds after the launch if it stays. Who waits for the socket alone should therefore call
+    /// this once more when the own patience with the start ends.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing to tell yet; `InvalidData` if the other side does not speak this protocol.
+    pub fn recv(&self) -> io::Result<Option<Report>> {
+        loop {
+            let packet = match self.channel.recv() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.is_mute() => {
+                    return Ok(Some(self.refuse("did not say that it is one")));
+                }
+                Ok(None) if self.greeting.load(Ordering::Acquire) == EXPECTED => {
+                    return Ok(Some(self.refuse("ended without saying that it is one")));
+                }
+                Ok(None) => return Ok(None),
+                Ok(Some(Packet { bytes, .. })) => bytes,
+                Err(error) => return Err(error),
+            };
+            match Reply::decode(&packet).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
+                Reply::Hello { version: VERSION } => self.greeting.store(RECEIVED, Ordering::Release),
+                Reply::Hello { version } => {
+                    return Ok(Some(self.refuse(&format!("speaks version {version} of the protocol, not {VERSION}"))));
+                }
+                Reply::Report(report) => return Ok(Some(report)),
+            }
+        }
+    }
+
+    /// Sends a signal to the worker's process group. Processes that left the group do not get it.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if init is gone, `WouldBlock` if it has not read earlier requests yet.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.send(&Request::Signal(signal), &[])
+    }
+
+    /// Asks the worker to stop: sends this signal to its process group, and after it `SIGCONT`, since a stopped process
+    /// acts on nothing else. What is left of the worker after the grace is killed, the whole tree of it. A second call
+    /// can shorten the grace but not extend it.
+    ///
+    /// The grace ends early when the worker's main process ends: its descendants are killed then.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if init is gone, `WouldBlock` if it has not read earlier requests yet.
+    pub fn stop(&self, signal: Signal, grace: Duration) -> io::Result<()> {
+        self.send(&Request::Stop { signal, grace }, &[])
+    }
+
+    /// Kills the worker's whole tree now: also processes with a session of their own, orphans, stopped ones, and those
+    /// that ignore signals. [`recv`](Self::recv) returns `None` when the last one is gone.
+    pub fn kill(&self) {
+        if self.send(&Request::Kill, &[]).is_err() {
+            // Either init is gone, or it does not read; then the end of the stream tells it the same.
+            self.channel.shut_down();
+        }
+    }
+
+    /// The process ID of init; the worker's own comes with [`Report::Ready`].
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid.as_raw_pid().cast_unsigned()
+    }
+
+    /// A descriptor that becomes readable when init has ended, see pidfd_open(2).
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_ref().map_or_else(|| unreachable!("taken by drop alone"), AsFd::as_fd)
+    }
+
+    /// Waits for init to end and reaps it. Call it once [`recv`](Self::recv) has returned `None`: it is then a matter
+    /// of microseconds. A second call gives the same answer.
+    ///
+    /// A successful status says that nothing of the worker is left. Any other means that somebody ended init, so that
+    /// descendants of the worker may live on.
+    ///
+    /// # Errors
+    /// `ECHILD` if this process ignores `SIGCHLD` or something else in it has reaped init.
+    pub fn reap(&self) -> io::Result<ExitStatus> {
+        self.wait(WaitIdOptions::EXITED)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Like [`reap`](Self::reap), but does not wait: `None` if init has not ended yet.
+    ///
+    /// # Errors
+    /// As [`reap`](Self::reap).
+    pub fn try_reap(&self) -> io::Result<Option<ExitStatus>> {
+        self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+    }
+
+    pub(crate) fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.channel.send(&request.encode(), descriptors)
+    }
+
+    fn wait(&self, options: WaitIdOptions) -> io::Result<Option<ExitStatus>> {
+        if let Some(status) = self.reaped.get() {
+            return Ok(Some(*status));
+        }
+        Ok(reaper::wait(self.pidfd(), options)?.map(|status| *self.reaped.get_or_init(|| status)))
+    }
+
+    fn is_mute(&self) -> bool {
+        self.greeting.load(Ordering::Acquire) == EXPECTED && self.launched.elapsed() > HELLO_TIMEOUT
+    }
+
+    /// What was started is no init of ours. It has nothing to lose: it is killed.
+    fn refuse(&self, what: &str) -> Report {
+        self.greeting.store(REFUSED, Ordering::Release);
+        self.end_stranger();
+        Report::Failed(Failure {
+            step: "init".to_owned(),
+            errno: None,
+            hint: format!(
+                "{}, started as init, {what}: call herd_sandbox::enter_init() first in main, or name a helper binary \
+                 that does",
+                self.program.display()
+            ),
+        })
+    }
+
+    /// An init ends when the stream does; anything else has to be killed. An init must not be: its worker's
+    /// descendants would live on.
+    fn end_stranger(&self) {
+        self.channel.shut_down();
+        // From here on it can say hello no more, and without having said it an init starts nothing. What it said
+        // before lies in the queue.
+        let said_hello = || {
+            let Ok(Some(packet)) = self.channel.recv() else { return false };
+            matches!(Reply::decode(&packet.bytes), Ok(Reply::Hello { .. }))
+        };
+        if self.greeting.load(Ordering::Acquire) != RECEIVED && !said_hello() {
+            // It fails only if the process is gone already.
+            let _ = sys::pidfd_send_signal(self.pidfd(), sys::Signal::KILL);
+        }
+    }
+}
+
+impl AsFd for Init {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        if matches!(self.try_reap(), Ok(None)) {
+            self.end_stranger();
+            self.pidfd.take().into_iter().for_each(reaper::adopt);
+        }
+    }
+}

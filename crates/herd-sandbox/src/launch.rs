@@ -1,0 +1,143 @@
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io::{self, Write},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use rustix::{
+    fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
+
+use crate::{Init, Spec, SpecError, channel::Channel, entry, plan::Plan, protocol::Request};
+
+/// The name by which a process recognises that it was started as init.
+pub(crate) const INIT_NAME: &str = "herd-init";
+
+/// The running program itself: the kernel finds it even after the file was replaced or removed.
+const SELF: &str = "/proc/self/exe";
+
+/// A worker's init could not be started. Nothing runs.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LaunchError {
+    /// The spec asks for something that cannot be.
+    #[error("{0}")]
+    Spec(#[from] SpecError),
+    /// This program never called [`enter_init`](crate::enter_init), so it cannot serve as init.
+    #[error("call herd_sandbox::enter_init() first in main, or name a helper binary that does (Init::launch_with)")]
+    EnterInitMissing,
+    /// This process is itself one that was started as init, by a program that did not call
+    /// [`enter_init`](crate::enter_init). Launching from it would start the program again and again.
+    #[error("this process was started as init: call herd_sandbox::enter_init() first in main")]
+    InsideInit,
+    /// The socket to init could not be made.
+    #[error("cannot make a socket for init")]
+    Socket(#[source] io::Error),
+    /// The plan could not be written into a memory file.
+    #[error("cannot make a memory file for the plan")]
+    Memory(#[source] io::Error),
+    /// `/dev/null` could not be opened.
+    #[error("cannot open /dev/null")]
+    Null(#[source] io::Error),
+    /// The program that shall be init could not be started.
+    #[error("cannot start {program:?} as init")]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The plan could not be sent to init.
+    #[error("cannot send the plan to init")]
+    Send(#[source] io::Error),
+}
+
+impl Init {
+    /// Starts an init from this very program and hands it the worker to start.
+    ///
+    /// Does not wait for the worker: [`recv`](Self::recv) tells what became of it. It takes about as long as one
+    /// execve(2), a millisecond or so. The spec's descriptors are closed on this side before it returns.
+    ///
+    /// # Errors
+    /// [`LaunchError`]: nothing was started, or it has been ended again.
+    pub fn launch(spec: Spec) -> Result<Self, LaunchError> {
+        if entry::is_init() {
+            return Err(LaunchError::InsideInit);
+        }
+        if !entry::was_called() {
+            return Err(LaunchError::EnterInitMissing);
+        }
+        launch(spec, Path::new(SELF))
+    }
+
+    /// Like [`launch`](Self::launch), with another program as init: one whose `main` calls
+    /// [`enter_init`](crate::enter_init) first.
+    ///
+    /// # Errors
+    /// [`LaunchError`]: nothing was started, or it has been ended again. A helper that is no init is found out later,
+    /// by [`recv`](Self::recv).
+    pub fn launch_with(helper: impl AsRef<OsStr>, spec: Spec) -> Result<Self, LaunchError> {
+        if entry::is_init() {
+            return Err(LaunchError::InsideInit);
+        }
+        launch(spec, Path::new(helper.as_ref()))
+    }
+}
+
+fn launch(mut spec: Spec, program: &Path) -> Result<Init, LaunchError> {
+    let plan = Plan::new(&spec)?.encode();
+    let memory = memory_file(&plan).map_err(LaunchError::Memory)?;
+    let stdout = spec.stdout.take().map_or_else(null, Ok).map_err(LaunchError::Null)?;
+    let stderr = spec.stderr.take().map_or_else(null, Ok).map_err(LaunchError::Null)?;
+    let (channel, theirs) = Channel::pair().map_err(LaunchError::Socket)?;
+
+    // Without a working directory, a user, groups or a closure the standard library takes its posix_spawn path: no
+    // code of ours runs between fork and exec, however many threads there are. All our descriptors are close-on-exec
+    // from birth, so no program that another thread starts at this moment gets one of them, and neither does init.
+    let spawned = Command::new(program)
+        .arg0(INIT_NAME)
+        .env_clear()
+        .stdin(Stdio::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    let failed = |source| LaunchError::Spawn { program: program.to_owned(), source };
+    let mut child = spawned.map_err(failed)?;
+    let pid = Pid::from_child(&child);
+    // The child is not reaped before its pidfd is open, so the number is still its own.
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(error) => {
+            // It has no plan, so it has started nothing: ending it leaves nothing behind.
+            child.kill().and_then(|()| child.wait()).map_err(failed)?;
+            return Err(failed(error.into()));
+        }
+    };
+    let init = Init::new(channel, pid, pidfd, program.to_owned());
+
+    let mut descriptors = vec![memory.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    descriptors.extend(spec.listen.iter().map(AsFd::as_fd));
+    init.send(&Request::Plan { length: plan.len() as u64 }, &descriptors).map_err(LaunchError::Send)?;
+    Ok(init)
+}
+
+fn null() -> io::Result<OwnedFd> {
+    Ok(File::options().write(true).open("/dev/null")?.into())
+}
+
+/// The plan in memory that nobody can change or shrink any more, so that init can read it in place. Its size is not
+/// bound by the socket's buffer.
+fn memory_file(plan: &[u8]) -> io::Result<OwnedFd> {
+    let memory = memfd_create("herd-plan", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut memory = File::from(memory);
+    memory.write_all(plan)?;
+    fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok(memory.into())
+}

@@ -1,0 +1,61 @@
+use std::{fmt, io, process::ExitStatus, time::Duration};
+
+/// What an init tells about its worker, in this order: first [`Ready`](Self::Ready) or [`Failed`](Self::Failed), after
+/// `Ready` one [`Exited`](Self::Exited). Then it closes the connection, and with that says that nothing of the worker
+/// is left.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Report {
+    /// The worker's program runs: its execve(2) succeeded.
+    Ready {
+        /// The process ID of the worker's main process, which is also the ID of its process group and session.
+        pid: u32,
+    },
+    /// The worker could not be started. Nothing of it runs.
+    Failed(Failure),
+    /// The worker's main process ended, by itself or because it was told to. Its descendants are killed now, if there
+    /// are any.
+    Exited {
+        /// How it ended.
+        status: ExitStatus,
+        /// What it used.
+        usage: Usage,
+    },
+}
+
+/// What a worker's main process used, together with those of its descendants that it waited for; see getrusage(2).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Usage {
+    /// CPU time in its own code.
+    pub user: Duration,
+    /// CPU time in the kernel on its behalf.
+    pub system: Duration,
+    /// The most memory that any one of these processes had resident at once, in bytes.
+    pub max_rss: u64,
+}
+
+/// A worker could not be started: at which step, why, and what helps.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Failure {
+    /// The step of the start, for example `exec` or `working directory`.
+    pub step: String,
+    /// The operating system's error number, where there is one.
+    pub errno: Option<i32>,
+    /// One sentence for a person: what was tried and what to do.
+    pub hint: String,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step '{}' failed", self.step)?;
+        if let Some(errno) = self.errno {
+            write!(f, ": {}", io::Error::from_raw_os_error(errno))?;
+        }
+        if !self.hint.is_empty() {
+            write!(f, ": {}", self.hint)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Failure {}

@@ -1,0 +1,208 @@
+use std::{
+    ffi::OsString,
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::PathBuf,
+};
+
+/// What to start: one command and everything that its process shall be given.
+///
+/// Nothing of the launching process reaches the worker unless it is named here: not its environment, not its
+/// descriptors, not its limits, not its signal mask.
+///
+/// [`Spec::new`] gives the defaults named at each field; set what should differ.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Spec {
+    /// The program. Without a slash it is searched in the `PATH` of [`env`](Self::env) (none: `/usr/local/bin:/usr/bin:/bin`);
+    /// with one it is a path, relative to [`cwd`](Self::cwd) if it does not begin with a slash.
+    pub program: OsString,
+    /// The arguments after the program's own name. Default: none.
+    pub args: Vec<OsString>,
+    /// The worker's whole environment, in this order. Default: empty.
+    pub env: Vec<(OsString, OsString)>,
+    /// The working directory, an absolute path. Default: the current directory of the launching process at the time of
+    /// the launch.
+    pub cwd: Option<PathBuf>,
+    /// How many descriptors the worker may have open (`RLIMIT_NOFILE`, soft and hard). Default: 4096.
+    pub open_files: u64,
+    /// Further limits, soft and hard alike. Default: no core dumps.
+    pub limits: Vec<(Limit, u64)>,
+    /// The file mode creation mask, see umask(2). Default: `0o077`, what a worker writes is its user's alone.
+    pub umask: u32,
+    /// Listening sockets to pass on as descriptors 3 and up, announced by `LISTEN_FDS` and `LISTEN_PID`, see
+    /// sd_listen_fds(3). At most [`Spec::MAX_LISTEN`]. Default: none.
+    pub listen: Vec<OwnedFd>,
+    /// The worker's standard output. Default: `/dev/null`.
+    pub stdout: Option<OwnedFd>,
+    /// The worker's standard error. Default: `/dev/null`.
+    pub stderr: Option<OwnedFd>,
+}
+
+/// A limit on what one process may use, see setrlimit(2).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum Limit {
+    /// Address space in bytes, `RLIMIT_AS`.
+    AddressSpace,
+    /// Size of a core dump in bytes, `RLIMIT_CORE`.
+    CoreDump,
+    /// CPU time in seconds, `RLIMIT_CPU`.
+    CpuTime,
+    /// Data segment in bytes, `RLIMIT_DATA`.
+    Data,
+    /// Size of a file that it writes in bytes, `RLIMIT_FSIZE`.
+    FileSize,
+    /// Locked memory in bytes, `RLIMIT_MEMLOCK`.
+    LockedMemory,
+    /// Processes and threads of its user, `RLIMIT_NPROC`.
+    Processes,
+    /// Stack in bytes, `RLIMIT_STACK`.
+    Stack,
+}
+
+/// A [`Spec`] asks for something that cannot be: found before anything is started.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpecError {
+    /// The program's name is empty.
+    #[error("the program is empty: name a command or a path")]
+    EmptyProgram,
+    /// A text holds a NUL byte, which ends a text for the kernel.
+    #[error("{field} holds a NUL byte")]
+    NulByte {
+        /// Which text: `argument 2`, for example.
+        field: String,
+    },
+    /// The name of an environment variable is empty or holds `=`.
+    #[error("environment variable {name:?} cannot exist: a name is not empty and holds no '='")]
+    VariableName {
+        /// The name.
+        name: OsString,
+    },
+    /// The environment names a variable twice.
+    #[error("environment variable {name:?} is given twice")]
+    RepeatedVariable {
+        /// The name.
+        name: OsString,
+    },
+    /// The environment names a variable that describes the listening sockets, while there are such.
+    #[error("environment variable {name:?} is set by the launch itself, from the listening sockets: leave it out")]
+    ReservedVariable {
+        /// The name.
+        name: OsString,
+    },
+    /// The working directory is a relative path.
+    #[error("working directory {path:?} is relative: give an absolute path")]
+    RelativeDirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// No working directory is named, and the launching process has none either.
+    #[error("the current directory cannot be told ({reason}): give the worker a working directory")]
+    NoDirectory {
+        /// Why not.
+        reason: String,
+    },
+    /// There are more listening sockets than fit into one message.
+    #[error("{count} listening sockets are too many: at most {} can be passed on", Spec::MAX_LISTEN)]
+    TooManySockets {
+        /// How many there are.
+        count: usize,
+    },
+    /// The worker could not even hold its standard streams and its listening sockets.
+    #[error("a limit of {open_files} open files is too low: standard streams and listening sockets need {needed}")]
+    TooFewFiles {
+        /// The limit that was asked for.
+        open_files: u64,
+        /// How many the worker starts with.
+        needed: u64,
+    },
+    /// The umask has bits beyond the nine of permissions.
+    #[error("umask {umask:#o} has bits beyond 0o777")]
+    Umask {
+        /// The mask.
+        umask: u32,
+    },
+}
+
+impl Spec {
+    /// The most listening sockets that one worker can be given: what one message carries (`SCM_MAX_FD`, see unix(7)),
+    /// less the three descriptors that every launch needs.
+    pub const MAX_LISTEN: usize = 250;
+
+    /// A worker that runs this program, with the defaults.
+    #[must_use]
+    pub fn new(program: impl Into<OsString>) -> Self {
+        Self {
+            program: program.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            cwd: None,
+            open_files: 4096,
+            limits: vec![(Limit::CoreDump, 0)],
+            umask: 0o077,
+            listen: Vec::new(),
+            stdout: None,
+            stderr: None,
+        }
+    }
+
+    /// Checks what can be checked without starting anything. [`Init::launch`](crate::Init::launch) does it too.
+    ///
+    /// # Errors
+    /// [`SpecError`] names the first thing that cannot be.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        if self.program.is_empty() {
+            return Err(SpecError::EmptyProgram);
+        }
+        no_nul("the program", self.program.as_bytes())?;
+        for (index, arg) in self.args.iter().enumerate() {
+            no_nul_in(|| format!("argument {}", index + 1), arg.as_bytes())?;
+        }
+        self.validate_environment()?;
+        if let Some(cwd) = &self.cwd {
+            no_nul("the working directory", cwd.as_os_str().as_bytes())?;
+            if !cwd.is_absolute() {
+                return Err(SpecError::RelativeDirectory { path: cwd.clone() });
+            }
+        }
+        if self.listen.len() > Self::MAX_LISTEN {
+            return Err(SpecError::TooManySockets { count: self.listen.len() });
+        }
+        let needed = 3 + self.listen.len() as u64;
+        if self.open_files < needed {
+            return Err(SpecError::TooFewFiles { open_files: self.open_files, needed });
+        }
+        if self.umask & !0o777 != 0 {
+            return Err(SpecError::Umask { umask: self.umask });
+        }
+        Ok(())
+    }
+
+    fn validate_environment(&self) -> Result<(), SpecError> {
+        let mut seen = std::collections::HashSet::with_capacity(self.env.len());
+        for (name, value) in &self.env {
+            let bytes = name.as_bytes();
+            no_nul("the name of an environment variable", bytes)?;
+            if bytes.is_empty() || bytes.contains(&b'=') {
+                return Err(SpecError::VariableName { name: name.clone() });
+            }
+            no_nul_in(|| format!("environment variable {name:?}"), value.as_bytes())?;
+            if !seen.insert(name) {
+                return Err(SpecError::RepeatedVariable { name: name.clone() });
+            }
+            if !self.listen.is_empty() && matches!(bytes, b"LISTEN_FDS" | b"LISTEN_PID") {
+                return Err(SpecError::ReservedVariable { name: name.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn no_nul(field: &str, text: &[u8]) -> Result<(), SpecError> {
+    no_nul_in(|| field.to_owned(), text)
+}
+
+fn no_nul_in(field: impl FnOnce() -> String, text: &[u8]) -> Result<(), SpecError> {
+    if text.contains(&0) { Err(SpecError::NulByte { field: field() }) } else { Ok(()) }
+}
