@@ -1,0 +1,136 @@
+//! `acquire` of a session that exists, without processes and HTTP.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::{
+    child::Program,
+    proxy::{Bench, which},
+    report::{Aim, Section, Table, progress},
+    series::figure,
+};
+
+const LATENCY_AIM_NS: f64 = 200.0;
+const MEMORY_AIM_BYTES: f64 = 1024.0;
+/// More than this, from one session to a million, is not flat.
+const FLAT: f64 = 1.5;
+
+#[derive(Debug, PartialEq)]
+enum Line {
+    Acquire { sessions: u64, threads: u64, nanoseconds: f64 },
+    Memory { bytes: f64 },
+}
+
+/// Runs the pool's own benchmark, which prints one JSON object a line.
+pub(crate) fn measure(bench: &Bench, repository: &Path) -> Result<(Section, Vec<Aim>)> {
+    progress("hit path");
+    let manifest = repository.join("Cargo.toml").display().to_string();
+    let args = ["run", "--quiet", "--release", "--manifest-path", &manifest, "-p", "herd-pool", "--example", "hit_path"];
+    let text = Program {
+        name: "hit_path",
+        path: &which("cargo")?,
+        args: args.map(Into::into).into(),
+        cores: &bench.layout.all,
+    }
+    .output(&bench.directory)?;
+    let lines: Vec<Line> = text
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| Line::parse(line).with_context(|| format!("cannot read `{line}` of hit_path")))
+        .collect::<Result<_>>()?;
+    ensure!(lines.iter().any(|line| matches!(line, Line::Acquire { .. })), "hit_path measured nothing:\n{text}");
+    Ok((section(&lines), aims(&lines)))
+}
+
+impl Line {
+    fn parse(line: &str) -> Result<Self> {
+        let value: Value = serde_json::from_str(line)?;
+        if let Some(bytes) = value.get("bytes_per_session") {
+            return Ok(Self::Memory { bytes: bytes.as_f64().context("it is no number")? });
+        }
+        let whole = |name| value.get(name).and_then(Value::as_u64).with_context(|| format!("there is no {name}"));
+        let nanoseconds = value.get("ns_per_acquire").and_then(Value::as_f64).context("there is no ns_per_acquire")?;
+        Ok(Self::Acquire { sessions: whole("sessions")?, threads: whole("threads")?, nanoseconds })
+    }
+}
+
+fn section(lines: &[Line]) -> Section {
+    let mut table = Table::new(&["what", "sessions", "threads", "measured"]);
+    for line in lines {
+        match *line {
+            Line::Acquire { sessions, threads, nanoseconds } => table.row([
+                "acquire and drop of the lease".to_owned(),
+                #[expect(clippy::cast_precision_loss, reason = "it is at most a million")]
+                figure(sessions as f64).trim_end_matches(".00").to_owned(),
+                threads.to_string(),
+                format!("{} ns", figure(nanoseconds)),
+            ]),
+            Line::Memory { bytes } => table.row([
+                "memory of a session".to_owned(),
+                String::new(),
+                String::new(),
+                format!("{} bytes", figure(bytes)),
+            ]),
+        }
+    }
+    Section {
+        title: "Hit path".to_owned(),
+        text: "`cargo run --release -p herd-pool --example hit_path`: the pool alone, with fake workers. Nanoseconds \
+               are wall time for each call of one thread, over sessions in random order."
+            .to_owned(),
+        table,
+    }
+}
+
+fn aims(lines: &[Line]) -> Vec<Aim> {
+    let mut aims = Vec::new();
+    for line in lines {
+        match *line {
+            Line::Acquire { sessions, threads, nanoseconds } => aims.push(Aim {
+                what: format!("acquire, sessions: {sessions}, threads: {threads}"),
+                aim: format!("≤ {} ns", figure(LATENCY_AIM_NS)),
+                measured: format!("{} ns", figure(nanoseconds)),
+                met: nanoseconds <= LATENCY_AIM_NS,
+            }),
+            Line::Memory { bytes } => aims.push(Aim {
+                what: "memory per session".to_owned(),
+                aim: "≤ 1 KiB".to_owned(),
+                measured: format!("{} bytes", figure(bytes)),
+                met: bytes <= MEMORY_AIM_BYTES,
+            }),
+        }
+    }
+    let single = |wanted| {
+        lines.iter().find_map(|line| match *line {
+            Line::Acquire { sessions, threads: 1, nanoseconds } if sessions == wanted => Some(nanoseconds),
+            _ => None,
+        })
+    };
+    if let (Some(one), Some(million)) = (single(1), single(1_000_000)) {
+        let ratio = million / one;
+        aims.push(Aim {
+            what: "acquire, a million sessions to one".to_owned(),
+            aim: format!("flat (≤ {FLAT})"),
+            measured: format!("{} : {} = {ratio:.2}", figure(million), figure(one)),
+            met: ratio <= FLAT,
+        });
+    }
+    aims
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_kinds_of_line_are_read() {
+        assert_eq!(
+            Line::parse(r#"{"sessions":1000,"threads":2,"ns_per_acquire":81.5}"#).unwrap(),
+            Line::Acquire { sessions: 1000, threads: 2, nanoseconds: 81.5 }
+        );
+        assert_eq!(Line::parse(r#"{"bytes_per_session":512}"#).unwrap(), Line::Memory { bytes: 512.0 });
+        assert!(Line::parse(r#"{"sessions":1000}"#).is_err());
+    }
+}

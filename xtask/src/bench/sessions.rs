@@ -1,0 +1,3 @@
+use anyhow::Result;
+use super::{proxy::Bench, report::{Aim, Section}};
+pub(crate) fn measure(_: &Bench, _: usize) -> Result<(Section, Vec<Aim>)> { anyhow::bail!("x") }
