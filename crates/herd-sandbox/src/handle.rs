@@ -1,9 +1,6 @@
 use std::{
     io,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::process::ExitStatusExt,
-    },
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     process::ExitStatus,
     sync::{
@@ -13,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{self as sys, Pid, WaitId, WaitIdOptions};
+use rustix::process::{self as sys, Pid, WaitIdOptions};
 
 use crate::{
     Failure, Report, Signal,

@@ -1,0 +1,244 @@
+use std::{
+    io,
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, getpid},
+};
+
+use super::{report, tree, worker};
+use crate::{
+    Failure, Report, Signal,
+    channel::{Channel, Packet},
+    protocol::{MAX_PACKET, Reply, Request},
+    sys::{
+        signal,
+        wait::{self, Children, Ended},
+    },
+};
+
+/// How long killed processes get to vanish before init looks for more of them, at first and at most.
+const SETTLE: Duration = Duration::from_millis(5);
+const SETTLE_MAX: Duration = Duration::from_millis(100);
+
+/// Waits for the launching process, the worker and the clock, and acts on whichever speaks.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    channel: Channel,
+    /// Readable when a child has ended.
+    children: OwnedFd,
+    main: Option<Main>,
+    /// When a stop's grace ends.
+    deadline: Option<Instant>,
+}
+
+/// The worker's main process, from fork until it is reaped.
+#[derive(Debug)]
+struct Main {
+    pid: Pid,
+    /// Closed without a word when the program was executed; brings a failure otherwise. `None` once that is known.
+    start: Option<OwnedFd>,
+    /// It did not get as far as the program, which has been reported.
+    failed: bool,
+}
+
+/// Whether there is a reason to go on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Next {
+    Continue,
+    End,
+}
+
+impl Supervisor {
+    pub(super) fn new(channel: Channel) -> Result<Self, (Channel, io::Error)> {
+        match signal::child_events() {
+            Ok(children) => Ok(Self { channel, children, main: None, deadline: None }),
+            Err(error) => Err((channel, error)),
+        }
+    }
+
+    /// Serves the launching process until it is gone, or wants the worker killed, or the worker has ended.
+    pub(super) fn supervise(&mut self) {
+        loop {
+            self.wait();
+            // The start first: its outcome is reported before the exit that may follow at once. Then exits: they are
+            // not told as the effect of a request that came later.
+            if self.settle_start() == Next::End || self.reap() == Next::End || self.serve() == Next::End {
+                return;
+            }
+            if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return;
+            }
+        }
+    }
+
+    /// Kills all that the worker has started and returns when it is reaped.
+    pub(super) fn end(&mut self) {
+        let mut settle = SETTLE;
+        loop {
+            if matches!(self.reap_all(), Children::None) {
+                return;
+            }
+            if let Some(main) = &self.main {
+                // All of a group at once: the kernel lets no fork slip through. Its number is taken as long as the
+                // main process is not reaped.
+                let _ = signal_group(main.pid, Signal::KILL);
+            }
+            tree::kill(getpid());
+            let until = Instant::now() + settle;
+            while let Some(left) = until.checked_duration_since(Instant::now()) {
+                if matches!(self.reap_all(), Children::None) {
+                    return;
+                }
+                wait_for(&mut [PollFd::new(&self.children, PollFlags::IN)], Some(left));
+                self.drain_child_events();
+            }
+            settle = (settle * 2).min(SETTLE_MAX);
+        }
+    }
+
+    fn wait(&mut self) {
+        let timeout = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let mut sources = vec![PollFd::new(&self.channel, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
+        sources.extend(
+            self.main.iter().filter_map(|main| main.start.as_ref()).map(|start| PollFd::new(start, PollFlags::IN)),
+        );
+        wait_for(&mut sources, timeout);
+        drop(sources);
+        self.drain_child_events();
+    }
+
+    /// Looks whether the program was executed.
+    fn settle_start(&mut self) -> Next {
+        let Some(main) = &mut self.main else { return Next::Continue };
+        let Some(start) = &main.start else { return Next::Continue };
+        let mut packet = [0; MAX_PACKET];
+        let outcome = match rustix::io::read(start, &mut packet) {
+            // It runs, or was killed on its way there, which its exit tells.
+            Ok(0) => Report::Ready { pid: main.pid.as_raw_pid().cast_unsigned() },
+            Ok(length) => match Reply::decode(&packet[..length]) {
+                Ok(Reply::Report(failure @ Report::Failed(_))) => failure,
+                _ => Report::Failed(Failure {
+                    step: "start".to_owned(),
+                    errno: None,
+                    hint: "the worker's process sent no sense".to_owned(),
+                }),
+            },
+            Err(_) => return Next::Continue,
+        };
+        main.start = None;
+        main.failed = matches!(outcome, Report::Failed(_));
+        let next = if main.failed { Next::End } else { Next::Continue };
+        report(&self.channel, outcome);
+        next
+    }
+
+    /// Reaps what has ended. With the worker's main process the worker has.
+    fn reap(&mut self) -> Next {
+        let had_main = self.main.is_some();
+        self.reap_all();
+        if had_main && self.main.is_none() { Next::End } else { Next::Continue }
+    }
+
+    fn reap_all(&mut self) -> Children {
+        loop {
+            match wait::peek() {
+                Ok(Children::Ended(ended)) => {
+                    if self.main.as_ref().is_some_and(|main| main.pid == ended.pid) {
+                        self.main_ended(&ended);
+                    }
+                    let _ = wait::reap(&ended);
+                }
+                Ok(children) => return children,
+                // Nothing that a second look would change; the caller looks again later.
+                Err(_) => return Children::Running,
+            }
+        }
+    }
+
+    /// The main process is a zombie still, so its number and its group's are its own.
+    fn main_ended(&mut self, ended: &Ended) {
+        self.settle_start();
+        let Some(main) = self.main.take() else { return };
+        if !main.failed {
+            report(&self.channel, Report::Exited { status: ended.status, usage: ended.usage });
+        }
+        // What is left of its group goes with it, at once and without a gap for a fork.
+        let _ = signal_group(main.pid, Signal::KILL);
+    }
+
+    fn serve(&mut self) -> Next {
+        loop {
+            let packet = match self.channel.recv() {
+                Ok(Some(packet)) => packet,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Next::Continue,
+                // The launching process is gone, or does not speak this protocol: the dead-man's switch.
+                Ok(None) | Err(_) => return Next::End,
+            };
+            let Ok(request) = Request::decode(&packet.bytes) else { return Next::End };
+            if self.act(request, packet) == Next::End {
+                return Next::End;
+            }
+        }
+    }
+
+    fn act(&mut self, request: Request, packet: Packet) -> Next {
+        match request {
+            Request::Plan { length } => return self.start(length, packet.descriptors),
+            Request::Signal(signal) => self.signal(signal),
+            Request::Stop { signal, grace } => {
+                self.signal(signal);
+                self.signal(Signal::CONT);
+                // A grace beyond what the clock can count is none that ends.
+                let deadline = Instant::now().checked_add(grace);
+                self.deadline = self.deadline.into_iter().chain(deadline).min();
+            }
+            Request::Kill => return Next::End,
+        }
+        Next::Continue
+    }
+
+    fn start(&mut self, length: u64, descriptors: Vec<OwnedFd>) -> Next {
+        if self.main.is_some() {
+            return Next::End;
+        }
+        match worker::start(length, descriptors) {
+            Ok((pid, start)) => {
+                self.main = Some(Main { pid, start: Some(start), failed: false });
+                Next::Continue
+            }
+            Err(failure) => {
+                report(&self.channel, Report::Failed(failure));
+                Next::End
+            }
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        let Some(main) = &self.main else { return };
+        // It fails only for a process that is a zombie already.
+        let _ = signal_group(main.pid, signal);
+    }
+
+    fn drain_child_events(&self) {
+        // The events carry nothing that waiting for the children does not tell better, and they are merged.
+        while rustix::io::read(&self.children, &mut [0; 1024]).is_ok_and(|length| length > 0) {}
+    }
+}
+
+/// To the worker's group; or to its main process alone, if that has not come to make the group yet.
+fn signal_group(main: Pid, signal: Signal) -> io::Result<()> {
+    match signal::send_to_group(main, signal) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => signal::send(main, signal),
+        result => result,
+    }
+}
+
+/// Until one of them is ready or the time is over. An interrupted wait ends early, which callers don't mind.
+fn wait_for(sources: &mut [PollFd<'_>], timeout: Option<Duration>) {
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    let _ = poll(sources, timeout.as_ref());
+}

@@ -1,0 +1,85 @@
+use std::{
+    io,
+    mem::MaybeUninit,
+    os::fd::{FromRawFd, OwnedFd},
+    ptr,
+};
+
+use rustix::process::Pid;
+
+use crate::Signal;
+
+/// The highest signal number of Linux.
+const LAST: i32 = 64;
+
+/// Blocks all signals that can be blocked.
+pub(crate) fn block_all() -> io::Result<()> {
+    set_mask(&full_set())
+}
+
+/// Blocks no signal.
+pub(crate) fn unblock_all() -> io::Result<()> {
+    set_mask(&empty_set())
+}
+
+/// Gives every signal its default disposition; see signal(7).
+pub(crate) fn reset_dispositions() {
+    for number in 1..=LAST {
+        // SAFETY: the default disposition runs no code of this process. It fails for SIGKILL and SIGSTOP, which cannot
+        // have another, and for the two that the C library keeps for itself and has not used in a single-threaded
+        // process.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
+}
+
+/// A descriptor that becomes readable when a child has ended, see signalfd(2). `SIGCHLD` must be blocked.
+pub(crate) fn child_events() -> io::Result<OwnedFd> {
+    let mut set = empty_set();
+    // SAFETY: the set is initialised, and SIGCHLD is a signal.
+    unsafe { libc::sigaddset(&raw mut set, libc::SIGCHLD) };
+    // SAFETY: the set is initialised.
+    let descriptor = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was opened just now, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// Sends any signal to a process; see kill(2).
+pub(crate) fn send(pid: Pid, signal: Signal) -> io::Result<()> {
+    kill(pid.as_raw_pid(), signal)
+}
+
+/// Sends any signal to a process group; see kill(2).
+pub(crate) fn send_to_group(group: Pid, signal: Signal) -> io::Result<()> {
+    kill(-group.as_raw_pid(), signal)
+}
+
+fn kill(target: i32, signal: Signal) -> io::Result<()> {
+    // SAFETY: the call reads no memory.
+    let result = unsafe { libc::kill(target, signal.number()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn set_mask(set: &libc::sigset_t) -> io::Result<()> {
+    // SAFETY: the set is initialised, and the old mask is not asked for.
+    let result = unsafe { libc::sigprocmask(libc::SIG_SETMASK, set, ptr::null_mut()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn empty_set() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: the pointer is valid for writing a set.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: sigemptyset has initialised it; it cannot fail with a valid pointer.
+    unsafe { set.assume_init() }
+}
+
+fn full_set() -> libc::sigset_t {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: the pointer is valid for writing a set.
+    unsafe { libc::sigfillset(set.as_mut_ptr()) };
+    // SAFETY: sigfillset has initialised it; it cannot fail with a valid pointer.
+    unsafe { set.assume_init() }
+}
