@@ -101,13 +101,6 @@ pub(crate) fn descendants(pid: u32) -> Vec<u32> {
     found.split_off(1)
 }
 
-/// The first argument that a process was started with.
-pub(crate) fn name_of(pid: u32) -> Result<String> {
-    let path = format!("/proc/{pid}/cmdline");
-    let line = fs::read(&path).with_context(|| format!("cannot read {path}"))?;
-    Ok(String::from_utf8_lossy(line.split(|&byte| byte == 0).next().unwrap_or_default()).into_owned())
-}
-
 // Positions in /proc/PID/stat once the process's number and name are cut off.
 const PPID: usize = 1;
 const UTIME: usize = 11;

@@ -56,7 +56,8 @@ pub(crate) fn exec(options: &ExecOptions) -> Result<()> {
     let parent = getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned());
     ensure!(parent == Some(options.parent), "the benchmark has ended already");
     let (program, args) = options.command.split_first().context("there is no command")?;
-    Err(Command::new(program).args(args).exec()).with_context(|| format!("cannot start {}", Path::new(program).display()))
+    Err(Command::new(program).args(args).exec())
+        .with_context(|| format!("cannot start {}", Path::new(program).display()))
 }
 
 impl Program<'_> {

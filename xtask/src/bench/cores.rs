@@ -10,8 +10,19 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 pub(crate) struct Cores(Vec<usize>);
 
 /// How the machine's cores are shared between the measured proxy and everything that loads it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Placement {
+    /// The proxies have the last core to themselves; the load generator and the workers have the others
+    Apart,
+    /// Everything is on the last core
+    Together,
+    /// Wherever the kernel likes
+    Free,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
+    placement: Placement,
     /// Every core that this process may use.
     pub(crate) all: Cores,
     /// The core of the proxies, which take turns on it.
@@ -21,20 +32,31 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// The proxies get the last core for themselves and the load gets the others, because interrupts tend to land on
-    /// the first. On a single core everything shares it.
-    pub(crate) fn of_this_machine() -> Result<Self> {
+    pub(crate) fn of_this_machine(placement: Placement) -> Result<Self> {
         let allowed = sched_getaffinity(None).context("cannot read which cores may be used")?;
         let all: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&core| allowed.is_set(core)).collect();
-        let (proxy, load) = match all.as_slice() {
-            [load @ .., proxy] if !load.is_empty() => (vec![*proxy], load.to_vec()),
-            single => (single.to_vec(), single.to_vec()),
+        // The proxies get the last one, because interrupts tend to land on the first.
+        let (others, last) = all.split_at(all.len().saturating_sub(1));
+        let (proxy, load) = match placement {
+            Placement::Apart if !others.is_empty() => (last.to_vec(), others.to_vec()),
+            Placement::Apart | Placement::Together => (last.to_vec(), last.to_vec()),
+            Placement::Free => (all.clone(), all.clone()),
         };
-        Ok(Self { all: Cores(all), proxy: Cores(proxy), load: Cores(load) })
+        Ok(Self { placement, proxy: Cores(proxy), load: Cores(load), all: Cores(all) })
     }
+}
 
-    pub(crate) fn is_pinned(&self) -> bool {
-        self.proxy != self.load
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { placement, all: _, proxy, load } = self;
+        match placement {
+            Placement::Free => f.write_str("wherever the kernel likes"),
+            _ if proxy == load => write!(f, "everything on core {proxy}"),
+            _ => write!(
+                f,
+                "each proxy with all its threads on core {proxy}; the load generator and the workers on core {load}"
+            ),
+        }
     }
 }
 

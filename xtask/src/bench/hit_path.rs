@@ -27,7 +27,8 @@ enum Line {
 pub(crate) fn measure(bench: &Bench, repository: &Path) -> Result<(Section, Vec<Aim>)> {
     progress("hit path");
     let manifest = repository.join("Cargo.toml").display().to_string();
-    let args = ["run", "--quiet", "--release", "--manifest-path", &manifest, "-p", "herd-pool", "--example", "hit_path"];
+    let args =
+        ["run", "--quiet", "--release", "--manifest-path", &manifest, "-p", "herd-pool", "--example", "hit_path"];
     let text = Program {
         name: "hit_path",
         path: &which("cargo")?,

@@ -39,25 +39,19 @@ impl Quiet {
 /// The lines of the report that tell what the figures belong to.
 pub(crate) fn facts(layout: &Layout, repository: &Path) -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")).map_or("unknown", |rest| {
-        rest.trim_start_matches([' ', '\t', ':'])
-    });
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .map_or("unknown", |rest| rest.trim_start_matches([' ', '\t', ':']));
     let virtual_machine = if cpu.contains(" hypervisor ") { ", a virtual machine" } else { "" };
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let system = system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("unknown").trim_matches('"');
-    let placement = if layout.is_pinned() {
-        format!(
-            "each proxy with all its threads on core {}; the load generator and the workers on core {}",
-            layout.proxy, layout.load
-        )
-    } else {
-        "everything on one core".to_owned()
-    };
+    let system =
+        system.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("unknown").trim_matches('"');
     format!(
         "- when: {date}\n- CPU: {model}, {count} cores{virtual_machine}\n- kernel: Linux {kernel}, {system}\n\
          - herd: {herd}, {rustc}, release profile\n- compared with: {nginx}; {haproxy}; loaded by {wrk}\n\
-         - placement: {placement}\n",
+         - placement: {layout}\n",
         date = first_line("date", &["--utc", "+%Y-%m-%d %H:%M UTC"]),
         count = layout.all.count(),
         kernel = kernel.trim(),

@@ -32,7 +32,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use self::{
-    cores::Layout,
+    cores::{Layout, Placement},
     machine::Quiet,
     proxy::{Bench, Kind, Upstream},
     report::{Aim, Section, progress},
@@ -63,6 +63,9 @@ pub(crate) struct Options {
     /// Compare these proxies
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Herd, Kind::Nginx, Kind::Haproxy])]
     proxies: Vec<Kind>,
+    /// Which cores run what
+    #[arg(long, value_enum, default_value_t = Placement::Apart)]
+    placement: Placement,
     /// Write the report to this file too
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
@@ -95,12 +98,11 @@ struct Effort {
     limit: Duration,
 }
 
-const ALL: [Part; 6] =
-    [Part::Requests, Part::Bodies, Part::Websocket, Part::Sessions, Part::HitPath, Part::Idle];
+const ALL: [Part; 6] = [Part::Requests, Part::Bodies, Part::Websocket, Part::Sessions, Part::HitPath, Part::Idle];
 
 pub(crate) fn run(task: &Task) -> Result<()> {
     match task {
-        Task::Bench(options) if cfg!(debug_assertions) => run_optimized(options),
+        Task::Bench(_) if cfg!(debug_assertions) => run_optimized(),
         Task::Bench(options) => measure(options),
         Task::BenchWorker(options) => worker::run(options),
         Task::BenchExec(options) => child::exec(options),
@@ -108,7 +110,7 @@ pub(crate) fn run(task: &Task) -> Result<()> {
 }
 
 /// The load generator and the worker must not be what limits a proxy: this program becomes its own release build.
-fn run_optimized(_: &Options) -> Result<()> {
+fn run_optimized() -> Result<()> {
     progress("builds the benchmark");
     build(&["--package", "xtask"])?;
     let program = target_directory()?.join("xtask");
@@ -137,7 +139,7 @@ fn measure(options: &Options) -> Result<()> {
         herd: if with_herd { scratch.copy(&target.join("herd"))? } else { PathBuf::new() },
         worker: scratch.copy(&std::env::current_exe()?)?,
         directory: scratch.0.clone(),
-        layout: Layout::of_this_machine()?,
+        layout: Layout::of_this_machine(options.placement)?,
     };
     bench.layout.load.pin_this_thread()?;
     let quiet = Quiet::start()?;
@@ -185,9 +187,7 @@ impl Part {
     fn measure(self, bench: &Bench, kinds: &[Kind], effort: Effort) -> Result<(Section, Vec<Aim>)> {
         let upstreams = [Upstream::start(bench, "worker-a")?, Upstream::start(bench, "worker-b")?];
         match self {
-            Self::Requests => {
-                requests::measure(bench, kinds, &upstreams, effort.rounds, effort.requests_seconds)
-            }
+            Self::Requests => requests::measure(bench, kinds, &upstreams, effort.rounds, effort.requests_seconds),
             Self::Bodies => bodies::measure(bench, kinds, &upstreams, effort.rounds, effort.other),
             Self::Websocket => websocket::measure(bench, kinds, &upstreams, effort.rounds, effort.other),
             Self::Sessions => sessions::measure(bench, effort.new_sessions),
@@ -292,4 +292,15 @@ fn target_directory() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
     let target = program.ancestors().nth(2).context("this program is in no target directory")?;
     Ok(target.join("release"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_proxy_has_one_turn_a_round_and_is_the_first_equally_often() {
+        let rounds: Vec<Vec<usize>> = (0..3).map(|round| turns(3, round).collect()).collect();
+        assert_eq!(rounds, [[0, 1, 2], [1, 2, 0], [2, 0, 1]]);
+    }
 }

@@ -16,7 +16,11 @@ pub(crate) fn provide(programs: &[&str]) -> Result<()> {
         return Ok(());
     }
     let by_hand = format!("install by hand: sudo apt-get install -y --no-install-recommends {}", missing.join(" "));
-    ensure!(Path::new("/usr/bin/apt-get").exists(), "missing: {}; this is no Debian, so install them", missing.join(", "));
+    ensure!(
+        Path::new("/usr/bin/apt-get").exists(),
+        "missing: {}; this is no Debian, so install them",
+        missing.join(", ")
+    );
     let mut command = if rustix::process::geteuid().is_root() {
         Command::new("apt-get")
     } else if which("sudo").is_ok() && may_sudo() {
@@ -41,6 +45,7 @@ pub(crate) fn provide(programs: &[&str]) -> Result<()> {
 }
 
 fn may_sudo() -> bool {
-    let quiet = Command::new("sudo").args(["--non-interactive", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let quiet =
+        Command::new("sudo").args(["--non-interactive", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     quiet.is_ok_and(|status| status.success())
 }

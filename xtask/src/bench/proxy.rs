@@ -125,8 +125,7 @@ pub(crate) fn start(bench: &Bench, name: &str, program: &Path, args: Vec<String>
 
 /// The arguments for a herd of one network thread in front of the worker.
 pub(crate) fn herd_arguments(bench: &Bench, address: SocketAddr, flags: &[&str]) -> Vec<String> {
-    let mut args: Vec<String> =
-        ["run", "--listen", &address.to_string(), "--threads", "1"].map(str::to_owned).into();
+    let mut args: Vec<String> = ["run", "--listen", &address.to_string(), "--threads", "1"].map(str::to_owned).into();
     args.extend(flags.iter().map(|&flag| flag.to_owned()));
     args.push("--".to_owned());
     args.push(bench.worker.display().to_string());

@@ -125,9 +125,8 @@ fn section(cells: &[Cell], seconds: u32) -> Section {
 }
 
 fn aims(cells: &[Cell]) -> Vec<Aim> {
-    let find = |connections, kind| {
-        cells.iter().find(move |cell| cell.connections == connections && cell.proxy == Some(kind))
-    };
+    let find =
+        |connections, kind| cells.iter().find(move |cell| cell.connections == connections && cell.proxy == Some(kind));
     let mut aims = Vec::new();
     for connections in CONNECTIONS {
         let Some(herd) = find(connections, Kind::Herd) else { continue };

@@ -27,7 +27,7 @@ use super::{
 };
 
 const CONNECTIONS: usize = 16;
-const MESSAGE: &[u8] = b"an echo of sixty-four bytes, as short as what terminals exchange.";
+const MESSAGE: &[u8] = b"a message of sixty-four bytes, as short as a terminal sends them";
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 #[derive(Debug)]
@@ -156,13 +156,7 @@ impl Connection {
 fn section(cells: &[Cell]) -> Section {
     let mut table = Table::new(&["proxy", "messages/s", "p50 µs", "p99 µs", "CPU µs/message"]);
     for cell in cells {
-        table.row([
-            cell.kind.to_string(),
-            cell.rate.spread(),
-            cell.p50.spread(),
-            cell.p99.spread(),
-            cell.cpu.spread(),
-        ]);
+        table.row([cell.kind.to_string(), cell.rate.spread(), cell.p50.spread(), cell.p99.spread(), cell.cpu.spread()]);
     }
     Section {
         title: "WebSocket echo".to_owned(),
