@@ -1,0 +1,82 @@
+use std::{ffi::OsString, fmt, sync::Arc};
+
+use herd_pool::{SpawnError, WorkerFactory, WorkerId};
+
+use crate::{
+    HttpClient,
+    builder::{MakeClient, ProcessFactoryBuilder},
+    directory::StateDirectory,
+    options::Options,
+    process::Live,
+    start,
+    worker::ProcessWorker,
+};
+
+/// Starts workers that are processes: each one runs the same program, under an init of its own. Cheap to clone.
+///
+/// `C` is the typed client that every worker comes with.
+pub struct ProcessFactory<C = HttpClient> {
+    shared: Arc<Shared>,
+    client: MakeClient<C>,
+}
+
+/// What all workers of a factory have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: Options,
+    pub(crate) state: Arc<StateDirectory>,
+    pub(crate) live: Live,
+}
+
+impl ProcessFactory {
+    /// Begins with a program: a path, or a name to search in the `PATH` of the worker's environment. A relative path is
+    /// taken from the current directory at the time of [`build`](ProcessFactoryBuilder::build).
+    #[expect(clippy::new_ret_no_self, reason = "a factory exists only once its options are validated")]
+    pub fn new(program: impl Into<OsString>) -> ProcessFactoryBuilder {
+        ProcessFactoryBuilder::new(program.into())
+    }
+}
+
+impl<C> ProcessFactory<C> {
+    pub(crate) fn from_parts(options: Options, state: StateDirectory, client: MakeClient<C>) -> Self {
+        Self { shared: Arc::new(Shared { options, state: Arc::new(state), live: Live::new() }), client }
+    }
+
+    /// Resolves when nothing is left of any worker: no process, no file. Workers that were dropped, and those whose
+    /// spawn was, end on their own; this is how to wait for them.
+    ///
+    /// Cancel safe: it only waits.
+    pub async fn none_left(&self) {
+        self.shared.live.none_left().await;
+    }
+}
+
+impl<C> Clone for ProcessFactory<C> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), client: Arc::clone(&self.client) }
+    }
+}
+
+impl<C> fmt::Debug for ProcessFactory<C> {
+    /// Without arguments and environment, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProcessFactory").field("program", &self.shared.options.program).finish_non_exhaustive()
+    }
+}
+
+impl<C: Send + Sync + 'static> WorkerFactory for ProcessFactory<C> {
+    type Worker = ProcessWorker<C>;
+
+    /// Starts a worker. Has to be called on a tokio runtime with I/O and time; the worker's output is read and its
+    /// process supervised there, for as long as the worker lives, so it should not be one that serves requests.
+    ///
+    /// Dropping the future kills what was started.
+    ///
+    /// # Errors
+    /// A [`StartError`](crate::StartError) inside of the [`SpawnError`].
+    async fn spawn(&self, id: WorkerId) -> Result<ProcessWorker<C>, SpawnError> {
+        let started = start::start(&self.shared, id).await.map_err(SpawnError::new)?;
+        let client = (self.client)(started.connector.clone());
+        Ok(ProcessWorker::new(id, Arc::clone(&self.shared), started, client))
+    }
+}

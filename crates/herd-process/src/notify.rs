@@ -1,0 +1,56 @@
+use std::{io, path::Path};
+
+use tokio::net::UnixDatagram;
+
+/// The longest notification that is read; see sd_notify(3) for what one holds.
+const MAX_MESSAGE: usize = 4096;
+
+/// Where a worker says that it is ready, in the manner of sd_notify(3).
+///
+/// The socket lies in the worker's private directory, so nobody else is told of it.
+#[derive(Debug)]
+pub(crate) struct NotifySocket(UnixDatagram);
+
+impl NotifySocket {
+    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
+        UnixDatagram::bind(path).map(Self)
+    }
+
+    /// Waits until the worker says `READY=1`, and keeps what it says about its progress in `status`.
+    pub(crate) async fn ready(&self, status: &mut String) -> io::Result<()> {
+        loop {
+            // Descriptors that come with a message are closed by the kernel, as nobody asks for them.
+            let mut message = [0; MAX_MESSAGE];
+            let length = self.0.recv(&mut message).await?;
+            let text = String::from_utf8_lossy(&message[..length]);
+            for line in text.lines() {
+                if line == "READY=1" {
+                    return Ok(());
+                }
+                if let Some(progress) = line.strip_prefix("STATUS=") {
+                    *status = format!("the status `{}`", progress.escape_debug());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_ready_is_ready_and_the_status_is_kept() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("notify");
+        let socket = NotifySocket::bind(&path).expect("the path is free");
+        let worker = UnixDatagram::unbound().expect("a socket");
+        worker.connect(&path).expect("it is bound");
+        for message in ["STATUS=loading\u{1b}", "READY=0", "XREADY=1", "MAINPID=1\nREADY=1\nSTATUS=late"] {
+            worker.send(message.as_bytes()).await.expect("it is read");
+        }
+        let mut status = String::new();
+        socket.ready(&mut status).await.expect("it said so");
+        assert_eq!(status, "the status `loading\\u{1b}`");
+    }
+}

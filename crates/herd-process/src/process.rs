@@ -1,0 +1,351 @@
+//! One process under its init, and the task that supervises it.
+
+use std::{
+    io,
+    os::{
+        fd::{AsFd as _, AsRawFd, RawFd},
+        unix::process::ExitStatusExt as _,
+    },
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use herd_pool::{Exit, ExitStatus};
+use herd_sandbox::{Failure, Init, Report, Signal, Spec};
+use rustix::process::{Pid, PidfdFlags, Signal as UnixSignal, kill_process_group, pidfd_open};
+use tokio::{
+    io::unix::AsyncFd,
+    select,
+    sync::{mpsc, oneshot, watch},
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+
+use crate::{error::StartError, logs::Logs, output::Output};
+
+/// How many lines of standard error an exit keeps.
+const TAIL_LINES: usize = 20;
+
+/// Init has 10 s to say that it is one; only when asked after that does its handle tell that it did not.
+const MUTE_INIT: Duration = Duration::from_secs(11);
+
+/// How long a killed process that lost its init is waited for. Only one that sleeps in the kernel takes any time.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What to start and what belongs to it.
+pub(crate) struct Launch {
+    pub(crate) program: String,
+    pub(crate) spec: Spec,
+    pub(crate) init_program: Option<PathBuf>,
+    pub(crate) stop_signal: Signal,
+    pub(crate) stop_grace: Duration,
+    pub(crate) output: Option<Output>,
+    pub(crate) logs: Logs,
+    /// What is released when nothing of the process is left, on a thread that may block.
+    pub(crate) belongings: Box<dyn Send>,
+}
+
+/// A hold on one process tree. **Dropping it kills the tree**: the supervising task sees it and stays until everything
+/// is reaped and released.
+#[derive(Debug)]
+pub(crate) struct Process {
+    commands: mpsc::UnboundedSender<Command>,
+    status: watch::Receiver<Status>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Command {
+    Stop,
+    Kill,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Status {
+    /// Set when no process is left and all of the output was read.
+    exit: Option<Exit>,
+    /// Set when everything that belonged to the process was released, too.
+    released: bool,
+}
+
+/// The process IDs of a running worker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pids {
+    pub(crate) init: u32,
+    pub(crate) main: u32,
+}
+
+impl Process {
+    /// Launches the process and resolves when its program runs.
+    ///
+    /// Cancel safe: dropping the future kills what has been started.
+    pub(crate) async fn launch(launch: Launch) -> Result<(Self, Pids), StartError> {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        let (publisher, status) = watch::channel(Status::default());
+        let (started, start) = oneshot::channel();
+        // The task owns itself: it ends when the process does, and that is certain once `commands` is dropped. It must
+        // outlive whoever asked for the process, because it has to reap it.
+        tokio::spawn(supervise(launch, started, receiver, publisher));
+        let process = Self { commands, status };
+        match start.await {
+            Ok(Ok(pids)) => Ok((process, pids)),
+            Ok(Err(error)) => {
+                process.wait_released().await;
+                Err(error)
+            }
+            // Only a runtime that shuts down drops the task.
+            Err(_) => Err(StartError::Launch("the runtime is shutting down".into())),
+        }
+    }
+
+    /// Asks the process to stop, grants it its grace, kills what is left, and resolves when all of it is gone and
+    /// released.
+    pub(crate) async fn stop(&self) {
+        self.command(Command::Stop).await;
+    }
+
+    /// Kills the process tree and resolves when all of it is gone and released.
+    pub(crate) async fn kill(&self) {
+        self.command(Command::Kill).await;
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn exit(&self) -> Option<Exit> {
+        self.status.borrow().exit.clone()
+    }
+
+    /// Resolves when no process is left and all of the output was read.
+    pub(crate) fn exited(&self) -> impl Future<Output = Exit> + Send + 'static {
+        let mut status = self.status.clone();
+        async move {
+            let exit =
+                status.wait_for(|status| status.exit.is_some()).await.ok().and_then(|status| status.exit.clone());
+            // Without a word from the task nobody can tell: its runtime was shut down, and init has killed the worker.
+            exit.unwrap_or_else(|| Exit::with_status(ExitStatus::Unknown))
+        }
+    }
+
+    async fn command(&self, command: Command) {
+        // It fails only if the task is gone, and then so is the process.
+        let _ = self.commands.send(command);
+        self.wait_released().await;
+    }
+
+    async fn wait_released(&self) {
+        let _ = self.status.clone().wait_for(|status| status.released).await;
+    }
+}
+
+/// Lets tokio poll init's control socket.
+#[derive(Debug)]
+struct PolledInit(Init);
+
+impl AsRawFd for PolledInit {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_fd().as_raw_fd()
+    }
+}
+
+/// Registers a descriptor with tokio.
+#[expect(deprecated, reason = "its successor is unsafe, for types whose descriptor may change; those here own theirs")]
+fn polled<T: AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
+    AsyncFd::new(inner)
+}
+
+/// Stays with one process from its launch until nothing of it is left.
+async fn supervise(
+    launch: Launch,
+    started: oneshot::Sender<Result<Pids, StartError>>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    publisher: watch::Sender<Status>,
+) {
+    let Launch { program, spec, init_program, stop_signal, stop_grace, output, logs, belongings } = launch;
+    // Starting init blocks for about a millisecond, as long as an execve takes. On its own thread it does not hold up
+    // the other workers' output and reports, even when many workers are started at once.
+    let launched = spawn_blocking(move || match init_program {
+        Some(helper) => Init::launch_with(helper, spec),
+        None => Init::launch(spec),
+    });
+    let ending = match launched.await.map(|launched| launched.map(|init| polled(PolledInit(init)))) {
+        Ok(Ok(Ok(init))) => {
+            let mut supervisor =
+                Supervisor { init, stop_signal, stop_grace, program, started: Some(started), main: None, mute: false };
+            let status = supervisor.run(commands).await;
+            supervisor.reap().await;
+            status
+        }
+        failed => {
+            let error = match failed {
+                Ok(Ok(Err(source))) => StartError::Resource { what: "connection to its init", source },
+                Ok(Err(error)) => StartError::Launch(error.into()),
+                Err(error) => StartError::Launch(error.into()),
+                Ok(Ok(Ok(_))) => unreachable!("matched above"),
+            };
+            let _ = started.send(Err(error));
+            ExitStatus::Unknown
+        }
+    };
+    if let Some(output) = output {
+        output.finish().await;
+    }
+    let stderr_tail = logs.stderr_tail(TAIL_LINES).iter().map(|line| line.to_string()).collect();
+    let exit = Exit { status: ending, out_of_memory: false, stderr_tail };
+    publisher.send_modify(|status| status.exit = Some(exit));
+    // Removing a directory can take long when the worker left many files in it.
+    let _ = spawn_blocking(move || drop(belongings)).await;
+    publisher.send_modify(|status| status.released = true);
+}
+
+struct Supervisor {
+    init: AsyncFd<PolledInit>,
+    stop_signal: Signal,
+    stop_grace: Duration,
+    program: String,
+    /// Taken when init has told how the start went.
+    started: Option<oneshot::Sender<Result<Pids, StartError>>>,
+    /// The process ID of the worker's main process, once it runs.
+    main: Option<u32>,
+    /// Whether what was launched as init talks nonsense, so that nothing it promises counts.
+    mute: bool,
+}
+
+impl Supervisor {
+    /// Passes reports on one way and commands the other until init is gone. Returns how the main process ended.
+    async fn run(&mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> ExitStatus {
+        let mut ending = ExitStatus::Unknown;
+        let mut held = true;
+        loop {
+            let report = select! {
+                report = next_report(&self.init) => report,
+                command = commands.recv(), if held => {
+                    held = command.is_some();
+                    self.obey(command.unwrap_or(Command::Kill));
+                    continue;
+                }
+                () = sleep(MUTE_INIT), if self.started.is_some() => match self.init().recv() {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                    report => report,
+                },
+            };
+            match report {
+                Ok(Some(Report::Ready { pid })) => {
+                    self.main = Some(pid);
+                    self.tell(Ok(Pids { init: self.init().pid(), main: pid }));
+                }
+                Ok(Some(Report::Failed(failure))) => self.fail(failure),
+                Ok(Some(Report::Exited { status, .. })) => ending = exit_status(status),
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::error!(program = self.program, %error, "init does not speak the protocol and is ended");
+                    self.mute = true;
+                    break;
+                }
+            }
+        }
+        if self.started.is_some() {
+            let hint = "init was killed before the worker ran".to_owned();
+            self.fail(Failure { step: "init".to_owned(), errno: None, hint });
+        }
+        ending
+    }
+
+    fn obey(&self, command: Command) {
+        let stopped = match command {
+            Command::Stop => self.init().stop(self.stop_signal, self.stop_grace).is_ok(),
+            Command::Kill => false,
+        };
+        if !stopped {
+            self.init().kill();
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        let program = self.program.clone();
+        self.tell(Err(StartError::Failed { program, failure }));
+    }
+
+    fn tell(&mut self, result: Result<Pids, StartError>) {
+        if let Some(started) = self.started.take() {
+            // It fails only if the caller has given up, and then `commands` says so too.
+            let _ = started.send(result);
+        }
+    }
+
+    fn init(&self) -> &Init {
+        &self.init.get_ref().0
+    }
+
+    /// Waits for init itself to end. If it did not end of its own accord, somebody killed it: then the worker's main
+    /// process gets its parent-death signal, and its process group is killed here.
+    async fn reap(self) {
+        let init = self.init.into_inner().0;
+        if self.mute {
+            // Its handle ends and reaps it on its own.
+            return;
+        }
+        let reaped = spawn_blocking(move || init.reap()).await;
+        let clean = matches!(&reaped, Ok(Ok(status)) if status.success());
+        if let Some(main) = self.main.filter(|_| !clean).and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+            kill_orphans(main).await;
+        }
+    }
+}
+
+/// Kills a worker's process group whose init is gone, and waits for the main process.
+async fn kill_orphans(main: Pid) {
+    // The kernel gives a group's number to no new process while the group has members, and it counts up through all
+    // other numbers before it comes back to this one, so this reaches the worker's group or nobody.
+    let _ = kill_process_group(main, UnixSignal::KILL);
+    if let Ok(gone) = pidfd_open(main, PidfdFlags::NONBLOCK).map(polled) {
+        // It fails only if the descriptor cannot be polled, and then there is nothing to wait for.
+        let _ = timeout(ORPHAN_TIMEOUT, async { gone.ok()?.readable().await.ok().map(drop) }).await;
+    }
+}
+
+async fn next_report(init: &AsyncFd<PolledInit>) -> io::Result<Option<Report>> {
+    loop {
+        let mut guard = init.readable().await?;
+        if let Ok(report) = guard.try_io(|init| init.get_ref().0.recv()) {
+            return report;
+        }
+    }
+}
+
+fn exit_status(status: std::process::ExitStatus) -> ExitStatus {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => ExitStatus::Code(code),
+        (None, Some(signal)) => ExitStatus::Signal(signal),
+        (None, None) => ExitStatus::Unknown,
+    }
+}
+
+/// Counts the processes that a factory has started and that are not released yet.
+#[derive(Clone, Debug)]
+pub(crate) struct Live(Arc<watch::Sender<usize>>);
+
+impl Live {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+
+    /// Counts one more until the guard is dropped.
+    pub(crate) fn enter(&self) -> LiveGuard {
+        self.0.send_modify(|count| *count += 1);
+        LiveGuard(self.clone())
+    }
+
+    pub(crate) async fn none_left(&self) {
+        // The sender is alive as long as `self` is.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct LiveGuard(Live);
+
+impl Drop for LiveGuard {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|count| *count -= 1);
+    }
+}
