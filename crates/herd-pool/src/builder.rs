@@ -2,29 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 
-use crate::{Crash, OptionsError, Pool, WorkerFactory, WorkerIds};
-
-/// What happens when a new session needs a worker and all `max_workers` are taken.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub enum WhenFull {
-    /// Callers wait in order of arrival, up to `max_waiting` of them and `acquire_timeout` each.
-    #[default]
-    Wait,
-    /// The session that has been idle for longest ends ([`EndReason::Evicted`](crate::EndReason::Evicted)) and makes
-    /// room. A session with a lease is never evicted; if all have one, callers wait.
-    EvictIdle,
-}
-
-/// What resets a session's idle clock, which ends the session when it reaches the `ttl`.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
-pub enum IdleBy {
-    /// Leases: the clock runs from the moment the last lease is dropped, and stands still while there is one.
-    #[default]
-    Lease,
-    /// Bytes: the clock runs from the last [`Lease::record_bytes`](crate::Lease::record_bytes), or from the last time
-    /// a lease was taken or dropped, so a session whose open connections are silent is idle all the same.
-    Bytes,
-}
+use crate::{Crash, IdleBy, OptionsError, Pool, WhenFull, WorkerFactory, WorkerIds, options::Options};
 
 /// Sets up a [`Pool`]. Made by [`Pool::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
@@ -36,40 +14,6 @@ pub struct PoolBuilder<F> {
 }
 
 pub(crate) type CrashCallback = Arc<dyn Fn(&Crash) + Send + Sync>;
-
-/// What the builder collects, checked.
-#[derive(Clone, Debug)]
-pub(crate) struct Options {
-    pub(crate) min_workers: usize,
-    pub(crate) max_workers: usize,
-    pub(crate) spare: usize,
-    pub(crate) ttl: Duration,
-    pub(crate) max_lifetime: Option<Duration>,
-    pub(crate) acquire_timeout: Duration,
-    pub(crate) max_waiting: usize,
-    pub(crate) when_full: WhenFull,
-    pub(crate) health_interval: Duration,
-    pub(crate) worker_reuse: bool,
-    pub(crate) idle_by: IdleBy,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            min_workers: 1,
-            max_workers: 10,
-            spare: 1,
-            ttl: Duration::from_secs(5 * 60),
-            max_lifetime: None,
-            acquire_timeout: Duration::from_secs(30),
-            max_waiting: 1000,
-            when_full: WhenFull::Wait,
-            health_interval: Duration::from_secs(5),
-            worker_reuse: false,
-            idle_by: IdleBy::Lease,
-        }
-    }
-}
 
 impl<F: WorkerFactory> PoolBuilder<F> {
     pub(crate) fn new(factory: F) -> Self {
@@ -128,6 +72,16 @@ impl<F: WorkerFactory> PoolBuilder<F> {
         self
     }
 
+    /// How long a worker may take to start before the pool gives up on it. The default is 10 minutes; `None` is without
+    /// a bound.
+    ///
+    /// This is a net for factories that hang: a factory should have a tighter bound of its own and say what it waited
+    /// for.
+    pub fn spawn_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.options.spawn_timeout = timeout.into();
+        self
+    }
+
     /// How often each worker, with a session or spare, is asked whether it is healthy. The default is 5 seconds.
     ///
     /// A check may take 5 seconds. A spare that fails one is replaced; a session ends as
@@ -180,41 +134,6 @@ impl<F: WorkerFactory> PoolBuilder<F> {
         options.check()?;
         let runtime = Handle::try_current().map_err(|_| OptionsError::NoRuntime)?;
         Ok(Pool::start(factory, options, on_crash, worker_ids, runtime))
-    }
-}
-
-impl Options {
-    pub(crate) fn check(&self) -> Result<(), OptionsError> {
-        let Self {
-            min_workers,
-            max_workers,
-            spare: _,
-            ttl,
-            max_lifetime,
-            acquire_timeout: _,
-            max_waiting,
-            when_full: _,
-            health_interval,
-            worker_reuse: _,
-            idle_by: _,
-        } = *self;
-        if max_workers == 0 {
-            return Err(OptionsError::NoWorkers);
-        }
-        if min_workers > max_workers {
-            return Err(OptionsError::MinAboveMax { min_workers, max_workers });
-        }
-        if max_waiting == 0 {
-            return Err(OptionsError::NoWaiting);
-        }
-        for (option, value) in
-            [("ttl", Some(ttl)), ("max_lifetime", max_lifetime), ("health_interval", Some(health_interval))]
-        {
-            if value.is_some_and(|value| value.is_zero()) {
-                return Err(OptionsError::Zero { option });
-            }
-        }
-        Ok(())
     }
 }
 

@@ -52,6 +52,11 @@ pub enum EventKind {
         /// How it ended.
         exit: Exit,
     },
+    /// A worker failed its health checks and is being replaced.
+    WorkerUnhealthy {
+        /// The worker.
+        worker: WorkerId,
+    },
     /// Nothing of a worker runs any more, whatever the reason.
     WorkerGone {
         /// The worker.
@@ -88,6 +93,7 @@ impl EventKind {
             Self::WorkerReady { .. } => "worker-ready",
             Self::SpawnFailed { .. } => "spawn-failed",
             Self::WorkerCrashed { .. } => "worker-crashed",
+            Self::WorkerUnhealthy { .. } => "worker-unhealthy",
             Self::WorkerGone { .. } => "worker-gone",
             Self::SessionStarted { .. } => "session-started",
             Self::SessionEnded { .. } => "session-ended",

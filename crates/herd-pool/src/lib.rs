@@ -5,22 +5,37 @@
 //! It knows neither processes nor HTTP.
 #![forbid(unsafe_code)]
 
+mod backoff;
 mod builder;
+mod caught;
+mod clock;
 mod connect;
 mod crash;
+mod driver;
 mod error;
 mod event;
 mod exit;
+mod gate;
+mod index;
 mod info;
 mod lease;
+mod options;
+mod perform;
 mod pool;
+mod queue;
 mod reason;
+mod schedule;
 mod session_id;
+mod shared;
+mod slot;
+mod state;
 mod stats;
+mod sync;
+mod view;
 mod worker;
 mod worker_ids;
 
-pub use builder::{IdleBy, PoolBuilder, WhenFull};
+pub use builder::PoolBuilder;
 pub use connect::{Connect, Protocol};
 pub use crash::Crash;
 pub use error::{AcquireError, NoSuchSession, OptionsError};
@@ -28,6 +43,7 @@ pub use event::{Event, EventKind, Events, EventsError};
 pub use exit::{Exit, ExitStatus};
 pub use info::{SessionInfo, SessionState, WorkerInfo, WorkerState};
 pub use lease::Lease;
+pub use options::{IdleBy, WhenFull};
 pub use pool::Pool;
 pub use reason::EndReason;
 pub use session_id::{InvalidSessionId, SessionId};

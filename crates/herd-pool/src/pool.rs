@@ -1,16 +1,27 @@
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
     AcquireError, EndReason, Events, Lease, NoSuchSession, PoolBuilder, SessionId, SessionInfo, Stats, WorkerFactory,
     WorkerId, WorkerIds, WorkerInfo,
-    builder::{CrashCallback, Options},
+    builder::CrashCallback,
+    options::Options,
+    queue::Ticket,
+    shared::{Reply, Shared},
+    state::{Force, Input},
 };
 
 /// The map from sessions to workers, with its limits. Cloning it is cheap; all clones are the same pool.
+///
+/// Dropping the last clone [shuts the pool down](Self::shutdown) without anybody waiting for it.
 pub struct Pool<F: WorkerFactory> {
-    shared: Arc<F>,
+    handle: Arc<PoolHandle<F>>,
+}
+
+/// What the clones of a pool share. Its drop is the drop of the last one.
+struct PoolHandle<F: WorkerFactory> {
+    shared: Arc<Shared<F>>,
 }
 
 impl<F: WorkerFactory> Pool<F> {
@@ -19,128 +30,218 @@ impl<F: WorkerFactory> Pool<F> {
         PoolBuilder::new(factory)
     }
 
-    pub(crate) fn start(_: F, _: Options, _: Option<CrashCallback>, _: WorkerIds, _: Handle) -> Self {
-        todo!()
+    pub(crate) fn start(
+        factory: F,
+        options: Options,
+        on_crash: Option<CrashCallback>,
+        worker_ids: WorkerIds,
+        runtime: Handle,
+    ) -> Self {
+        let shared = Shared::start(factory, options, on_crash, worker_ids, runtime);
+        Self { handle: Arc::new(PoolHandle { shared }) }
     }
 
     /// Takes a lease of the session, which starts it if there is none.
     ///
+    /// If the session is live, this is ready at once: it neither waits nor allocates. Otherwise a spare that passes a
+    /// quick health check serves the session, or a worker that is started for it; if all workers are taken, what
+    /// happens depends on [`when_full`](PoolBuilder::when_full). Callers of the same session share one worker, and
+    /// sessions are served in the order in which their first callers came. If the session is ending, this waits for
+    /// the end and starts it anew.
+    ///
+    /// Cancel safe: whoever drops the future loses the place in line and nothing else. The worker that was on its way
+    /// serves somebody else or becomes a spare.
+    ///
     /// # Errors
     /// [`AcquireError`] says which bound was hit or what failed.
-    pub fn acquire(&self, session: &SessionId) -> impl Future<Output = Result<Lease<F>, AcquireError>> + Send {
-        let _ = session;
-        async { todo!() }
+    pub async fn acquire(&self, session: &SessionId) -> Result<Lease<F>, AcquireError> {
+        let shared = &self.handle.shared;
+        match shared.index.hit(session) {
+            Some(slot) => Ok(Lease::new(slot, false)),
+            None => self.wait_for(session).await,
+        }
     }
 
     /// Takes a lease of the session if it is live. Never starts one and never waits.
     #[must_use]
     pub fn get(&self, session: &SessionId) -> Option<Lease<F>> {
-        let _ = session;
-        todo!()
+        let slot = self.handle.shared.index.lease(session)?.ok()?;
+        Some(Lease::new(slot, false))
     }
 
-    /// Ends the session in an orderly way; resolves with the real reason once its worker is gone.
+    /// Ends the session in an orderly way, with the reason [`EndReason::Released`].
+    ///
+    /// It takes no new leases from the first poll on, those who hold one are told through [`Lease::ended`], and its
+    /// worker is [closed](crate::Worker::close). Resolves with the real reason once the worker is gone: if the session
+    /// was ending already, that is the reason for which it was. A session that is still starting is ended too; those
+    /// who wait for it get [`AcquireError::Ended`].
+    ///
+    /// With [`worker_reuse`](PoolBuilder::worker_reuse) the worker is not closed, and this resolves when the last lease
+    /// has been dropped.
+    ///
+    /// Cancel safe: once it was polled, the session ends whether anybody waits for that or not.
     ///
     /// # Errors
     /// [`NoSuchSession`].
-    pub fn end(&self, session: &SessionId) -> impl Future<Output = Result<EndReason, NoSuchSession>> + Send {
-        let _ = session;
-        async { todo!() }
+    pub async fn end(&self, session: &SessionId) -> Result<EndReason, NoSuchSession> {
+        self.end_by(session, EndReason::Released, Force::Close).await
     }
 
-    /// Like [`end`](Self::end), with a reason of the caller's choice.
+    /// Like [`end`](Self::end), for a reason of the caller's choice.
     ///
     /// # Errors
     /// [`NoSuchSession`].
-    pub fn end_with(
-        &self,
-        session: &SessionId,
-        reason: EndReason,
-    ) -> impl Future<Output = Result<EndReason, NoSuchSession>> + Send {
-        let _ = (session, reason);
-        async { todo!() }
+    pub async fn end_with(&self, session: &SessionId, reason: EndReason) -> Result<EndReason, NoSuchSession> {
+        self.end_by(session, reason, Force::Close).await
     }
 
-    /// Ends the session and kills its worker; resolves with the real reason once it is gone.
+    /// Ends the session at once, with the reason [`EndReason::Killed`]: like [`end`](Self::end), but its worker is
+    /// [killed](crate::Worker::kill), also if it is being closed already.
     ///
     /// # Errors
     /// [`NoSuchSession`].
-    pub fn kill(&self, session: &SessionId) -> impl Future<Output = Result<EndReason, NoSuchSession>> + Send {
-        let _ = session;
-        async { todo!() }
+    pub async fn kill(&self, session: &SessionId) -> Result<EndReason, NoSuchSession> {
+        self.end_by(session, EndReason::Killed, Force::Kill).await
     }
 
-    /// Like [`kill`](Self::kill), with a reason of the caller's choice.
+    /// Like [`kill`](Self::kill), for a reason of the caller's choice.
     ///
     /// # Errors
     /// [`NoSuchSession`].
-    pub fn kill_with(
-        &self,
-        session: &SessionId,
-        reason: EndReason,
-    ) -> impl Future<Output = Result<EndReason, NoSuchSession>> + Send {
-        let _ = (session, reason);
-        async { todo!() }
+    pub async fn kill_with(&self, session: &SessionId, reason: EndReason) -> Result<EndReason, NoSuchSession> {
+        self.end_by(session, reason, Force::Kill).await
     }
 
-    /// Gives no new leases, lets sessions end as their last lease is dropped, and ends the rest at the timeout.
-    pub fn drain(&self, timeout: Duration) -> impl Future<Output = ()> + Send {
-        let _ = timeout;
-        async { todo!() }
+    /// Gives no new leases and lets each session end as its last lease is dropped ([`EndReason::Drained`]); what is
+    /// left at the timeout ends then ([`EndReason::Shutdown`]). Resolves when no worker is left.
+    ///
+    /// Callers that wait, and all later ones, get [`AcquireError::Draining`]. Draining again with an earlier end makes
+    /// it end earlier.
+    ///
+    /// Cancel safe: once it was polled, the pool drains whether anybody waits for that or not.
+    pub async fn drain(&self, timeout: Duration) {
+        let shared = &self.handle.shared;
+        shared.feed(Input::Drain { timeout });
+        self.emptied().await;
     }
 
-    /// Ends everything now; resolves when no worker is left.
-    pub fn shutdown(&self) -> impl Future<Output = ()> + Send {
-        async { todo!() }
+    /// Ends everything now ([`EndReason::Shutdown`]): all workers are closed, in parallel. Resolves when no worker is
+    /// left.
+    ///
+    /// Callers that wait, and all later ones, get [`AcquireError::ShutDown`].
+    ///
+    /// Cancel safe: once it was polled, the pool shuts down whether anybody waits for that or not.
+    pub async fn shutdown(&self) {
+        self.handle.shared.feed(Input::Shutdown);
+        self.emptied().await;
     }
 
-    /// The pool's numbers at this moment.
+    /// The pool's numbers at this moment. Never waits.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        todo!()
+        let shared = &self.handle.shared;
+        let mut stats = shared.inspect(|state| state.stats());
+        stats.acquire_requests += shared.index.hits();
+        stats
     }
 
-    /// All sessions.
+    /// All sessions, in no particular order.
+    ///
+    /// It is not one snapshot: sessions that start, end or change their state meanwhile may be missing or there twice.
     #[must_use]
     pub fn sessions(&self) -> Vec<SessionInfo> {
-        todo!()
+        self.handle.shared.sessions()
     }
 
-    /// One session.
+    /// One session; `None` if there is none with this ID.
     #[must_use]
     pub fn session(&self, id: &SessionId) -> Option<SessionInfo> {
-        let _ = id;
-        todo!()
+        self.handle.shared.session(id)
     }
 
-    /// All workers.
+    /// All workers, by their IDs.
+    ///
+    /// It is not one snapshot: workers that come and go meanwhile may be there or not.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerInfo<F::Worker>> {
-        todo!()
+        self.handle.shared.workers()
     }
 
-    /// One worker.
+    /// One worker; `None` if there is none with this ID any more.
     #[must_use]
     pub fn worker(&self, id: WorkerId) -> Option<WorkerInfo<F::Worker>> {
-        let _ = id;
-        todo!()
+        self.handle.shared.worker(id)
     }
 
-    /// Subscribes to the events from now on.
+    /// Subscribes to the pool's events from now on.
     #[must_use]
     pub fn subscribe(&self) -> Events {
-        todo!()
+        Events::new(self.handle.shared.events.subscribe())
+    }
+
+    async fn wait_for(&self, session: &SessionId) -> Result<Lease<F>, AcquireError> {
+        let shared = &self.handle.shared;
+        let (reply, answer) = oneshot::channel();
+        let session = session.clone();
+        let ticket = shared.ask(Reply::Acquire(reply), |ticket| Input::Acquire { ticket, session });
+        // Cancellation safety: dropped before the answer has come, `waiting` leaves the line. If the answer comes at
+        // the same time, it is a lease in `answer`, or one that finds nobody to go to; both give it back.
+        let waiting = Waiting { shared, ticket };
+        let outcome = answer.await;
+        std::mem::forget(waiting);
+        // The sender is only dropped without an answer when the pool's runtime is gone.
+        outcome.unwrap_or(Err(AcquireError::ShutDown))
+    }
+
+    async fn end_by(&self, session: &SessionId, reason: EndReason, force: Force) -> Result<EndReason, NoSuchSession> {
+        let (reply, answer) = oneshot::channel();
+        let session = session.clone();
+        let shared = &self.handle.shared;
+        let ticket = shared.ask(Reply::End(reply), |ticket| Input::End { ticket, session, reason, force });
+        let waiting = Waiting { shared, ticket };
+        let outcome = answer.await;
+        std::mem::forget(waiting);
+        outcome.unwrap_or(Err(NoSuchSession))
+    }
+
+    async fn emptied(&self) {
+        let mut emptied = self.handle.shared.emptied.subscribe();
+        // The sender lives as long as the pool, so this ends only when the value turns true.
+        let _ = emptied.wait_for(|emptied| *emptied).await;
+    }
+}
+
+/// A caller that waits for an answer.
+struct Waiting<'a, F: WorkerFactory> {
+    shared: &'a Arc<Shared<F>>,
+    ticket: Ticket,
+}
+
+impl<F: WorkerFactory> Drop for Waiting<'_, F> {
+    fn drop(&mut self) {
+        if let Some(Reply::Acquire(_)) = self.shared.take_reply(self.ticket) {
+            self.shared.feed(Input::GiveUp { ticket: self.ticket });
+        }
+    }
+}
+
+impl<F: WorkerFactory> Drop for PoolHandle<F> {
+    fn drop(&mut self) {
+        self.shared.feed(Input::Shutdown);
     }
 }
 
 impl<F: WorkerFactory> Clone for Pool<F> {
     fn clone(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared) }
+        Self { handle: Arc::clone(&self.handle) }
     }
 }
 
 impl<F: WorkerFactory> fmt::Debug for Pool<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("options", &self.handle.shared.options)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,222 @@
+//! The state behind its lock, and what surrounds it: the part of the pool that all handles, leases and tasks share.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, broadcast, oneshot, watch},
+    task::{AbortHandle, JoinSet},
+};
+
+use crate::{
+    AcquireError, EndReason, Event, Lease, NoSuchSession, WorkerFactory, WorkerId, WorkerIds,
+    builder::CrashCallback,
+    clock::{Clock, Moment},
+    driver,
+    event::BACKLOG,
+    index::Index,
+    options::Options,
+    queue::Ticket,
+    slot::Template,
+    state::{Input, State},
+};
+
+/// A reference to a worker of factory `F`.
+pub(crate) type WorkerOf<F> = Arc<<F as WorkerFactory>::Worker>;
+
+pub(crate) struct Shared<F: WorkerFactory> {
+    pub(crate) options: Options,
+    pub(crate) factory: F,
+    pub(crate) clock: Clock,
+    /// Live sessions. Hits read it; only the state, under the core's lock, changes it.
+    pub(crate) index: Arc<Index<WorkerOf<F>>>,
+    core: Mutex<Core<F>>,
+    tickets: AtomicU64,
+    /// Where the answers to waiting callers go. Locked after the core, if together with it.
+    replies: Mutex<HashMap<Ticket, Reply<F>>>,
+    runtime: Handle,
+    /// The tasks that start, check, probe and end workers. All of them end by themselves, in bounded time or with the
+    /// worker they end.
+    tasks: Mutex<JoinSet<()>>,
+    /// The tasks that wait for workers to exit; each is aborted when its worker is gone.
+    pub(crate) watches: Mutex<HashMap<WorkerId, AbortHandle>>,
+    pub(crate) on_crash: Option<CrashCallback>,
+    pub(crate) events: broadcast::Sender<Event>,
+    /// Wakes the driver because something is due earlier than it thinks.
+    pub(crate) alarm: Notify,
+    /// Turns true when starts are to be given up.
+    pub(crate) cancel_spawns: watch::Sender<bool>,
+    /// Turns true when no worker is left and none will come.
+    pub(crate) emptied: watch::Sender<bool>,
+}
+
+struct Core<F: WorkerFactory> {
+    state: State<WorkerOf<F>>,
+    /// Whether some thread performs actions at this moment. It performs those that others cause meanwhile as well,
+    /// which keeps the actions in order without holding the lock.
+    performing: bool,
+    /// When the driver wakes up by itself.
+    armed: Option<Moment>,
+}
+
+/// Where an answer goes.
+pub(crate) enum Reply<F: WorkerFactory> {
+    Acquire(oneshot::Sender<Result<Lease<F>, AcquireError>>),
+    End(oneshot::Sender<Result<EndReason, NoSuchSession>>),
+}
+
+impl<F: WorkerFactory> Shared<F> {
+    pub(crate) fn start(
+        factory: F,
+        options: Options,
+        on_crash: Option<CrashCallback>,
+        worker_ids: WorkerIds,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        let clock = Clock::start();
+        let index = Arc::new(Index::new());
+        let shared = Arc::new_cyclic(|shared| {
+            let home: std::sync::Weak<Self> = shared.clone();
+            let template = Template { clock, idle_by: options.idle_by, home };
+            let state = State::new(options.clone(), template, worker_ids, Arc::clone(&index));
+            Self {
+                options,
+                factory,
+                clock,
+                index,
+                core: Mutex::new(Core { state, performing: false, armed: None }),
+                tickets: AtomicU64::new(0),
+                replies: Mutex::default(),
+                runtime,
+                tasks: Mutex::default(),
+                watches: Mutex::default(),
+                on_crash,
+                events: broadcast::Sender::new(BACKLOG),
+                alarm: Notify::new(),
+                cancel_spawns: watch::Sender::new(false),
+                emptied: watch::Sender::new(false),
+            }
+        });
+        shared.spawn(driver::drive(Arc::clone(&shared)));
+        shared.feed(Input::Tick);
+        shared
+    }
+
+    /// Lets the state know what happened, and performs what follows from it.
+    pub(crate) fn feed(self: &Arc<Self>, input: Input<WorkerOf<F>>) {
+        let mut core = self.core();
+        // The time is read under the lock, so that it never goes back for the state.
+        core.state.handle(input, self.clock.now());
+        self.rearm(&mut core);
+        self.perform_all(core);
+    }
+
+    /// Lets the state know that somebody waits for an answer, which will come to `reply`.
+    pub(crate) fn ask(self: &Arc<Self>, reply: Reply<F>, input: impl FnOnce(Ticket) -> Input<WorkerOf<F>>) -> Ticket {
+        let mut core = self.core();
+        // Tickets are drawn under the lock as well: they are the order of arrival.
+        let ticket = Ticket(self.tickets.fetch_add(1, Ordering::Relaxed));
+        self.replies().insert(ticket, reply);
+        core.state.handle(input(ticket), self.clock.now());
+        self.rearm(&mut core);
+        self.perform_all(core);
+        ticket
+    }
+
+    /// Where the answer to a caller goes; `None` if the caller does not wait any more. It can be asked for once.
+    pub(crate) fn take_reply(&self, ticket: Ticket) -> Option<Reply<F>> {
+        self.replies().remove(&ticket)
+    }
+
+    /// Looks at the state.
+    pub(crate) fn inspect<T>(&self, look: impl FnOnce(&State<WorkerOf<F>>) -> T) -> T {
+        look(&self.core().state)
+    }
+
+    /// Tells the driver until when it may sleep.
+    pub(crate) fn next_deadline(&self) -> Option<Moment> {
+        let mut core = self.core();
+        core.armed = core.state.deadline();
+        core.armed
+    }
+
+    /// Runs a task of the pool.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(ended) = tasks.try_join_next() {
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                tracing::error!(%error, "a task of the pool panicked");
+            }
+        }
+        tasks.spawn_on(task, &self.runtime);
+    }
+
+    /// Runs a task that waits for a worker to exit.
+    pub(crate) fn watch(&self, worker: WorkerId, task: impl Future<Output = ()> + Send + 'static) {
+        let handle = self.runtime.spawn(task).abort_handle();
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner).insert(worker, handle);
+    }
+
+    fn core(&self) -> MutexGuard<'_, Core<F>> {
+        // Neither workers nor callers run under the lock, so nothing of theirs can panic there.
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn replies(&self) -> MutexGuard<'_, HashMap<Ticket, Reply<F>>> {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rearm(&self, core: &mut Core<F>) {
+        let deadline = core.state.deadline();
+        if deadline.is_some_and(|deadline| core.armed.is_none_or(|armed| deadline < armed)) {
+            core.armed = deadline;
+            self.alarm.notify_one();
+        }
+    }
+
+    fn perform_all<'a>(self: &'a Arc<Self>, mut core: MutexGuard<'a, Core<F>>) {
+        if core.performing {
+            return;
+        }
+        core.performing = true;
+        loop {
+            let actions = core.state.take_actions();
+            if actions.is_empty() {
+                break;
+            }
+            drop(core);
+            for action in actions {
+                // Wakers, log subscribers and the drop of a worker are code of others. If it panics, the rest goes on.
+                if catch_unwind(AssertUnwindSafe(|| self.perform(action))).is_err() {
+                    tracing::error!("what the pool calls on behalf of others panicked");
+                }
+            }
+            core = self.core();
+        }
+        core.performing = false;
+    }
+}
+
+impl<F: WorkerFactory> Drop for Shared<F> {
+    fn drop(&mut self) {
+        for (_, watch) in self.watches.get_mut().unwrap_or_else(PoisonError::into_inner).drain() {
+            watch.abort();
+        }
+    }
+}
+
+impl<F: WorkerFactory> fmt::Debug for Shared<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,90 @@
+//! What the state tells about itself.
+
+use super::{Phase, State, entry::Kind};
+use crate::{SessionId, Stats, WorkerId, WorkerState, clock::Moment, slot::Slot, sync::Arc};
+
+/// A worker, as the state knows it.
+pub(crate) struct WorkerView<W> {
+    pub(crate) id: WorkerId,
+    pub(crate) state: WorkerState,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) started: Moment,
+    pub(crate) ready: Option<Moment>,
+    pub(crate) handle: Option<W>,
+}
+
+/// A session that is not live.
+pub(crate) enum SessionView<W> {
+    Starting { id: SessionId, since: Moment },
+    Ending(Arc<Slot<W>>),
+}
+
+impl<W: Clone> State<W> {
+    /// The numbers, without the hits that never came to the state.
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            workers: self.workers.len(),
+            workers_starting: self.count(Kind::Starting),
+            workers_spare: self.count(Kind::Spare) + self.count(Kind::Checking),
+            workers_in_session: self.count(Kind::Live),
+            workers_ending: self.count(Kind::Lingering) + self.count(Kind::Ending),
+            sessions: self.count(Kind::Live),
+            waiting: self.queue.waiting(),
+            ..self.counters
+        }
+    }
+
+    /// Whether all is over.
+    pub(crate) fn is_finished(&self) -> bool {
+        !self.running() && self.workers.is_empty()
+    }
+
+    pub(crate) fn worker(&self, id: WorkerId) -> Option<WorkerView<W>> {
+        self.workers_from(id).next().filter(|view| view.id == id)
+    }
+
+    /// Workers in order of their IDs, from the given one on.
+    pub(crate) fn workers_from(&self, first: WorkerId) -> impl Iterator<Item = WorkerView<W>> {
+        self.workers.range(first..).map(|(&id, entry)| {
+            let (state, slot) = match &entry.phase {
+                Phase::Starting => (WorkerState::Starting, None),
+                Phase::Checking(_) | Phase::Spare(_) => (WorkerState::Spare, None),
+                Phase::Live(slot) => (WorkerState::InSession, Some(slot)),
+                Phase::Lingering(ending) | Phase::Ending(ending) => (WorkerState::Ending, ending.slot.as_ref()),
+            };
+            let session = slot.map(|slot| slot.id().clone());
+            let handle = entry.handle().cloned();
+            WorkerView { id, state, session, started: entry.started, ready: entry.ready, handle }
+        })
+    }
+
+    /// The session if it is starting or ending. One whose former worker is ending and that is waited for again is
+    /// shown as ending.
+    pub(crate) fn pending_session(&self, id: &SessionId) -> Option<SessionView<W>> {
+        if let Some(worker) = self.endings.get(id) {
+            return self.ending(*worker);
+        }
+        let since = self.queue.since(id)?;
+        Some(SessionView::Starting { id: id.clone(), since })
+    }
+
+    /// All sessions that are starting or ending.
+    pub(crate) fn pending_sessions(&self) -> Vec<SessionView<W>> {
+        let ending = self.endings.values().filter_map(|worker| self.ending(*worker));
+        let starting = self
+            .queue
+            .sessions()
+            .filter(|(id, _)| !self.endings.contains_key(id))
+            .map(|(id, since)| SessionView::Starting { id: id.clone(), since });
+        ending.chain(starting).collect()
+    }
+
+    fn ending(&self, worker: WorkerId) -> Option<SessionView<W>> {
+        match &self.workers.get(&worker)?.phase {
+            Phase::Lingering(ending) | Phase::Ending(ending) => {
+                ending.slot.as_ref().map(|slot| SessionView::Ending(Arc::clone(slot)))
+            }
+            _ => None,
+        }
+    }
+}

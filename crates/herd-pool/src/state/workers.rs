@@ -1,0 +1,198 @@
+//! How workers start, are checked, and end.
+
+use std::time::Duration;
+
+use super::{
+    Action, Ending, Force, Mode, Phase, State, Timer,
+    entry::{Kind, Probe},
+};
+use crate::{AcquireError, Crash, EndReason, EventKind, Exit, SpawnError, WorkerId, clock::Moment};
+
+/// Probes that a worker with a session may fail in a row before its session ends.
+const TOLERATED_FAILURES: u8 = 3;
+
+/// Probes that run at once, so that 10,000 workers do not make a storm of them.
+const MAX_PROBES: usize = 256;
+
+impl<W: Clone> State<W> {
+    pub(super) fn start_worker(&mut self, now: Moment) {
+        let worker = self.worker_ids.next();
+        self.add(worker, now);
+        self.backoff.started(worker);
+        self.publish(EventKind::WorkerStarting { worker });
+        self.act(Action::Spawn(worker));
+    }
+
+    pub(super) fn ready(&mut self, worker: WorkerId, handle: W, now: Moment) {
+        let Some(entry) = self.workers.get_mut(&worker) else { return };
+        entry.ready = Some(now);
+        let after = now.since(entry.started);
+        self.publish(EventKind::WorkerReady { worker, after });
+        self.backoff.succeeded();
+        self.last_spawn_error = None;
+        self.enter(worker, Phase::Checking(handle.clone()));
+        self.schedule_first_probe(worker, now);
+        // It has just shown that it is healthy; checking it again would only cost time.
+        self.place(worker, handle, now);
+    }
+
+    pub(super) fn spawn_failed(&mut self, worker: WorkerId, error: SpawnError, now: Moment) {
+        self.counters.spawn_failures += 1;
+        self.publish(EventKind::SpawnFailed { worker, error: error.clone() });
+        self.remove(worker);
+        if !self.running() {
+            return;
+        }
+        self.backoff.failed(worker, now);
+        if let Some((_, tickets)) = self.queue.pop() {
+            for ticket in tickets {
+                self.deny(ticket, AcquireError::Spawn(error.clone()));
+            }
+        }
+        self.last_spawn_error = Some(error);
+    }
+
+    pub(super) fn checked(&mut self, worker: WorkerId, healthy: bool, now: Moment) {
+        let Some(Phase::Checking(handle)) = self.phase_mut(worker) else { return };
+        let handle = handle.clone();
+        if healthy {
+            self.place(worker, handle, now);
+        } else {
+            self.publish(EventKind::WorkerUnhealthy { worker });
+            self.retire(worker, Force::Kill, now);
+        }
+    }
+
+    /// Ends a worker that has no session, or whose session has ended already.
+    pub(super) fn retire(&mut self, worker: WorkerId, force: Force, now: Moment) {
+        let ending = match self.phase_mut(worker) {
+            Some(Phase::Checking(handle) | Phase::Spare(handle)) => {
+                Box::new(Ending { handle: handle.clone(), slot: None, tickets: Vec::new(), force, since: now })
+            }
+            Some(Phase::Lingering(ending)) => Box::new(Ending {
+                handle: ending.handle.clone(),
+                slot: ending.slot.take(),
+                tickets: std::mem::take(&mut ending.tickets),
+                force,
+                since: now,
+            }),
+            _ => return,
+        };
+        self.act(Action::End { worker, handle: ending.handle.clone(), force });
+        self.enter(worker, Phase::Ending(ending));
+    }
+
+    pub(super) fn exited(&mut self, worker: WorkerId, exit: Exit, now: Moment) {
+        let Some(entry) = self.workers.get(&worker) else { return };
+        let session = match &entry.phase {
+            // It is expected to exit.
+            Phase::Starting | Phase::Ending(_) => return,
+            Phase::Checking(_) | Phase::Spare(_) | Phase::Lingering(_) => None,
+            Phase::Live(slot) => Some(slot.id().clone()),
+        };
+        self.counters.worker_exits += 1;
+        self.publish(EventKind::WorkerCrashed { worker, exit: exit.clone() });
+        let reason = if exit.out_of_memory { EndReason::OutOfMemory } else { EndReason::Crashed(exit.status) };
+        // The main process is gone, but others of the worker may be left; killing it makes sure that nothing is.
+        match self.phase_mut(worker) {
+            Some(Phase::Live(_)) => self.end_session(worker, reason, Force::Kill, None, now),
+            Some(Phase::Lingering(_)) => self.hurry(worker, Force::Kill, now),
+            _ => self.retire(worker, Force::Kill, now),
+        }
+        self.act(Action::Crashed(Crash { session, worker, exit }));
+    }
+
+    pub(super) fn closed(&mut self, worker: WorkerId) {
+        if let Some(Phase::Ending(_)) = self.phase_mut(worker) {
+            self.remove(worker);
+        }
+    }
+
+    /// Forgets a worker of which nothing is left.
+    pub(super) fn remove(&mut self, worker: WorkerId) {
+        let Some(entry) = self.take(worker) else { return };
+        if let Probe::Due(at) = entry.probe {
+            self.timers.remove(at, Timer::Probe(worker));
+        }
+        let was_running = entry.handle().is_some();
+        if let Phase::Ending(ending) = entry.phase {
+            self.over(&ending);
+            self.act(Action::Discard(worker, Some(ending)));
+        } else {
+            self.act(Action::Discard(worker, None));
+        }
+        if was_running {
+            self.publish(EventKind::WorkerGone { worker });
+        }
+        self.report_if_empty();
+    }
+
+    pub(super) fn report_if_empty(&mut self) {
+        if self.workers.is_empty() && self.mode != Mode::Running {
+            self.act(Action::Emptied);
+        }
+    }
+
+    /// Spreads the probes of workers that were started together over the whole interval.
+    fn schedule_first_probe(&mut self, worker: WorkerId, now: Moment) {
+        // Multiples of the golden ratio fall evenly into an interval, however many of them there are.
+        let turn = u128::from(worker.number().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) + 1;
+        let part = (self.options.health_interval.as_nanos().min(u64::MAX.into()) * turn) >> 32;
+        self.schedule_probe(worker, now.after(Duration::from_nanos(u64::try_from(part).unwrap_or(u64::MAX))));
+    }
+
+    fn schedule_probe(&mut self, worker: WorkerId, at: Moment) {
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            entry.probe = Probe::Due(at);
+            self.timers.add(at, Timer::Probe(worker));
+        }
+    }
+
+    pub(super) fn probe_due(&mut self, worker: WorkerId, now: Moment) {
+        let Some(entry) = self.workers.get_mut(&worker) else { return };
+        match &entry.phase {
+            Phase::Spare(_) | Phase::Live(_) if self.probes.running < MAX_PROBES => {
+                let Some(handle) = entry.handle().cloned() else { return };
+                entry.probe = Probe::Running;
+                self.probes.running += 1;
+                self.act(Action::Probe { worker, handle });
+            }
+            Phase::Spare(_) | Phase::Live(_) => {
+                entry.probe = Probe::Overdue;
+                self.probes.overdue.push_back(worker);
+            }
+            // Its health is asked for already, or is of no interest at this moment.
+            Phase::Starting | Phase::Checking(_) | Phase::Lingering(_) => {
+                self.schedule_probe(worker, now.after(self.options.health_interval));
+            }
+            Phase::Ending(_) => entry.probe = Probe::None,
+        }
+    }
+
+    pub(super) fn probed(&mut self, worker: WorkerId, healthy: bool, now: Moment) {
+        self.probes.running -= 1;
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            entry.failures = if healthy { 0 } else { entry.failures.saturating_add(1) };
+            let failures = entry.failures;
+            match entry.phase.kind() {
+                Kind::Spare if failures > 0 => {
+                    self.publish(EventKind::WorkerUnhealthy { worker });
+                    self.retire(worker, Force::Kill, now);
+                }
+                Kind::Live if failures >= TOLERATED_FAILURES => {
+                    self.publish(EventKind::WorkerUnhealthy { worker });
+                    self.end_session(worker, EndReason::Unhealthy, Force::Kill, None, now);
+                }
+                _ => {}
+            }
+            self.schedule_probe(worker, now.after(self.options.health_interval));
+        }
+        while self.probes.running < MAX_PROBES
+            && let Some(worker) = self.probes.overdue.pop_front()
+        {
+            if self.workers.get(&worker).is_some_and(|entry| entry.probe == Probe::Overdue) {
+                self.probe_due(worker, now);
+            }
+        }
+    }
+}
