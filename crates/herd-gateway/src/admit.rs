@@ -1,0 +1,92 @@
+//! Refuses requests that a worker might read in another way than the gateway did.
+
+use hyper::{
+    Method, Request, Version,
+    body::Body,
+    header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE},
+    http::uri::Scheme,
+};
+
+use crate::failure::Failure;
+
+/// Checks what the HTTP parser leaves open: the request's framing, its target and its host.
+///
+/// `sent_length` tells whether the raw head of the request had a `content-length`, which the parser drops without a
+/// word beside a `transfer-encoding`.
+pub(crate) fn check<B>(request: &Request<B>, sent_length: impl FnOnce() -> bool) -> Result<(), Failure> {
+    if request.method() == Method::CONNECT {
+        return Err(Failure::Unsupported("the gateway opens no tunnels: CONNECT is not supported"));
+    }
+    check_framing(request.headers(), sent_length)?;
+    if let Some(scheme) = request.uri().scheme()
+        && *scheme != Scheme::HTTP
+        && *scheme != Scheme::HTTPS
+    {
+        return Err(Failure::Malformed("the scheme of the request's target is neither http nor https"));
+    }
+    check_host(request)
+}
+
+fn check_framing(headers: &HeaderMap, sent_length: impl FnOnce() -> bool) -> Result<(), Failure> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(()) };
+    if headers.contains_key(CONTENT_LENGTH) || sent_length() {
+        return Err(Failure::Malformed("the request has both a content-length and a transfer-encoding"));
+    }
+    if codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked") {
+        return Err(Failure::Malformed("the only transfer-encoding that is understood is chunked, once"));
+    }
+    Ok(())
+}
+
+fn check_host<B>(request: &Request<B>) -> Result<(), Failure> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(Failure::Malformed("the request has more than one host field"));
+    }
+    if host.is_some_and(|host| !host.as_bytes().iter().all(|byte| is_host_byte(*byte))) {
+        return Err(Failure::Malformed("the host field is not a host and port"));
+    }
+    let authority = request.uri().authority();
+    if authority.is_some_and(|authority| !authority.as_str().bytes().all(is_host_byte)) {
+        return Err(Failure::Malformed("the authority of the request's target is not a host and port"));
+    }
+    match request.version() {
+        Version::HTTP_11 if host.is_none() => Err(Failure::Malformed("the request has no host field")),
+        Version::HTTP_2 => match (host, authority) {
+            (None, None) => Err(Failure::Malformed("the request has no authority")),
+            (Some(host), Some(authority)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_str().as_bytes()) => {
+                Err(Failure::Malformed("the host field contradicts the request's authority"))
+            }
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+/// Whether the byte may stand in a host and port; user information, lists and paths may not.
+fn is_host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%')
+}
+
+/// The protocol that the request asks to change to, if the gateway passes that on.
+///
+/// A change to HTTP/2 is not: what a client then says on the connection would not be looked at by the gateway.
+pub(crate) fn wanted_upgrade<B: Body>(request: &Request<B>) -> Option<&HeaderValue> {
+    let wanted = request.headers().get(UPGRADE)?;
+    let asked = request.version() == Version::HTTP_11
+        && request.body().is_end_stream()
+        && request.headers().get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade"));
+    (asked && !has_token(wanted, "h2c")).then_some(wanted)
+}
+
+/// Whether the list has the token, in any case.
+pub(crate) fn has_token(list: &HeaderValue, token: &str) -> bool {
+    tokens(list).any(|found| found.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// The elements of a comma-separated list (RFC 9110 §5.6.1).
+pub(crate) fn tokens(list: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    list.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}

@@ -1,0 +1,153 @@
+use std::{error::Error, fmt::Write, io, time::Duration};
+
+use herd_pool::{AcquireError, EndReason, SessionId};
+use hyper::{
+    Response, StatusCode,
+    header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
+};
+
+use crate::session_key::KeyError;
+
+/// Names the kind of a failure, so that programs need not read the `detail`.
+pub(crate) const HERD_ERROR: HeaderName = HeaderName::from_static("herd-error");
+
+/// Why a request got no answer from a worker.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The request can be read in more than one way, or not at all.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// The request is well-formed, but the gateway cannot do this.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    #[error("the request names no session")]
+    NoKey,
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("there is no such session, and this gateway starts none")]
+    NoSession,
+    #[error(transparent)]
+    Acquire(#[from] AcquireError),
+    /// The session ended while the request was with its worker.
+    #[error("the session ended while its worker answered: {0}")]
+    Ended(EndReason),
+    #[error("the worker could not be reached")]
+    Connect(#[source] io::Error),
+    /// The worker closed the connection or sent what is not HTTP.
+    #[error("the worker gave no proper answer: {0}")]
+    Answer(&'static str),
+    #[error("the worker did not answer within {0:?}")]
+    TimedOut(Duration),
+    #[error("the client's request body broke off")]
+    ClientBody,
+    #[error("no random bytes for a session ID are to be had")]
+    Random,
+}
+
+impl Failure {
+    /// The failure's name in `herd-error`, `type` and metrics.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) | Self::ClientBody => "bad-request",
+            Self::Unsupported(_) => "not-implemented",
+            Self::NoKey => "no-session-id",
+            Self::Key(_) => "invalid-session-id",
+            Self::NoSession => "no-such-session",
+            Self::Acquire(error) => match error {
+                AcquireError::QueueFull { .. } => "queue-full",
+                AcquireError::TimedOut { .. } => "acquire-timeout",
+                AcquireError::Spawn(_) => "spawn-failed",
+                AcquireError::Draining => "draining",
+                AcquireError::ShutDown => "shutdown",
+                AcquireError::Ended(_) => "session-ended",
+                _ => "no-worker",
+            },
+            Self::Ended(reason) if reason.is_failure() => "worker-crashed",
+            Self::Ended(_) => "session-ended",
+            Self::Connect(_) => "worker-unreachable",
+            Self::Answer(_) => "bad-gateway",
+            Self::TimedOut(_) => "worker-timeout",
+            Self::Random => "internal",
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) | Self::ClientBody | Self::NoKey | Self::Key(_) => StatusCode::BAD_REQUEST,
+            Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::NoSession => StatusCode::NOT_FOUND,
+            Self::Acquire(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Ended(_) | Self::Connect(_) | Self::Answer(_) => StatusCode::BAD_GATEWAY,
+            Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Random => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Whether the client's connection must not be used again: nobody can tell where its next request begins, or it is
+    /// time to go elsewhere.
+    fn closes(&self) -> bool {
+        matches!(
+            self,
+            Self::Malformed(_) | Self::ClientBody | Self::Acquire(AcquireError::Draining | AcquireError::ShutDown)
+        )
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            // A pool that shuts down says nothing about when the next one is there.
+            Self::Acquire(error) => Some(error.retry_after().unwrap_or(Duration::from_secs(5))),
+            _ => None,
+        }
+    }
+
+    /// The error and its causes in one sentence.
+    fn detail(&self) -> String {
+        let mut detail = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            // An error that shows its cause's text as its own is not told twice.
+            let text = error.to_string();
+            if !detail.ends_with(&text) {
+                let _ = write!(detail, ": {text}");
+            }
+            cause = error.source();
+        }
+        detail
+    }
+
+    /// The answer that tells the client about it (RFC 9457).
+    pub(crate) fn into_response(self, session: Option<&SessionId>) -> Response<String> {
+        let mut response = problem(self.status(), self.name(), &self.detail(), session);
+        let headers = response.headers_mut();
+        if let Some(delay) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
+        }
+        if self.closes() {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// A response with a problem document. JSON escapes whatever a hostile peer put into the texts.
+pub(crate) fn problem(
+    status: StatusCode,
+    name: &'static str,
+    detail: &str,
+    session: Option<&SessionId>,
+) -> Response<String> {
+    let mut document = serde_json::json!({
+        "type": format!("urn:herd:problem:{name}"),
+        "title": status.canonical_reason().unwrap_or("Error"),
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    if let Some(session) = session {
+        document["session"] = session.as_str().into();
+    }
+    let mut response = Response::new(document.to_string());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response.headers_mut().insert(HERD_ERROR, HeaderValue::from_static(name));
+    response
+}

@@ -1,0 +1,327 @@
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::poll_fn,
+    io::{self, ErrorKind},
+    net::IpAddr,
+    pin::pin,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    task::Poll,
+    time::Duration,
+};
+
+use herd_pool::{Connect, WorkerFactory};
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::{Id, JoinError, JoinSet},
+    time::{sleep, timeout},
+};
+
+use crate::{
+    Gateway,
+    client::{Client, Order, Phase},
+    gateway::Origin,
+    stream::{ClientStream, Spoken},
+    tasks::Streams,
+    upstream::SWEEP_EVERY,
+};
+
+/// How long to wait after the system could not give a connection, for example because no descriptors were left.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long a client may take to read the last response and to close, after the gateway has closed its side.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How many bytes of a request that nobody wants are read away meanwhile.
+const LINGER_BYTES: usize = 1 << 20;
+
+/// How often a client that speaks HTTP/2 and has been silent is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+impl<F: WorkerFactory> Gateway<F>
+where
+    F::Worker: Connect,
+{
+    /// Serves the connections of `listener` until `shutdown` resolves, then until the last one is done.
+    ///
+    /// After `shutdown`, no connection is accepted, those without a request are closed at once, and the others after
+    /// their current response. Upgraded connections go on until one of their sides or their session ends, so drain the
+    /// pool at the same time. Dropping the future cuts whatever is left.
+    ///
+    /// All connections are served by the runtime this is polled in, with connections to workers of their own: for
+    /// several serving threads, call it on each of them, with a runtime of its own and a clone of the listener.
+    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let mut server = Server {
+            gateway: self.on_this_thread(),
+            connections: JoinSet::new(),
+            clients: HashMap::new(),
+            is_failing: false,
+        };
+        server.accept_until(&listener, shutdown).await;
+        drop(listener);
+        server.finish().await;
+    }
+}
+
+/// One serving thread's connections.
+struct Server<F: WorkerFactory>
+where
+    F::Worker: Connect,
+{
+    gateway: Gateway<F>,
+    connections: JoinSet<()>,
+    clients: HashMap<Id, Arc<Client>>,
+    /// Accepting fails at the moment, and that was logged.
+    is_failing: bool,
+}
+
+impl<F: WorkerFactory> Server<F>
+where
+    F::Worker: Connect,
+{
+    async fn accept_until(&mut self, listener: &TcpListener, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        let room = self.gateway.shared.room.clone();
+        let mut accepted = pin!(accept(listener, room.clone(), None));
+        let mut tick = pin!(sleep(SWEEP_EVERY));
+        loop {
+            let sweeps = !self.clients.is_empty() || !self.gateway.upstreams.is_empty();
+            tokio::select! {
+                () = &mut shutdown => return,
+                result = &mut accepted => {
+                    if !sweeps {
+                        tick.set(sleep(SWEEP_EVERY));
+                    }
+                    let pause = self.take(result);
+                    accepted.set(accept(listener, room.clone(), pause));
+                }
+                Some(done) = self.connections.join_next_with_id() => self.forget(done),
+                () = &mut tick, if sweeps => {
+                    self.sweep();
+                    tick.set(sleep(SWEEP_EVERY));
+                }
+            }
+        }
+    }
+
+    /// Serves an accepted connection, or tells for how long not to accept another one.
+    fn take(&mut self, accepted: io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)>) -> Option<Duration> {
+        match accepted {
+            Ok((stream, address, permit)) => {
+                self.is_failing = false;
+                self.gateway.upstreams.clock.refresh();
+                let client = Arc::new(Client::new(address, self.gateway.upstreams.clock.clone(), permit));
+                let task = self.connections.spawn(connection(self.gateway.clone(), stream, client.clone()));
+                self.clients.insert(task.id(), client);
+                None
+            }
+            Err(error) => {
+                self.gateway.upstreams.counters.accept_failures.fetch_add(1, Relaxed);
+                // These concern the one connection that was to be accepted.
+                if matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::Interrupted
+                ) {
+                    return None;
+                }
+                if !self.is_failing {
+                    tracing::warn!(%error, "no connection can be accepted at the moment; others are served on");
+                }
+                self.is_failing = true;
+                Some(ACCEPT_AGAIN)
+            }
+        }
+    }
+
+    fn sweep(&self) {
+        self.gateway.upstreams.clock.refresh();
+        self.gateway.upstreams.sweep();
+        for client in self.clients.values() {
+            client.enforce(&self.gateway.shared.options);
+        }
+    }
+
+    fn forget(&mut self, done: Result<(Id, ()), JoinError>) {
+        let id = match done {
+            Ok((id, ())) => id,
+            Err(error) => {
+                if error.is_panic() {
+                    tracing::error!(%error, "the task of a client connection panicked");
+                }
+                error.id()
+            }
+        };
+        self.clients.remove(&id);
+    }
+
+    /// Waits for what is still going on.
+    async fn finish(&mut self) {
+        for client in self.clients.values() {
+            client.give(Order::Finish);
+        }
+        let mut tick = tokio::time::interval(SWEEP_EVERY);
+        while !self.connections.is_empty() {
+            tokio::select! {
+                Some(done) = self.connections.join_next_with_id() => self.forget(done),
+                _ = tick.tick() => self.sweep(),
+            }
+        }
+        self.gateway.upstreams.close_idle();
+        self.gateway.upstreams.tasks.finished().await;
+    }
+}
+
+/// Waits, after a pause, until there is room for a connection and one to take it.
+async fn accept(
+    listener: &TcpListener,
+    room: Arc<Semaphore>,
+    pause: Option<Duration>,
+) -> io::Result<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
+    if let Some(pause) = pause {
+        sleep(pause).await;
+    }
+    let permit = room.acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, address) = listener.accept().await?;
+    // A response is written as a whole, so there is nothing to gain from waiting for more of it.
+    stream.set_nodelay(true)?;
+    Ok((stream, address.ip(), permit))
+}
+
+/// Serves one client connection.
+async fn connection<F: WorkerFactory>(gateway: Gateway<F>, stream: TcpStream, client: Arc<Client>)
+where
+    F::Worker: Connect,
+{
+    let counters = gateway.upstreams.counters.clone();
+    counters.connections.begin();
+    poll_fn(|cx| {
+        client.register(cx.waker());
+        Poll::Ready(())
+    })
+    .await;
+    let mut stream = ClientStream::new(stream, client.clone(), gateway.shared.options.max_header_bytes);
+    match unless_ordered(&client, stream.detect()).await {
+        Some(Ok(Spoken::Http1)) => serve_http1(&gateway, stream, &client).await,
+        Some(Ok(Spoken::Http2)) => serve_http2(gateway, stream, &client).await,
+        Some(Err(_)) | None => drop(stream),
+    }
+    if client.order() != Order::Abort
+        && let Some(stream) = client.take_back()
+    {
+        linger(stream).await;
+    }
+    counters.connections.end();
+}
+
+async fn serve_http1<F: WorkerFactory>(gateway: &Gateway<F>, stream: ClientStream, client: &Arc<Client>)
+where
+    F::Worker: Connect,
+{
+    let service = service_fn(|request: Request<Incoming>| async {
+        let from = Origin { client: Some(client), address: Some(&client.address) };
+        Ok::<_, Infallible>(gateway.answer(request, from).await)
+    });
+    let mut served = pin!(
+        http1::Builder::new()
+            // The sweep watches the clock for all connections at once.
+            .header_read_timeout(None)
+            .max_header_size(gateway.shared.options.max_header_bytes)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades()
+    );
+    let mut is_finishing = false;
+    poll_fn(|cx| {
+        match client.order() {
+            Order::Serve => {}
+            Order::Finish | Order::CloseIdle if client.phase() == Phase::Idle => return Poll::Ready(()),
+            Order::Finish if !is_finishing => {
+                is_finishing = true;
+                served.as_mut().graceful_shutdown();
+            }
+            Order::Finish => {}
+            // The request came just in time.
+            Order::CloseIdle => client.withdraw(Order::CloseIdle),
+            Order::HeadTimedOut if client.phase() != Phase::Head => client.withdraw(Order::HeadTimedOut),
+            Order::HeadTimedOut => {}
+            Order::Abort => return Poll::Ready(()),
+        }
+        // The client was told what it can be told, and its requests know what became of them.
+        served.as_mut().poll(cx).map(drop)
+    })
+    .await;
+}
+
+async fn serve_http2<F: WorkerFactory>(gateway: Gateway<F>, stream: ClientStream, client: &Arc<Client>)
+where
+    F::Worker: Connect,
+{
+    let options = gateway.shared.options.clone();
+    let service = service_fn(|request: Request<Incoming>| {
+        let (gateway, client) = (gateway.clone(), client.clone());
+        async move {
+            let from = Origin { client: Some(&client), address: Some(&client.address) };
+            Ok::<_, Infallible>(gateway.answer(request, from).await)
+        }
+    });
+    let mut served = pin!(
+        http2::Builder::new(Streams::default())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(options.max_concurrent_streams)
+            .max_header_list_size(u32::try_from(options.max_header_bytes).unwrap_or(u32::MAX))
+            .keep_alive_interval(PING_EVERY)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let mut is_finishing = false;
+    poll_fn(|cx| {
+        match client.order() {
+            Order::Serve => {}
+            Order::Abort => return Poll::Ready(()),
+            // In HTTP/2, a client is told to send no further requests before the connection is closed.
+            _ if !is_finishing => {
+                is_finishing = true;
+                served.as_mut().graceful_shutdown();
+            }
+            _ => {}
+        }
+        served.as_mut().poll(cx).map(drop)
+    })
+    .await;
+}
+
+/// Waits for the future unless the connection is ordered to do something else before.
+async fn unless_ordered<T>(client: &Client, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match client.order() {
+        Order::Serve => future.as_mut().poll(cx).map(Some),
+        _ => Poll::Ready(None),
+    })
+    .await
+}
+
+/// Closes the gateway's side and reads the client's rest away: a socket that is closed with unread bytes is reset, and
+/// the reset may overtake the response.
+async fn linger(mut stream: TcpStream) {
+    let read_away = async {
+        stream.shutdown().await?;
+        let mut rest = vec![0; 16 * 1024];
+        let mut left = LINGER_BYTES;
+        while left > 0 {
+            match stream.read(&mut rest).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        Ok::<_, io::Error>(())
+    };
+    // The response is on its way; what becomes of the connection after that matters to nobody.
+    let _ = timeout(LINGER, read_away).await;
+}
