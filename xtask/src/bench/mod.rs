@@ -15,6 +15,7 @@ mod report;
 mod requests;
 mod series;
 mod sessions;
+mod syscalls;
 mod websocket;
 mod worker;
 
@@ -85,6 +86,8 @@ enum Part {
     HitPath,
     /// Memory of the idle daemon
     Idle,
+    /// System calls for each request, by perf; only when it is asked for, because it needs root
+    Syscalls,
 }
 
 /// How long to measure what.
@@ -98,7 +101,8 @@ struct Effort {
     limit: Duration,
 }
 
-const ALL: [Part; 6] = [Part::Requests, Part::Bodies, Part::Websocket, Part::Sessions, Part::HitPath, Part::Idle];
+/// What the report in the repository consists of.
+const REPORT: [Part; 6] = [Part::Requests, Part::Bodies, Part::Websocket, Part::Sessions, Part::HitPath, Part::Idle];
 
 pub(crate) fn run(task: &Task) -> Result<()> {
     match task {
@@ -119,10 +123,13 @@ fn run_optimized() -> Result<()> {
 }
 
 fn measure(options: &Options) -> Result<()> {
-    let parts = if options.only.is_empty() { ALL.to_vec() } else { options.only.clone() };
+    let parts = if options.only.is_empty() { REPORT.to_vec() } else { options.only.clone() };
     let effort = Effort::of(options);
     ensure!(effort.rounds > 0, "at least one round is needed");
     packages::provide(&["nginx", "haproxy", "wrk"])?;
+    if parts.contains(&Part::Syscalls) {
+        packages::provide(&["perf"])?;
+    }
     // Whoever compares the others alone needs no herd that builds.
     let with_herd = options.proxies.contains(&Kind::Herd) || parts.iter().any(|part| part.is_of_herd_alone());
     if with_herd {
@@ -193,6 +200,10 @@ impl Part {
             Self::Sessions => sessions::measure(bench, effort.new_sessions),
             Self::HitPath => hit_path::measure(bench, &repository()),
             Self::Idle => idle::measure(bench),
+            Self::Syscalls => {
+                let section = syscalls::measure(bench, kinds, &upstreams, effort.requests_seconds)?;
+                Ok((section, Vec::new()))
+            }
         }
     }
 }

@@ -9,13 +9,15 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::{proxy::which, report::progress};
 
-/// Installs those of `programs` that are missing; each is in the package of its name.
+/// Installs those of `programs` that are missing.
 pub(crate) fn provide(programs: &[&str]) -> Result<()> {
     let missing: Vec<&str> = programs.iter().copied().filter(|program| which(program).is_err()).collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let by_hand = format!("install by hand: sudo apt-get install -y --no-install-recommends {}", missing.join(" "));
+    let packages: Vec<&str> =
+        missing.iter().map(|&program| if program == "perf" { "linux-perf" } else { program }).collect();
+    let by_hand = format!("install by hand: sudo apt-get install -y --no-install-recommends {}", packages.join(" "));
     ensure!(
         Path::new("/usr/bin/apt-get").exists(),
         "missing: {}; this is no Debian, so install them",
@@ -33,7 +35,7 @@ pub(crate) fn provide(programs: &[&str]) -> Result<()> {
     progress(&format!("installs {}", missing.join(", ")));
     let status = command
         .args(["install", "-y", "-q", "--no-install-recommends"])
-        .args(&missing)
+        .args(&packages)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .stdin(Stdio::null())
         // The report alone goes to stdout.

@@ -1,5 +1,7 @@
 //! Small requests: how many a second, how soon answered, and what each costs the proxy.
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, bail};
 
 use super::{
@@ -32,8 +34,8 @@ struct Cell {
 
 /// What wrk says of one run. Times are in microseconds.
 #[derive(Debug, PartialEq)]
-struct Load {
-    requests: f64,
+pub(crate) struct Load {
+    pub(crate) requests: f64,
     rate: f64,
     p50: f64,
     p99: f64,
@@ -48,24 +50,24 @@ pub(crate) fn measure(
     seconds: u32,
 ) -> Result<(Section, Vec<Aim>)> {
     let proxies = Proxy::start_all(kinds, bench, upstreams)?;
-    let worker = upstreams.first().context("there is no worker")?.address.to_string();
+    let worker = upstreams.first().context("there is no worker")?.address;
     let mut cells = Vec::new();
     for connections in CONNECTIONS {
         progress(&format!("requests: {connections} connections"));
         let mut group: Vec<Cell> = proxies.iter().map(|proxy| Cell::new(connections, Some(proxy.kind))).collect();
         for proxy in &proxies {
-            load(bench, &proxy.address.to_string(), connections, 1)?;
+            load(bench, proxy.address, connections, 1)?;
         }
         for round in 0..rounds {
             for turn in turns(proxies.len(), round) {
                 let proxy = &proxies[turn];
                 let before = CpuTime::of(proxy.process)?;
-                let load = load(bench, &proxy.address.to_string(), connections, seconds)?;
+                let load = load(bench, proxy.address, connections, seconds)?;
                 group[turn].add(&load, Some(CpuTime::of(proxy.process)? - before));
             }
         }
         let mut alone = Cell::new(connections, None);
-        alone.add(&load(bench, &worker, connections, seconds)?, None);
+        alone.add(&load(bench, worker, connections, seconds)?, None);
         group.push(alone);
         cells.append(&mut group);
     }
@@ -152,8 +154,19 @@ fn aims(cells: &[Cell]) -> Vec<Aim> {
 }
 
 /// Loads what listens on `address` for some seconds.
-fn load(bench: &Bench, address: &str, connections: usize, seconds: u32) -> Result<Load> {
-    let args = [
+fn load(bench: &Bench, address: SocketAddr, connections: usize, seconds: u32) -> Result<Load> {
+    let program = Program {
+        name: "wrk",
+        path: &which("wrk")?,
+        args: wrk_arguments(address, connections, seconds).into_iter().map(Into::into).collect(),
+        cores: &bench.layout.load,
+    };
+    let text = program.output(&bench.directory)?;
+    Load::parse(&text).with_context(|| format!("cannot read what wrk printed:\n{text}"))
+}
+
+pub(crate) fn wrk_arguments(address: SocketAddr, connections: usize, seconds: u32) -> [String; 7] {
+    [
         "-t1".to_owned(),
         format!("-c{connections}"),
         format!("-d{seconds}s"),
@@ -161,19 +174,11 @@ fn load(bench: &Bench, address: &str, connections: usize, seconds: u32) -> Resul
         "-H".to_owned(),
         format!("X-Session-ID: {SESSION}"),
         format!("http://{address}/"),
-    ];
-    let program = Program {
-        name: "wrk",
-        path: &which("wrk")?,
-        args: args.into_iter().map(Into::into).collect(),
-        cores: &bench.layout.load,
-    };
-    let text = program.output(&bench.directory)?;
-    Load::parse(&text).with_context(|| format!("cannot read what wrk printed:\n{text}"))
+    ]
 }
 
 impl Load {
-    fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let mut load = Self { requests: 0.0, rate: 0.0, p50: f64::NAN, p99: f64::NAN, failures: 0 };
         for line in text.lines().map(str::trim) {
             let words: Vec<&str> = line.split_whitespace().collect();
