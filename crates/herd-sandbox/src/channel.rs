@@ -95,9 +95,14 @@ impl Channel {
         Ok(Some(Packet { bytes: bytes[..message.bytes].to_vec(), descriptors }))
     }
 
-    /// Ends both directions: the other side reads what was sent before, then the end, and can send nothing more.
-    pub(crate) fn shut_down(&self) {
+    /// Sends nothing more: the other side reads what was sent before, then the end.
+    pub(crate) fn end(&self) {
         // It fails only if the other side is gone, which is as good.
+        let _ = shutdown(&self.0, Shutdown::Write);
+    }
+
+    /// Ends both directions: the other side can send nothing more, either.
+    pub(crate) fn shut_down(&self) {
         let _ = shutdown(&self.0, Shutdown::Both);
     }
 }

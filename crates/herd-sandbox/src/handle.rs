@@ -118,8 +118,8 @@ impl Init {
     /// that ignore signals. [`recv`](Self::recv) returns `None` when the last one is gone.
     pub fn kill(&self) {
         if self.send(&Request::Kill, &[]).is_err() {
-            // Either init is gone, or it does not read; then the end of the stream tells it the same.
-            self.channel.shut_down();
+            // Either init is gone, or its buffer is full; then the end of the stream tells it the same.
+            self.channel.end();
         }
     }
 

@@ -124,8 +124,11 @@ fn launch(mut spec: Spec, program: &Path) -> Result<Init, LaunchError> {
 
     let mut descriptors = vec![memory.as_fd(), stdout.as_fd(), stderr.as_fd()];
     descriptors.extend(spec.listen.iter().map(AsFd::as_fd));
-    init.send(&Request::Plan { length: plan.len() as u64 }, &descriptors).map_err(LaunchError::Send)?;
-    Ok(init)
+    match init.send(&Request::Plan { length: plan.len() as u64 }, &descriptors) {
+        // It has ended already. What there is to say about that, `recv` says.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(init),
+        result => result.map(|()| init).map_err(LaunchError::Send),
+    }
 }
 
 fn null() -> io::Result<OwnedFd> {

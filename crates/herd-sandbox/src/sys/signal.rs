@@ -12,6 +12,9 @@ use crate::Signal;
 /// The highest signal number of Linux.
 const LAST: i32 = 64;
 
+/// The size of the kernel's set of signals in bytes.
+const SET_SIZE: usize = LAST as usize / 8;
+
 /// Blocks all signals that can be blocked.
 pub(crate) fn block_all() -> io::Result<()> {
     set_mask(&full_set())
@@ -24,11 +27,15 @@ pub(crate) fn unblock_all() -> io::Result<()> {
 
 /// Gives every signal its default disposition; see signal(7).
 pub(crate) fn reset_dispositions() {
+    // The kernel's own call: the C library's keeps its hands off signals 32 and 33, which it uses for threads, but a
+    // launcher may have passed them on ignored. All zero is the default disposition, without flags and without a mask,
+    // for every architecture's layout of the structure, none of which is larger.
+    let default = [0_u64; 16];
     for number in 1..=LAST {
-        // SAFETY: the default disposition runs no code of this process. It fails for SIGKILL and SIGSTOP, which cannot
-        // have another, and for the two that the C library keeps for itself and has not used in a single-threaded
-        // process.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+        let no_old = ptr::null_mut::<libc::c_void>();
+        // SAFETY: the new disposition is valid for reading and the old one is not asked for; the default disposition
+        // runs no code of this process. It fails for SIGKILL and SIGSTOP alone, which cannot have another.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), no_old, SET_SIZE) };
     }
 }
 
