@@ -1,2 +1,64 @@
-//! x
-fn main() {}
+//! herd: one stateful process per user. The daemon, and the commands that talk to it.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod banner;
+mod check;
+mod cli;
+mod config;
+mod console;
+mod control;
+mod daemon;
+mod end;
+mod isolation;
+mod journal;
+mod logs;
+mod metrics;
+mod ps;
+mod repl;
+mod signals;
+mod table;
+mod usage;
+mod workers;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{
+    cli::{Cli, Command},
+    config::mistake::Mistakes,
+};
+
+fn main() -> ExitCode {
+    herd_sandbox::enter_init();
+    let Cli { command, serve } = Cli::parse();
+    let done = match command.unwrap_or(Command::Serve(serve)) {
+        Command::Serve(args) => daemon::serve(args),
+        Command::Run(args) => daemon::run(*args),
+        Command::Check(args) => check::run(&args),
+        Command::Ps(args) => ps::run(args),
+        Command::End(args) => end::run(args),
+        Command::Repl(args) => repl::run(args.socket.as_deref()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+/// The one place where errors become exit codes: 1 if the thing asked for failed, 2 if it was asked for wrongly. Usage
+/// that the parser of the command line refuses ends with 2 there.
+fn failed(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<Mistakes>() {
+        Some(mistakes) => {
+            console::complain(mistakes);
+            let asked_wrongly = mistakes.file.is_none() && !mistakes.are_all_unavailable();
+            if asked_wrongly { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+        None => {
+            console::complain(format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

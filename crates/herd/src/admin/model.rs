@@ -1,0 +1,258 @@
+//! The shapes of the admin API's answers. `herd ps` reads what the daemon writes.
+
+use std::time::{Duration, SystemTime};
+
+use herd_pool::{EventKind, SessionInfo, Worker as _, WorkerInfo};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+pub(crate) use super::page::Page;
+use crate::{metrics::Metrics, usage, workers::PoolWorker};
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Session {
+    pub(crate) id: String,
+    /// `starting`, `live` or `ending`.
+    pub(crate) state: String,
+    pub(crate) worker: Option<String>,
+    pub(crate) address: Option<String>,
+    pub(crate) created: String,
+    pub(crate) last_used: String,
+    pub(crate) leases: u32,
+    pub(crate) requests: u64,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Worker {
+    pub(crate) id: String,
+    /// Of its main process; `null` while it starts.
+    pub(crate) pid: Option<u32>,
+    /// `starting`, `spare`, `in-session` or `ending`.
+    pub(crate) state: String,
+    pub(crate) session: Option<String>,
+    pub(crate) address: Option<String>,
+    pub(crate) started: String,
+    pub(crate) ready_after_ms: Option<f64>,
+    /// Always 0: an ID names one process, and one that ended is replaced under another ID.
+    pub(crate) restarts: u32,
+    pub(crate) cpu_time_ms: Option<u64>,
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) limits: Option<Limits>,
+    /// The layers of the sandbox that are on.
+    pub(crate) layers: Vec<String>,
+}
+
+/// What is enforced; `null` is no limit.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Limits {
+    pub(crate) memory_bytes: Option<u64>,
+    pub(crate) cpu_cores: Option<f64>,
+    pub(crate) pids: Option<u64>,
+    pub(crate) open_files: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Ended {
+    pub(crate) id: String,
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct LogLine<'a> {
+    sequence: u64,
+    at: String,
+    stream: &'static str,
+    text: &'a str,
+}
+
+/// Something that happened, with the fields that its kind has.
+#[derive(Debug, Serialize)]
+pub(super) struct Event {
+    sequence: u64,
+    at: String,
+    kind: &'static str,
+    #[serde(flatten)]
+    details: Map<String, Value>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Stats {
+    version: &'static str,
+    pid: u32,
+    uptime_ms: u64,
+    max_workers: usize,
+    workers: WorkerCounts,
+    sessions: usize,
+    waiting: usize,
+    acquire_requests: u64,
+    acquire_failures: u64,
+    sessions_started: u64,
+    sessions_ended: Map<String, Value>,
+    spawn_failures: u64,
+    worker_exits: u64,
+    gateway: GatewayCounts,
+}
+
+#[derive(Debug, Serialize)]
+struct WorkerCounts {
+    total: usize,
+    starting: usize,
+    spare: usize,
+    in_session: usize,
+    ending: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct GatewayCounts {
+    connections: u64,
+    requests: u64,
+    upgrades: u64,
+    received_bytes: u64,
+    sent_bytes: u64,
+}
+
+impl Session {
+    pub(super) fn new(info: &SessionInfo) -> Self {
+        Self {
+            id: info.id.to_string(),
+            state: info.state.name().to_owned(),
+            worker: info.worker.map(|id| id.to_string()),
+            address: info.address.clone(),
+            created: time(info.created),
+            last_used: time(info.last_used),
+            leases: info.leases,
+            requests: info.requests,
+            bytes_in: info.bytes_in,
+            bytes_out: info.bytes_out,
+        }
+    }
+}
+
+impl Worker {
+    /// Reads /proc, so it blocks for a moment.
+    pub(super) fn new(info: &WorkerInfo<PoolWorker>) -> Self {
+        let worker = info.worker.as_deref();
+        let usage = worker.and_then(|worker| usage::below(worker.init_pid()));
+        let limits = worker.map(|worker| worker.limits());
+        Self {
+            id: info.id.to_string(),
+            pid: worker.map(|worker| worker.pid()),
+            state: info.state.name().to_owned(),
+            session: info.session.as_ref().map(ToString::to_string),
+            address: worker.map(|worker| worker.address().to_owned()),
+            started: time(info.started),
+            ready_after_ms: info.ready_after.map(|after| (after.as_secs_f64() * 1e6).round() / 1e3),
+            restarts: 0,
+            cpu_time_ms: usage.map(|usage| millis(usage.cpu_time)),
+            memory_bytes: usage.map(|usage| usage.memory),
+            limits: limits.map(|limits| Limits {
+                memory_bytes: limits.memory,
+                cpu_cores: limits.cpu,
+                pids: limits.pids,
+                open_files: limits.open_files,
+            }),
+            layers: worker.map_or_else(Vec::new, |worker| worker.layers().iter().map(ToString::to_string).collect()),
+        }
+    }
+}
+
+impl<'a> LogLine<'a> {
+    pub(super) fn new(line: &'a herd_process::LogLine) -> Self {
+        Self { sequence: line.sequence, at: time(line.at), stream: line.stream.name(), text: &line.text }
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        json!(self).to_string()
+    }
+}
+
+impl Event {
+    pub(super) fn new(event: &herd_pool::Event) -> Self {
+        let details = match &event.kind {
+            EventKind::WorkerStarting { worker } | EventKind::WorkerGone { worker } => {
+                json!({ "worker": worker.to_string() })
+            }
+            EventKind::WorkerReady { worker, after } => {
+                json!({ "worker": worker.to_string(), "ready_after_ms": (after.as_secs_f64() * 1e6).round() / 1e3 })
+            }
+            EventKind::SpawnFailed { worker, error } => {
+                json!({ "worker": worker.to_string(), "error": error.to_string() })
+            }
+            EventKind::WorkerCrashed { worker, exit } => json!({
+                "worker": worker.to_string(),
+                "exit": exit.to_string(),
+                "out_of_memory": exit.out_of_memory,
+                "stderr_tail": exit.stderr_tail.as_ref(),
+            }),
+            EventKind::SessionStarted { session, worker } => {
+                json!({ "session": session.as_str(), "worker": worker.to_string() })
+            }
+            EventKind::SessionEnded { session, worker, reason } => json!({
+                "session": session.as_str(),
+                "worker": worker.to_string(),
+                "reason": reason.name(),
+                "detail": reason.to_string(),
+            }),
+            // Kinds without details, and those that a later pool may have.
+            _ => Value::Null,
+        };
+        let details = match details {
+            Value::Object(details) => details,
+            _ => Map::new(),
+        };
+        Self { sequence: event.sequence, at: time(event.at), kind: event.kind.name(), details }
+    }
+
+    pub(super) fn to_json(&self) -> String {
+        json!(self).to_string()
+    }
+}
+
+impl Stats {
+    pub(super) fn new(stats: &herd_pool::Stats, metrics: &Metrics) -> Self {
+        let gateway = metrics.gateway();
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime_ms: millis(metrics.uptime()),
+            max_workers: stats.max_workers,
+            workers: WorkerCounts {
+                total: stats.workers,
+                starting: stats.workers_starting,
+                spare: stats.workers_spare,
+                in_session: stats.workers_in_session,
+                ending: stats.workers_ending,
+            },
+            sessions: stats.sessions,
+            waiting: stats.waiting,
+            acquire_requests: stats.acquire_requests,
+            acquire_failures: stats.acquire_failures,
+            sessions_started: stats.sessions_started,
+            sessions_ended: stats
+                .sessions_ended
+                .iter()
+                .map(|(reason, count)| (reason.to_owned(), count.into()))
+                .collect(),
+            spawn_failures: stats.spawn_failures,
+            worker_exits: stats.worker_exits,
+            gateway: GatewayCounts {
+                connections: gateway.connections,
+                requests: gateway.requests,
+                upgrades: gateway.upgrades,
+                received_bytes: gateway.received_bytes_total,
+                sent_bytes: gateway.sent_bytes_total,
+            },
+        }
+    }
+}
+
+/// RFC 3339, in UTC, with milliseconds.
+fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}

@@ -1,0 +1,88 @@
+use std::convert::Infallible;
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode},
+    response::{
+        IntoResponse as _, Response,
+        sse::{self, Sse},
+    },
+};
+use futures_util::{StreamExt as _, stream};
+use herd_pool::{WorkerId, WorkerInfo};
+use serde::Deserialize;
+
+use super::{
+    Admin,
+    events::last_event_id,
+    model::{LogLine, Worker},
+    page::{Page, PageQuery},
+    problem::Problem,
+};
+use crate::workers::PoolWorker;
+
+pub(super) async fn list(
+    State(admin): State<Admin>,
+    Query(page): Query<PageQuery>,
+) -> Result<Json<Page<Worker>>, Problem> {
+    let page = page.cut(admin.pool.workers(), |worker| worker.id.number().to_be_bytes())?;
+    // Reading /proc takes a while for a page full of large process trees.
+    let items = tokio::task::spawn_blocking(move || page.items.iter().map(Worker::new).collect());
+    let items = items.await.map_err(|_| unreadable())?;
+    Ok(Json(Page { items, next: page.next }))
+}
+
+pub(super) async fn one(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<Worker>, Problem> {
+    let info = find(&admin, &id)?;
+    let worker = tokio::task::spawn_blocking(move || Worker::new(&info)).await.map_err(|_| unreadable())?;
+    Ok(Json(worker))
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct LogsQuery {
+    #[serde(default)]
+    follow: bool,
+}
+
+pub(super) async fn logs(
+    State(admin): State<Admin>,
+    Path(id): Path<String>,
+    Query(query): Query<LogsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let info = find(&admin, &id)?;
+    let worker = info.worker.as_ref().ok_or_else(|| {
+        Problem::new(StatusCode::CONFLICT, "The worker has no log yet").detail("it is still being started")
+    })?;
+    let from = last_event_id(&headers)?.map_or(0, |last| last.saturating_add(1));
+    if !query.follow {
+        let lines = worker.logs().since(from);
+        let items = lines.iter().map(LogLine::new).collect();
+        return Ok(Json(Page { items, next: None }).into_response());
+    }
+    let follow = worker.logs().follow(from);
+    let lines = stream::unfold(follow, |mut follow| async move { Some((follow.next().await?, follow)) })
+        .flat_map(|lines| stream::iter(lines))
+        .map(|line| {
+            let event = sse::Event::default().id(line.sequence.to_string()).event("line");
+            Ok::<_, Infallible>(event.data(LogLine::new(&line).to_json()))
+        });
+    // What the stream says last, so that a client can tell the end of the worker from a broken connection.
+    let end = stream::iter([Ok(sse::Event::default().event("end").data("{}"))]);
+    Ok(Sse::new(lines.chain(end)).keep_alive(sse::KeepAlive::default()).into_response())
+}
+
+fn find(admin: &Admin, id: &str) -> Result<WorkerInfo<PoolWorker>, Problem> {
+    let parsed: WorkerId = id.parse().map_err(|error: herd_pool::InvalidWorkerId| {
+        Problem::new(StatusCode::BAD_REQUEST, "That is no worker ID").detail(error.to_string())
+    })?;
+    admin.pool.worker(parsed).ok_or_else(|| {
+        Problem::new(StatusCode::NOT_FOUND, "There is no such worker")
+            .detail("it never started, or it is gone; /v1/workers lists those that live")
+    })
+}
+
+fn unreadable() -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "The worker could not be looked at")
+}

@@ -1,0 +1,399 @@
+//! The command line: what can be typed, and what it says about the settings.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand};
+use herd_process::{Readiness, Signal};
+
+use crate::config::{
+    mistake::{Origin, Written},
+    raw::{Maybe, Raw},
+    settings::{IdleBy, Listen, LogFormat, LogLevel, NetworkMode, SandboxMode, WhenFull},
+    value::{self, Word},
+};
+
+/// One stateful process per user: herd pins each session to a worker process of its own.
+#[derive(Debug, Parser)]
+#[command(
+    name = "herd",
+    version,
+    about = "One stateful process per user: pins each session to a worker process of its own",
+    long_about = "One stateful process per user.\n\nherd keeps a pool of worker processes and pins each session to one of \
+                  them: one session ID, one worker, for the session's lifetime. Without a command it serves the \
+                  built-in REPL, so that there is something to try.",
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  herd                                              try it with the built-in REPL
+  herd run -- python3 -m http.server {{.Port}}      a gateway for any program
+  herd serve --config herd.yaml                     the daemon
+  herd check herd.yaml                              every mistake in a configuration
+  herd ps                                           sessions and workers of a running daemon
+  herd end alice                                    end a session
+
+Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon, from a configuration file or with the built-in REPL
+    Serve(ServeArgs),
+    /// Run a gateway for any program, without a configuration file
+    Run(Box<RunArgs>),
+    /// Check a configuration file and list every mistake in it
+    Check(CheckArgs),
+    /// List the sessions and workers of a running daemon
+    Ps(PsArgs),
+    /// End a session of a running daemon
+    End(EndArgs),
+    /// Be the built-in worker: a REPL that listens where PORT or LISTEN_FDS says
+    #[command(hide = true)]
+    Repl(ReplArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// The configuration file (YAML); without one, workers run the built-in REPL
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonFlags,
+}
+
+/// An address, or none for `off`.
+type AdminBind = Option<SocketAddr>;
+/// A limit of processes, or none for `-1`.
+type PidsLimit = Option<u32>;
+/// The least and the most workers.
+type WorkerRange = (usize, usize);
+/// A name and a value.
+type Variable = (String, String);
+
+/// What every daemon can be told. On `serve` these win over the configuration file.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Daemon")]
+pub(crate) struct DaemonFlags {
+    /// Where the gateway listens [default: 127.0.0.1:8080]; port 0 lets the system choose
+    #[arg(long, value_name = "IP:PORT", value_parser = value::address)]
+    listen: Option<SocketAddr>,
+    /// Where the admin API listens, on loopback, or `off` [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "IP:PORT", value_parser = value::admin_address)]
+    admin: Option<AdminBind>,
+    /// The control socket of `herd ps` and `herd end` [default: herd.sock in the runtime directory]
+    #[arg(long, value_name = "PATH", value_parser = value::socket_path)]
+    control_socket: Option<PathBuf>,
+    /// Where requests name their session: header:NAME, cookie:NAME, query:NAME, path:N or host; several are tried in
+    /// order [default: header:X-Session-ID]
+    #[arg(long, value_name = "KEY", value_delimiter = ',', value_parser = value::session_key)]
+    session_key: Vec<String>,
+    /// Answer requests of unknown sessions with 404 and start none
+    #[arg(long)]
+    lookup_only: bool,
+    /// How long requests may go on after SIGTERM [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    drain_timeout: Option<Duration>,
+    /// How many threads serve the gateway [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = value::positive_number)]
+    threads: Option<usize>,
+    /// How log lines are written: json or text [default: text on a terminal, json otherwise]
+    #[arg(long, value_name = "FORMAT", value_parser = LogFormat::read)]
+    log_format: Option<LogFormat>,
+    /// The least important log lines to write: error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL", value_parser = LogLevel::read)]
+    log_level: Option<LogLevel>,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonFlags,
+    #[command(flatten)]
+    worker: WorkerFlags,
+    #[command(flatten)]
+    resources: ResourceFlags,
+    /// The program that each worker runs, with its arguments; {{.Port}}, {{.Socket}}, {{.WorkerID}} and
+    /// {{.Workspace}} stand for the worker's own
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  herd run --health-path / -- python3 -m http.server {{.Port}}
+  herd run --workers 2..20 --spare 2 --ttl 15m --env MODE=prod -- ./server --port {{.Port}}
+  herd run --ready tcp --session-key cookie:sid -- ./server
+  herd run --worker-listen socket -- ./server --socket {{.Socket}}
+
+Each worker has PORT, PATH, HOME and LANG in its environment and what --env names, and nothing of herd's own.
+Durations are written 500ms, 15m or 1h30m; sizes 512MiB, 2GiB or 500MB.";
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Worker")]
+struct WorkerFlags {
+    /// Set a variable in the workers' environment (repeatable); {{.Port}} and the like expand in it
+    #[arg(long, value_name = "NAME=VALUE", value_parser = value::variable)]
+    env: Vec<Variable>,
+    /// The workers' working directory; {{.Workspace}} is each worker's own [default: the current directory]
+    #[arg(long, value_name = "DIR", value_parser = value::worker_directory)]
+    cwd: Option<PathBuf>,
+    /// Where workers listen: port, socket (a Unix socket) or inherit (socket activation) [default: port]
+    #[arg(long, value_name = "HOW", value_parser = Listen::read)]
+    worker_listen: Option<Listen>,
+    /// What shows that a worker is ready: http, http:PATH, tcp, socket, stdout:REGEX, notify (sd_notify) or
+    /// command:TEXT (a shell command) [default: http]
+    #[arg(long, value_name = "HOW", value_parser = value::ready)]
+    ready: Option<Readiness>,
+    /// The path that answers 2xx when a worker is healthy [default: /health]
+    #[arg(long, value_name = "PATH", value_parser = value::http_path)]
+    health_path: Option<String>,
+    /// How long a worker may take until it is ready [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = value::positive_duration)]
+    start_timeout: Option<Duration>,
+    /// The signal that asks a worker to stop [default: TERM]
+    #[arg(long, value_name = "SIGNAL", value_parser = value::signal)]
+    stop_signal: Option<Signal>,
+    /// How long a worker may take to stop before it is killed [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    stop_grace: Option<Duration>,
+    /// Speak HTTP/2 with the workers, as gRPC needs
+    #[arg(long)]
+    http2: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Resources")]
+struct ResourceFlags {
+    /// The least and the most workers [default: 1..10]
+    #[arg(long, value_name = "MIN..MAX", value_parser = value::worker_range)]
+    workers: Option<WorkerRange>,
+    /// How many healthy workers wait for new sessions [default: 1]
+    #[arg(long, value_name = "N", value_parser = value::number::<usize>)]
+    spare: Option<usize>,
+    /// How long a session may be idle before it ends [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = value::positive_duration)]
+    ttl: Option<Duration>,
+    /// What idle counts from: lease (the last request) or bytes (the last byte) [default: lease]
+    #[arg(long, value_name = "WHAT", value_parser = IdleBy::read)]
+    idle_by: Option<IdleBy>,
+    /// How long a session may live, idle or not [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = value::positive_duration)]
+    max_lifetime: Option<Duration>,
+    /// How long a request may wait for a worker [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = value::positive_duration)]
+    acquire_timeout: Option<Duration>,
+    /// How many requests may wait for a worker at once [default: 1000]
+    #[arg(long, value_name = "N", value_parser = value::positive_number)]
+    max_waiting: Option<usize>,
+    /// What a new session does when all workers are taken: wait or evict-idle [default: wait]
+    #[arg(long, value_name = "WHAT", value_parser = WhenFull::read)]
+    when_full: Option<WhenFull>,
+    /// Let a worker serve another session after its own ended; what one tenant left, the next one finds
+    #[arg(long)]
+    worker_reuse: bool,
+    /// How often each worker is asked whether it is healthy [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = value::positive_duration)]
+    health_interval: Option<Duration>,
+    /// How many files a worker may have open [default: 4096]
+    #[arg(long, value_name = "N", value_parser = value::open_files)]
+    open_files: Option<u64>,
+    /// The most memory of a worker, such as 512MiB (0: no limit) [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = value::size)]
+    memory: Option<u64>,
+    /// The most CPU of a worker in cores, such as 0.5 (0: no limit) [default: no limit]
+    #[arg(long, value_name = "CORES", value_parser = value::cores)]
+    cpu: Option<f64>,
+    /// The most processes of a worker (-1: no limit)
+    #[arg(long, value_name = "N", value_parser = value::pids, allow_negative_numbers = true)]
+    pids: Option<PidsLimit>,
+    /// How much of the sandbox must be there: required, best-effort or off [default: best-effort]
+    #[arg(long, value_name = "MODE", value_parser = SandboxMode::read)]
+    sandbox: Option<SandboxMode>,
+    /// The network that workers see: private or host [default: host in this version]
+    #[arg(long, value_name = "NETWORK", value_parser = NetworkMode::read)]
+    network: Option<NetworkMode>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// The configuration file (YAML)
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Print the mistakes as a JSON list
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which daemon to talk to.
+#[derive(Args, Debug)]
+pub(crate) struct DaemonChoice {
+    /// The control socket of the daemon [default: $HERD_SOCKET, else the one daemon that runs]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PsArgs {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+    /// Print JSON: {"sessions": […], "workers": […]}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EndArgs {
+    /// The session's ID
+    #[arg(value_name = "SESSION")]
+    pub(crate) session: String,
+    /// Kill the worker at once instead of asking it to stop
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReplArgs {
+    /// Listen on this Unix socket
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+fn flag<T>(name: &str, value: Option<T>) -> Maybe<T> {
+    value.map(|value| Written { value, origin: Origin::flag(name) })
+}
+
+/// A flag without a value says something only when it is there.
+fn switch(name: &str, on: bool) -> Maybe<bool> {
+    flag(name, on.then_some(true))
+}
+
+fn flags<T>(name: &str, values: Vec<T>) -> Maybe<Vec<Written<T>>> {
+    let one = |value| Written { value, origin: Origin::flag(name) };
+    flag(name, (!values.is_empty()).then(|| values.into_iter().map(one).collect()))
+}
+
+/// Keeps what `raw` has unless the flag was given.
+fn set<T>(place: &mut Maybe<T>, written: Maybe<T>) {
+    if written.is_some() {
+        *place = written;
+    }
+}
+
+impl DaemonFlags {
+    /// Writes the flags that were given over what is there.
+    pub(crate) fn apply(self, raw: &mut Raw) {
+        let Self {
+            listen,
+            admin,
+            control_socket,
+            session_key,
+            lookup_only,
+            drain_timeout,
+            threads,
+            log_format,
+            log_level,
+        } = self;
+        set(&mut raw.network.data_bind, flag("--listen", listen));
+        set(&mut raw.network.admin_bind, flag("--admin", admin));
+        set(&mut raw.network.control_socket, flag("--control-socket", control_socket));
+        set(&mut raw.network.session_key, flags("--session-key", session_key));
+        set(&mut raw.network.lookup_only, switch("--lookup-only", lookup_only));
+        set(&mut raw.network.drain_timeout, flag("--drain-timeout", drain_timeout));
+        set(&mut raw.network.threads, flag("--threads", threads));
+        set(&mut raw.telemetry.log_format, flag("--log-format", log_format));
+        set(&mut raw.telemetry.log_level, flag("--log-level", log_level));
+    }
+}
+
+impl RunArgs {
+    /// The settings that the flags say.
+    pub(crate) fn into_raw(self) -> Raw {
+        let Self { daemon, worker, resources, command } = self;
+        let mut raw = Raw::default();
+        daemon.apply(&mut raw);
+        worker.apply(&mut raw);
+        resources.apply(&mut raw);
+        raw.worker.command = flags("COMMAND", command);
+        raw
+    }
+}
+
+impl WorkerFlags {
+    fn apply(self, raw: &mut Raw) {
+        let Self { env, cwd, worker_listen, ready, health_path, start_timeout, stop_signal, stop_grace, http2 } = self;
+        let worker = &mut raw.worker;
+        worker.env = flags("--env", env);
+        worker.cwd = flag("--cwd", cwd.map(Some));
+        worker.listen = flag("--worker-listen", worker_listen);
+        worker.ready = flag("--ready", ready);
+        worker.health_path = flag("--health-path", health_path);
+        worker.start_timeout = flag("--start-timeout", start_timeout);
+        worker.stop_signal = flag("--stop-signal", stop_signal);
+        worker.stop_grace = flag("--stop-grace", stop_grace);
+        worker.http2 = switch("--http2", http2);
+    }
+}
+
+impl ResourceFlags {
+    fn apply(self, raw: &mut Raw) {
+        let Self {
+            workers,
+            spare,
+            ttl,
+            idle_by,
+            max_lifetime,
+            acquire_timeout,
+            max_waiting,
+            when_full,
+            worker_reuse,
+            health_interval,
+            open_files,
+            memory,
+            cpu,
+            pids,
+            sandbox,
+            network,
+        } = self;
+        let resources = &mut raw.resources;
+        resources.min_workers = flag("--workers", workers.map(|(min, _)| min));
+        resources.max_workers = flag("--workers", workers.map(|(_, max)| max));
+        resources.spare = flag("--spare", spare);
+        resources.ttl = flag("--ttl", ttl);
+        resources.idle_by = flag("--idle-by", idle_by);
+        resources.max_lifetime = flag("--max-lifetime", max_lifetime.map(Some));
+        resources.acquire_timeout = flag("--acquire-timeout", acquire_timeout);
+        resources.max_waiting = flag("--max-waiting", max_waiting);
+        resources.when_full = flag("--when-full", when_full);
+        resources.worker_reuse = switch("--worker-reuse", worker_reuse);
+        resources.health_interval = flag("--health-interval", health_interval);
+        resources.open_files = flag("--open-files", open_files);
+        resources.memory_limit = flag("--memory", memory);
+        resources.cpu_limit_cores = flag("--cpu", cpu);
+        resources.pids_limit = flag("--pids", pids);
+        raw.sandbox.mode = flag("--sandbox", sandbox);
+        raw.sandbox.network = flag("--network", network);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,188 @@
+//! What is wrong with a configuration: where, what, and what would be right.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// A place in the file, both counted from 1, the column in characters.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) struct Position {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+}
+
+impl Position {
+    /// The place as the YAML parser tells it: lines from 1, columns from 0.
+    pub(crate) fn new(line: usize, column_from_zero: usize) -> Self {
+        Self { line, column: column_from_zero + 1 }
+    }
+}
+
+/// Where a setting was written: under a key of the file, or as a flag.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Origin {
+    /// `resources.ttl`, or `--ttl`.
+    pub(crate) name: String,
+    /// Where in the file; a flag has none.
+    pub(crate) position: Option<Position>,
+}
+
+impl Origin {
+    /// A setting that came as this flag.
+    pub(crate) fn flag(name: &str) -> Self {
+        Self { name: name.to_owned(), position: None }
+    }
+
+    /// The setting with this key at this place of the file.
+    pub(crate) fn key(name: impl Into<String>, at: Position) -> Self {
+        Self { name: name.into(), position: Some(at) }
+    }
+}
+
+/// A value and where it was written.
+#[derive(Clone, Debug)]
+pub(crate) struct Written<T> {
+    pub(crate) value: T,
+    pub(crate) origin: Origin,
+}
+
+/// What kind of mistake it is, which decides the exit code of commands that take flags.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Fault {
+    /// It can never be right.
+    Invalid,
+    /// It is understood, but this version or host cannot do it.
+    Unavailable,
+}
+
+/// One mistake: `found` at `origin` has this `problem`, and `remedy` says what is allowed or what to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Mistake {
+    pub(crate) origin: Origin,
+    pub(crate) fault: Fault,
+    pub(crate) found: Option<String>,
+    pub(crate) problem: String,
+    pub(crate) remedy: String,
+}
+
+impl Mistake {
+    pub(crate) fn new(origin: Origin, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { origin, fault: Fault::Invalid, found: None, problem: problem.into(), remedy: remedy.into() }
+    }
+
+    /// Quotes the offending text in front of the problem.
+    pub(crate) fn found(mut self, text: impl Into<String>) -> Self {
+        self.found = Some(text.into());
+        self
+    }
+
+    /// Marks it as something that this version or host cannot do.
+    pub(crate) fn unavailable(mut self) -> Self {
+        self.fault = Fault::Unavailable;
+        self
+    }
+}
+
+impl fmt::Display for Mistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.origin.name.is_empty() {
+            write!(f, "{}: ", self.origin.name)?;
+        }
+        if let Some(found) = &self.found {
+            write!(f, "`{}` ", Quoted(found))?;
+        }
+        write!(f, "{}; {}", self.problem, self.remedy)
+    }
+}
+
+/// Text from a file on its way to a terminal: control characters are escaped and long text is cut.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LONGEST: usize = 80;
+        for char in self.0.chars().take(LONGEST) {
+            if char.is_control() { write!(f, "{}", char.escape_default())? } else { write!(f, "{char}")? }
+        }
+        if self.0.chars().nth(LONGEST).is_some() { f.write_str("…") } else { Ok(()) }
+    }
+}
+
+/// All mistakes of one configuration, in the order of the file.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Mistakes {
+    /// The file as it was named; `None` if the settings came as flags.
+    pub(crate) file: Option<String>,
+    pub(crate) all: Vec<Mistake>,
+}
+
+/// A mistake as `herd check --json` prints it.
+#[derive(Debug, Serialize)]
+struct MistakeRow<'a> {
+    file: Option<&'a str>,
+    line: Option<usize>,
+    column: Option<usize>,
+    key: &'a str,
+    kind: Fault,
+    found: Option<&'a str>,
+    problem: &'a str,
+    remedy: &'a str,
+}
+
+impl Mistakes {
+    pub(crate) fn of_file(file: &str) -> Self {
+        Self { file: Some(file.to_owned()), all: Vec::new() }
+    }
+
+    pub(crate) fn push(&mut self, mistake: Mistake) {
+        self.all.push(mistake);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Whether each of them only asks for what this version or host cannot do.
+    pub(crate) fn are_all_unavailable(&self) -> bool {
+        self.all.iter().all(|mistake| mistake.fault == Fault::Unavailable)
+    }
+
+    /// Puts them in the order of the file.
+    pub(crate) fn sort(&mut self) {
+        self.all.sort_by_key(|mistake| mistake.origin.position);
+    }
+
+    /// For programs: a list of objects.
+    pub(crate) fn to_json(&self) -> serde_json::Value {
+        let rows = self.all.iter().map(|mistake| MistakeRow {
+            file: self.file.as_deref(),
+            line: mistake.origin.position.map(|at| at.line),
+            column: mistake.origin.position.map(|at| at.column),
+            key: &mistake.origin.name,
+            kind: mistake.fault,
+            found: mistake.found.as_deref(),
+            problem: &mistake.problem,
+            remedy: &mistake.remedy,
+        });
+        rows.map(|row| serde_json::json!(row)).collect()
+    }
+}
+
+impl fmt::Display for Mistakes {
+    /// One line each, `file:line:column: key: …`, without a line break after the last.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, mistake) in self.all.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            if let (Some(file), Some(at)) = (&self.file, mistake.origin.position) {
+                write!(f, "{file}:{}:{}: ", at.line, at.column)?;
+            }
+            write!(f, "{mistake}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Mistakes {}

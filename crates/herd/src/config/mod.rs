@@ -1,0 +1,43 @@
+//! The configuration: from a file or from flags, to checked settings.
+//!
+//! What was typed ([`raw`]) and what it means ([`settings`]) are two types. Everything that is wrong is found in one go
+//! and told with its place ([`mistake`]).
+
+mod file;
+pub(crate) mod mistake;
+pub(crate) mod raw;
+mod resolve;
+pub(crate) mod settings;
+pub(crate) mod value;
+mod yaml;
+
+use std::{fs, path::Path};
+
+use anyhow::Context as _;
+
+use self::raw::Raw;
+pub(crate) use self::{mistake::Mistakes, settings::Settings};
+use crate::workers;
+
+/// Reads the file; what is wrong in it is in the second part of the answer.
+///
+/// # Errors
+/// If the file cannot be read at all.
+pub(crate) fn read(path: &Path) -> anyhow::Result<(Raw, Mistakes)> {
+    let text = fs::read(path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    let mut mistakes = Mistakes::of_file(&path.display().to_string());
+    let raw = file::read(&text, &mut mistakes);
+    Ok((raw, mistakes))
+}
+
+/// Settles what was typed.
+///
+/// # Errors
+/// All mistakes: those found before, and those of values that don't go together.
+pub(crate) fn settle(raw: Raw, mut mistakes: Mistakes) -> Result<Settings, Mistakes> {
+    let worker = raw.worker.clone();
+    let settings = resolve::resolve(raw, &mut mistakes);
+    mistakes.all.extend(workers::mistakes(&settings, &worker));
+    mistakes.sort();
+    if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
+}

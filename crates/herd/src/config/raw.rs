@@ -1,0 +1,93 @@
+//! The settings as they were typed: each value with the place where it stands, nothing filled in.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use herd_process::{Readiness, Signal};
+
+use super::{
+    mistake::Written,
+    settings::{IdleBy, Listen, LogFormat, LogLevel, NetworkMode, SandboxMode, Seccomp, WhenFull},
+};
+
+/// A setting that may have been left out.
+pub(crate) type Maybe<T> = Option<Written<T>>;
+
+/// Everything that a file or flags can say.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Raw {
+    pub(crate) network: RawNetwork,
+    pub(crate) worker: RawWorker,
+    pub(crate) resources: RawResources,
+    pub(crate) sandbox: RawSandbox,
+    pub(crate) telemetry: RawTelemetry,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawNetwork {
+    pub(crate) data_bind: Maybe<SocketAddr>,
+    pub(crate) admin_bind: Maybe<Option<SocketAddr>>,
+    pub(crate) control_socket: Maybe<PathBuf>,
+    pub(crate) session_key: Maybe<Vec<Written<String>>>,
+    pub(crate) lookup_only: Maybe<bool>,
+    pub(crate) drain_timeout: Maybe<Duration>,
+    pub(crate) response_timeout: Maybe<Option<Duration>>,
+    pub(crate) max_connections: Maybe<usize>,
+    pub(crate) threads: Maybe<usize>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawWorker {
+    pub(crate) command: Maybe<Vec<Written<OsString>>>,
+    pub(crate) env: Maybe<Vec<Written<(String, String)>>>,
+    pub(crate) cwd: Maybe<Option<PathBuf>>,
+    pub(crate) listen: Maybe<Listen>,
+    pub(crate) ready: Maybe<Readiness>,
+    pub(crate) health_path: Maybe<String>,
+    pub(crate) start_timeout: Maybe<Duration>,
+    pub(crate) start_health_check_delay: Maybe<Duration>,
+    pub(crate) stop_signal: Maybe<Signal>,
+    pub(crate) stop_grace: Maybe<Duration>,
+    pub(crate) http2: Maybe<bool>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawResources {
+    pub(crate) min_workers: Maybe<usize>,
+    pub(crate) max_workers: Maybe<usize>,
+    pub(crate) spare: Maybe<usize>,
+    pub(crate) ttl: Maybe<Duration>,
+    pub(crate) idle_by: Maybe<IdleBy>,
+    pub(crate) max_lifetime: Maybe<Option<Duration>>,
+    pub(crate) acquire_timeout: Maybe<Duration>,
+    pub(crate) max_waiting: Maybe<usize>,
+    pub(crate) when_full: Maybe<WhenFull>,
+    pub(crate) worker_reuse: Maybe<bool>,
+    pub(crate) health_interval: Maybe<Duration>,
+    pub(crate) open_files: Maybe<u64>,
+    /// In bytes; 0 asks for none.
+    pub(crate) memory_limit: Maybe<u64>,
+    /// 0 asks for none.
+    pub(crate) cpu_limit_cores: Maybe<f64>,
+    /// `None` asks for none.
+    pub(crate) pids_limit: Maybe<Option<u32>>,
+    pub(crate) tmp_limit_mb: Maybe<u64>,
+    pub(crate) shm_limit_mb: Maybe<u64>,
+    pub(crate) insecure_sandbox: Maybe<bool>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawSandbox {
+    pub(crate) mode: Maybe<SandboxMode>,
+    pub(crate) network: Maybe<NetworkMode>,
+    pub(crate) read_only: Maybe<Vec<Written<PathBuf>>>,
+    pub(crate) writable: Maybe<Vec<Written<PathBuf>>>,
+    pub(crate) hidden: Maybe<Vec<Written<PathBuf>>>,
+    pub(crate) seccomp: Maybe<Seccomp>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawTelemetry {
+    pub(crate) log_format: Maybe<LogFormat>,
+    pub(crate) log_level: Maybe<LogLevel>,
+    pub(crate) metrics_path: Maybe<String>,
+}

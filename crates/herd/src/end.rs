@@ -1,0 +1,54 @@
+//! `herd end SESSION`.
+
+use anyhow::{bail, ensure};
+use hyper::{Method, StatusCode};
+
+use crate::{
+    admin::model::Ended,
+    cli::EndArgs,
+    console,
+    control::client::{self, Daemon},
+};
+
+/// Ends a session of a running daemon and waits until its worker is gone.
+///
+/// # Errors
+/// If there is no such session, or no daemon to ask.
+pub(crate) fn run(args: EndArgs) -> anyhow::Result<()> {
+    // What could not be a session's ID is not sent: the daemon would only repeat that.
+    let id = herd_pool::SessionId::new(&args.session)?;
+    let daemon = Daemon::find(args.daemon.socket)?;
+    let force = if args.force { "?force=true" } else { "" };
+    let path = format!("/v1/sessions/{}{force}", escape(id.as_str()));
+    let answer = client::block_on(daemon.request(Method::DELETE, &path))?;
+    if answer.status == StatusCode::NOT_FOUND {
+        bail!("there is no session {id}; `herd ps` lists those that live");
+    }
+    ensure!(answer.status == StatusCode::OK, "the daemon answered {}: {}", answer.status, answer.detail());
+    let ended: Ended = serde_json::from_slice(&answer.body)?;
+    console::print(format_args!("{} ended ({})\n", ended.id, ended.reason))
+}
+
+/// Percent-encodes all but the unreserved characters of RFC 3986 §2.3.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hostile_ids_stay_in_their_segment_of_the_path() {
+        assert_eq!(escape("a/../b?c#d%e"), "a%2F..%2Fb%3Fc%23d%25e");
+        assert_eq!(escape("Alice-1_2.3~"), "Alice-1_2.3~");
+    }
+}

@@ -1,0 +1,243 @@
+//! The last events of the pool, for those who follow them.
+
+use std::{
+    collections::{HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use herd_pool::{Event, EventKind, Events, EventsError, Exit, ExitStatus, WorkerId};
+use tokio::sync::watch;
+
+/// How many events are kept. A follower who is further behind has missed some.
+const BACKLOG: usize = 1024;
+
+/// A bounded record of events. Followers hold a position in it and nothing else, so slow ones cost no memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Journal(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    record: Mutex<Record>,
+    /// The sequence number of the last event.
+    last: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Record {
+    events: VecDeque<Event>,
+    exits: Exits,
+    /// Workers that were ready and are not gone.
+    ready: HashSet<WorkerId>,
+    /// Those of them that crashed and are counted.
+    crashed: HashSet<WorkerId>,
+}
+
+/// How many workers ended, by how. Workers that were never ready failed to start, which is counted elsewhere.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Exits {
+    /// They were asked to.
+    pub(crate) closed: u64,
+    /// By themselves, with an exit code.
+    pub(crate) exited: u64,
+    /// By a signal.
+    pub(crate) signalled: u64,
+    /// By the memory limit.
+    pub(crate) out_of_memory: u64,
+    /// Nobody can tell.
+    pub(crate) unknown: u64,
+}
+
+/// Reads the journal from some position on.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    journal: Journal,
+    position: u64,
+    last: watch::Receiver<u64>,
+}
+
+/// What a follower reads.
+#[derive(Debug)]
+pub(crate) enum Entry {
+    Event(Event),
+    /// This many events are not kept any more.
+    Missed(u64),
+}
+
+impl Journal {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Shared { record: Mutex::default(), last: watch::Sender::new(0) }))
+    }
+
+    /// Writes down what happens, for ever. The pool's own buffer is as large as the record, so falling behind means
+    /// that the record would not have had the lost events either.
+    pub(crate) async fn record(self, mut events: Events) {
+        loop {
+            match events.next().await {
+                Ok(event) => self.push(event),
+                Err(EventsError::Lagged { missed }) => {
+                    tracing::warn!(missed, "events were not read in time, and are missing from the journal");
+                }
+                Err(EventsError::Closed) => return,
+            }
+        }
+    }
+
+    /// Follows from behind the event with this number; `None`: from now on.
+    pub(crate) fn follow(&self, after: Option<u64>) -> Follower {
+        let last = self.0.last.subscribe();
+        let newest = *last.borrow();
+        // A number that was not given yet is of an earlier daemon: then all there is, is new.
+        let position = after.map_or(newest, |after| if after > newest { 0 } else { after });
+        Follower { journal: self.clone(), position, last }
+    }
+
+    pub(crate) fn exits(&self) -> Exits {
+        self.lock().exits
+    }
+
+    fn push(&self, event: Event) {
+        let sequence = event.sequence;
+        {
+            let mut record = self.lock();
+            record.count(&event.kind);
+            if record.events.len() == BACKLOG {
+                record.events.pop_front();
+            }
+            record.events.push_back(event);
+        }
+        self.0.last.send_replace(sequence);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        // Nothing in here can panic half-way through a change, so a poisoned lock still guards a whole record.
+        self.0.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Record {
+    fn count(&mut self, kind: &EventKind) {
+        match kind {
+            EventKind::WorkerReady { worker, .. } => {
+                self.ready.insert(*worker);
+            }
+            EventKind::WorkerCrashed { worker, exit } => {
+                if !self.ready.contains(worker) {
+                    return;
+                }
+                self.crashed.insert(*worker);
+                *match exit {
+                    Exit { out_of_memory: true, .. } => &mut self.exits.out_of_memory,
+                    Exit { status: ExitStatus::Code(_), .. } => &mut self.exits.exited,
+                    Exit { status: ExitStatus::Signal(_), .. } => &mut self.exits.signalled,
+                    Exit { status: ExitStatus::Unknown, .. } => &mut self.exits.unknown,
+                } += 1;
+            }
+            EventKind::WorkerGone { worker } => {
+                let was_ready = self.ready.remove(worker);
+                if !self.crashed.remove(worker) && was_ready {
+                    self.exits.closed += 1;
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Follower {
+    /// The next entry; waits for one. `None` when there will be no more.
+    ///
+    /// Cancel safe: dropping the future loses nothing.
+    pub(crate) async fn next(&mut self) -> Option<Entry> {
+        loop {
+            self.last.borrow_and_update();
+            if let Some(entry) = self.read() {
+                return Some(entry);
+            }
+            // The sender lives in the journal that this holds, so this only waits.
+            self.last.changed().await.ok()?;
+        }
+    }
+
+    fn read(&mut self) -> Option<Entry> {
+        let next = {
+            let record = self.journal.lock();
+            let at = record.events.partition_point(|event| event.sequence <= self.position);
+            record.events.get(at).cloned()
+        }?;
+        let missed = next.sequence - self.position - 1;
+        if missed > 0 {
+            self.position += missed;
+            return Some(Entry::Missed(missed));
+        }
+        self.position = next.sequence;
+        Some(Entry::Event(next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+
+    fn event(sequence: u64) -> Event {
+        Event { sequence, at: SystemTime::UNIX_EPOCH, kind: EventKind::Draining }
+    }
+
+    async fn read(follower: &mut Follower) -> String {
+        match follower.next().await.unwrap() {
+            Entry::Event(event) => event.sequence.to_string(),
+            Entry::Missed(missed) => format!("missed {missed}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_follower_resumes_behind_the_event_it_saw_last() {
+        let journal = Journal::new();
+        (1..=5).for_each(|sequence| journal.push(event(sequence)));
+        let mut follower = journal.follow(Some(3));
+        assert_eq!(read(&mut follower).await, "4");
+        assert_eq!(read(&mut follower).await, "5");
+        let mut from_now = journal.follow(None);
+        journal.push(event(6));
+        assert_eq!(read(&mut from_now).await, "6");
+    }
+
+    #[tokio::test]
+    async fn a_follower_who_is_too_far_behind_is_told_how_much_it_missed() {
+        let journal = Journal::new();
+        let mut follower = journal.follow(None);
+        (1..=BACKLOG as u64 + 10).for_each(|sequence| journal.push(event(sequence)));
+        assert_eq!(read(&mut follower).await, "missed 10");
+        assert_eq!(read(&mut follower).await, "11");
+    }
+
+    #[tokio::test]
+    async fn a_number_of_an_earlier_daemon_means_from_the_start() {
+        let journal = Journal::new();
+        journal.push(event(1));
+        assert_eq!(read(&mut journal.follow(Some(900))).await, "1");
+    }
+
+    #[test]
+    fn each_worker_that_was_ready_is_counted_under_one_way_to_end() {
+        let journal = Journal::new();
+        let [closed, crashed, never_ready] = [1, 2, 3].map(WorkerId::new);
+        let exit = Exit::with_status(ExitStatus::Signal(9));
+        let kinds = [
+            EventKind::WorkerReady { worker: closed, after: Duration::ZERO },
+            EventKind::WorkerReady { worker: crashed, after: Duration::ZERO },
+            EventKind::WorkerCrashed { worker: crashed, exit },
+            EventKind::WorkerGone { worker: crashed },
+            EventKind::WorkerGone { worker: closed },
+            EventKind::WorkerGone { worker: never_ready },
+        ];
+        for (sequence, kind) in (1..).zip(kinds) {
+            journal.push(Event { sequence, at: SystemTime::UNIX_EPOCH, kind });
+        }
+        let exits = journal.exits();
+        assert_eq!((exits.closed, exits.signalled, exits.exited), (1, 1, 0));
+        let record = journal.lock();
+        assert!(record.ready.is_empty() && record.crashed.is_empty());
+    }
+}

@@ -1,0 +1,155 @@
+//! `herd ps`.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::json;
+
+use crate::{
+    admin::model::{Page, Session, Worker},
+    cli::PsArgs,
+    console,
+    control::client::{self, Daemon},
+    table::{Column, Table},
+};
+
+/// Lists sessions and workers of a running daemon.
+///
+/// # Errors
+/// If there is no daemon to ask.
+pub(crate) fn run(args: PsArgs) -> anyhow::Result<()> {
+    let daemon = Daemon::find(args.daemon.socket)?;
+    let (sessions, workers): (Vec<Session>, Vec<Worker>) =
+        client::block_on(async { Ok((all(&daemon, "/v1/sessions").await?, all(&daemon, "/v1/workers").await?)) })?;
+    if args.json {
+        return console::print(format_args!("{:#}\n", json!({ "sessions": sessions, "workers": workers })));
+    }
+    let now = SystemTime::now();
+    console::print(sessions_table(&sessions, now))?;
+    console::print("\n")?;
+    console::print(workers_table(&workers, now))
+}
+
+/// Reads a list page by page.
+async fn all<T: serde::de::DeserializeOwned>(daemon: &Daemon, path: &str) -> anyhow::Result<Vec<T>> {
+    let mut items = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page: Page<T> = daemon.get(&format!("{path}?limit=1000{cursor}")).await?;
+        items.extend(page.items);
+        match page.next {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return Ok(items),
+        }
+    }
+}
+
+fn sessions_table(sessions: &[Session], now: SystemTime) -> Table {
+    let mut table = Table::new([
+        Column::text("SESSION").shrinks(),
+        Column::text("STATE"),
+        Column::text("WORKER"),
+        Column::number("AGE"),
+        Column::number("IDLE"),
+        Column::number("LEASES").dispensable(2),
+        Column::number("REQUESTS").dispensable(1),
+        Column::number("IN").dispensable(4),
+        Column::number("OUT").dispensable(4),
+    ]);
+    for session in sessions {
+        let idle = if session.leases > 0 { "-".to_owned() } else { since(&session.last_used, now) };
+        table.row([
+            session.id.clone(),
+            session.state.clone(),
+            or_dash(session.worker.as_deref()),
+            since(&session.created, now),
+            idle,
+            session.leases.to_string(),
+            session.requests.to_string(),
+            bytes(session.bytes_in),
+            bytes(session.bytes_out),
+        ]);
+    }
+    table
+}
+
+fn workers_table(workers: &[Worker], now: SystemTime) -> Table {
+    let mut table = Table::new([
+        Column::text("WORKER"),
+        Column::text("STATE"),
+        Column::text("SESSION").shrinks(),
+        Column::number("PID"),
+        Column::number("AGE"),
+        Column::number("CPU").dispensable(2),
+        Column::number("MEMORY").dispensable(1),
+        Column::number("READY AFTER").dispensable(4),
+        Column::text("ADDRESS").shrinks().dispensable(3),
+    ]);
+    for worker in workers {
+        table.row([
+            worker.id.clone(),
+            worker.state.clone(),
+            or_dash(worker.session.as_deref()),
+            worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            since(&worker.started, now),
+            worker.cpu_time_ms.map_or_else(|| "-".to_owned(), |ms| span(Duration::from_millis(ms))),
+            worker.memory_bytes.map_or_else(|| "-".to_owned(), bytes),
+            worker.ready_after_ms.map_or_else(|| "-".to_owned(), |ms| span(Duration::from_secs_f64(ms.max(0.0) / 1e3))),
+            or_dash(worker.address.as_deref()),
+        ]);
+    }
+    table
+}
+
+fn or_dash(text: Option<&str>) -> String {
+    text.unwrap_or("-").to_owned()
+}
+
+/// How long ago an RFC 3339 time was.
+fn since(time: &str, now: SystemTime) -> String {
+    match humantime::parse_rfc3339(time) {
+        Ok(then) => span(now.duration_since(then).unwrap_or_default()),
+        Err(_) => "?".to_owned(),
+    }
+}
+
+/// A duration in its two largest units.
+fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..1 => format!("{}ms", duration.as_millis()),
+        1..10 => format!("{:.1}s", duration.as_secs_f64()),
+        10..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let mut scaled = count as f64;
+    let mut unit = "B";
+    for larger in UNITS {
+        if scaled < 1024.0 {
+            break;
+        }
+        scaled /= 1024.0;
+        unit = larger;
+    }
+    if unit == "B" || scaled >= 100.0 { format!("{scaled:.0}{unit}") } else { format!("{scaled:.1}{unit}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_are_short() {
+        assert_eq!(span(Duration::from_millis(420)), "420ms");
+        assert_eq!(span(Duration::from_millis(4200)), "4.2s");
+        assert_eq!(span(Duration::from_secs(3725)), "1h02m");
+        assert_eq!(span(Duration::from_secs(200_000)), "2d07h");
+        assert_eq!([bytes(0), bytes(1023), bytes(1024), bytes(150 << 20)], ["0B", "1023B", "1.0KiB", "150MiB"]);
+        assert_eq!(bytes(u64::MAX), "16.0EiB");
+    }
+}
