@@ -1,7 +1,8 @@
-//! What contributors run: `cargo xtask bench`.
+//! What contributors run: `cargo xtask test`, `cargo xtask bench`.
 #![forbid(unsafe_code)]
 
 mod bench;
+mod test;
 
 use clap::Parser;
 
@@ -11,10 +12,12 @@ use clap::Parser;
 enum Task {
     #[command(flatten)]
     Bench(bench::Task),
+    Test(test::Options),
 }
 
 fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Bench(task) => bench::run(&task),
+        Task::Test(options) => test::run(&options),
     }
 }

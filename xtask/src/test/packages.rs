@@ -1,0 +1,127 @@
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::progress;
+
+/// Something that a Debian package provides.
+#[derive(Debug)]
+pub(super) struct Need {
+    program: &'static str,
+    /// Arguments with which the program succeeds if what is needed is there.
+    trial: Option<&'static [&'static str]>,
+    package: &'static str,
+}
+
+impl Need {
+    /// A program in `PATH`.
+    pub(super) const fn program(program: &'static str, package: &'static str) -> Self {
+        Self { program, trial: None, package }
+    }
+
+    /// A command that must succeed.
+    pub(super) const fn command(program: &'static str, trial: &'static [&'static str], package: &'static str) -> Self {
+        Self { program, trial: Some(trial), package }
+    }
+
+    fn is_met(&self) -> bool {
+        which(self.program).is_some() && self.trial.is_none_or(|trial| succeeds(self.program, trial))
+    }
+}
+
+/// Installs the packages of those `needs` that are not met.
+///
+/// # Errors
+/// If they may not be installed. The error says what to type.
+pub(super) fn provide(needs: &[Need]) -> Result<()> {
+    let packages = missing(needs);
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let packages = packages.join(" ");
+    ensure!(which("apt-get").is_some(), "install what Debian has in these packages: {packages}");
+    let by_hand =
+        format!("install them: sudo apt-get update && sudo apt-get install -y --no-install-recommends {packages}");
+    let Some(apt) = Apt::if_allowed() else {
+        bail!("packages are missing, and this user may not install any; {by_hand}");
+    };
+    progress(&format!("installs {packages}"));
+    let install = format!("install -y -q --no-install-recommends {packages}");
+    // The lists may be old, or missing as in a fresh container.
+    if !apt.run(&install)? {
+        ensure!(apt.run("update -q")? && apt.run(&install)?, "apt-get failed; {by_hand}");
+    }
+    let missing = missing(needs);
+    ensure!(missing.is_empty(), "what is needed from {} is still not there after its installation", missing.join(" "));
+    Ok(())
+}
+
+fn missing(needs: &[Need]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = needs.iter().filter(|need| !need.is_met()).map(|need| need.package).collect();
+    packages.dedup();
+    packages
+}
+
+/// Where in `PATH` a program is.
+pub(super) fn which(program: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| path.is_file())
+}
+
+/// The package manager, run by somebody who may.
+struct Apt {
+    through_sudo: bool,
+}
+
+impl Apt {
+    fn if_allowed() -> Option<Self> {
+        let root = rustix::process::geteuid().is_root();
+        (root || may_sudo()).then_some(Self { through_sudo: !root })
+    }
+
+    fn run(&self, arguments: &str) -> Result<bool> {
+        let mut command = Command::new(if self.through_sudo { "sudo" } else { "env" });
+        if self.through_sudo {
+            command.args(["--non-interactive", "env"]);
+        }
+        let status = command
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
+            .args(arguments.split(' '))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status()
+            .context("cannot start apt-get")?;
+        Ok(status.success())
+    }
+}
+
+/// Whether this user is root, or may become root without being asked anything.
+pub(super) fn may_sudo() -> bool {
+    which("sudo").is_some() && succeeds("sudo", &["--non-interactive", "true"])
+}
+
+fn succeeds(program: impl AsRef<Path>, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program.as_ref());
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_missing_is_asked_for_and_each_package_once() {
+        let needs = [
+            Need::program("sh", "dash"),
+            Need::command("sh", &["-c", "exit 0"], "dash"),
+            Need::command("sh", &["-c", "exit 1"], "one"),
+            Need::program("no-program-has-this-name", "one"),
+            Need::program("no-program-has-this-name-either", "two"),
+        ];
+        assert_eq!(missing(&needs), ["one", "two"]);
+    }
+}
