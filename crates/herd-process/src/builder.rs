@@ -215,6 +215,14 @@ impl<C> ProcessFactoryBuilder<C> {
         ProcessFactoryBuilder { raw: self.raw, client: Arc::new(make) }
     }
 
+    /// Checks all options, and makes nothing.
+    ///
+    /// # Errors
+    /// [`OptionsError`] names every option that cannot be, and what is allowed.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        self.raw.check().map(drop)
+    }
+
     /// Checks all options and makes the factory, with a state directory for its workers. Starts nothing.
     ///
     /// # Errors

@@ -29,7 +29,15 @@ const RESERVED: [&str; 3] = ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"];
 
 impl RawOptions {
     /// Checks everything, then makes the state directory.
-    pub(crate) fn validate(self) -> Result<(Options, StateDirectory), OptionsError> {
+    pub(crate) fn validate(&self) -> Result<(Options, StateDirectory), OptionsError> {
+        let options = self.check()?;
+        let base = self.state_dir.clone().unwrap_or_else(directory::default_base);
+        let state = state_directory(&base, &options)?;
+        Ok((options, state))
+    }
+
+    /// Checks everything that depends on nothing but the options.
+    pub(crate) fn check(&self) -> Result<Options, OptionsError> {
         let mut check = Check::default();
         let options = Options {
             program: check.program(&self.program),
@@ -43,14 +51,16 @@ impl RawOptions {
             start_health_check_delay: self.start_health_check_delay,
             stop_signal: self.stop_signal,
             stop_grace: self.stop_grace,
-            limits: check.limits(&self),
-            init_program: self.init_program.map(|path| check.absolute("init_program", path.as_os_str()).into()),
+            limits: check.limits(self),
+            init_program: self
+                .init_program
+                .as_ref()
+                .map(|path| check.absolute("init_program", path.as_os_str()).into()),
         };
         check.times(&options);
         check.spec(&options);
         check.finish()?;
-        let state = state_directory(&self.state_dir.unwrap_or_else(directory::default_base), &options)?;
-        Ok((options, state))
+        Ok(options)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf};
 
+use herd_gateway::SessionKey;
+
 use crate::{
     config::{
         Settings,
@@ -16,7 +18,7 @@ pub(crate) struct Banner {
     pub(crate) gateway: SocketAddr,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) control: PathBuf,
-    session_key: String,
+    session_key: SessionKey,
     mode: SandboxMode,
     repl: bool,
 }
@@ -27,7 +29,7 @@ impl Banner {
             gateway,
             admin,
             control,
-            session_key: settings.network.session_key.to_string(),
+            session_key: settings.network.session_key.clone(),
             mode: settings.sandbox.mode,
             repl: settings.worker.command == Command::Repl,
         }
@@ -36,7 +38,11 @@ impl Banner {
     /// The arguments that make curl name a session in the way that the gateway looks for first.
     fn curl(&self, session: &str, path: &str) -> String {
         let gateway = self.gateway;
-        let first = self.session_key.split(',').next().unwrap_or_default();
+        if self.session_key == SessionKey::default() {
+            return format!("-H 'X-Session-ID: {session}' http://{gateway}{path}");
+        }
+        let sources = self.session_key.to_string();
+        let first = sources.split(',').next().unwrap_or_default();
         match first.split_once(':').unwrap_or((first, "")) {
             ("header", name) => format!("-H '{name}: {session}' http://{gateway}{path}"),
             ("cookie", name) => format!("-b '{name}={session}' http://{gateway}{path}"),

@@ -122,7 +122,7 @@ impl Daemon {
 
         let mut tasks = JoinSet::new();
         tasks.spawn(journal.clone().record(pool.subscribe()));
-        let state = Admin { pool: pool.clone(), journal, metrics, draining: draining.clone() };
+        let state = Admin { pool: pool.clone(), journal, metrics: metrics.clone(), draining: draining.clone() };
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
         if let Some(listener) = admin {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -138,24 +138,29 @@ impl Daemon {
 
         let failure = tokio::select! {
             signal = signals.stop() => {
-                tracing::info!(signal, timeout = ?settings.network.drain_timeout, "draining; a second signal ends it at once");
+                tracing::info!(signal, timeout = ?settings.network.drain_timeout, "stopping; a second signal ends it at once");
                 None
             }
             () = threads.one_ended() => Some(anyhow::anyhow!("a gateway thread ended by itself; see the log")),
         };
         draining.begin();
-        tokio::select! {
-            () = pool.drain(settings.network.drain_timeout) => tracing::info!("drained"),
+        let cut_short = tokio::select! {
+            () = pool.drain(settings.network.drain_timeout) => None,
             signal = signals.stop() => {
-                tracing::warn!(signal, "a second signal: ending at once");
-                kill_all(&pool, &factory).await;
+                kill_all(&pool).await;
+                Some(anyhow::anyhow!("a second signal ({signal}) cut the drain short; what was running was killed"))
             }
-        }
+        };
         threads.stop().await;
+        // Workers that were still starting, and the files of all of them.
+        if timeout(LAST_WORDS, factory.none_left()).await.is_err() {
+            tracing::warn!("some workers take long to end; their inits see to it");
+        }
         // Only now: until the last worker is gone, `herd ps` can tell what is being waited for.
         tasks.shutdown().await;
-        drop(control);
-        failure.map_or(Ok(()), Err)
+        metrics.forget_gateway();
+        tracing::info!("stopped");
+        failure.or(cut_short).map_or(Ok(()), Err)
     }
 }
 
@@ -198,10 +203,11 @@ fn pool(factory: Factory, resources: &settings::Resources) -> anyhow::Result<Wor
 }
 
 fn log_crash(crash: &Crash) {
-    let Crash { session, worker, exit } = crash;
-    let last_line = exit.stderr_tail.last().map(String::as_str);
-    let session = session.as_ref().map(tracing::field::display);
-    tracing::warn!(session, %worker, %exit, last_line, "a worker ended by itself");
+    // The pool itself logs every crash; what it does not say is whom it hit.
+    if let Crash { session: Some(session), worker, exit } = crash {
+        let last_line = exit.stderr_tail.last().map(String::as_str);
+        tracing::warn!(%session, %worker, %exit, last_line, "a session lost its worker");
+    }
 }
 
 fn gateway_options(settings: &Settings, metrics: Metrics) -> GatewayOptions {
@@ -232,7 +238,7 @@ fn announce(settings: &Settings, banner: &Banner, for_a_person: bool) -> anyhow:
     if for_a_person {
         console::print(banner)
     } else {
-        tracing::info!("{}", isolation::summary(settings.sandbox.mode));
+        tracing::info!("sandbox: {}", isolation::summary(settings.sandbox.mode));
         Ok(())
     }
 }
@@ -311,14 +317,12 @@ impl Drop for EndNotice {
 }
 
 /// Leaves nothing of any worker behind, without asking them.
-async fn kill_all(pool: &WorkerPool, factory: &Factory) {
+async fn kill_all(pool: &WorkerPool) {
     let mut kills = JoinSet::new();
     for worker in pool.workers().into_iter().filter_map(|info| info.worker) {
         kills.spawn(async move { worker.kill().await });
     }
     kills.join_all().await;
-    // Those that were still starting are killed by their inits as soon as this process is gone.
-    let _ = timeout(LAST_WORDS, factory.none_left()).await;
 }
 
 fn thread_count(network: &settings::Network) -> usize {

@@ -67,10 +67,10 @@ pub(crate) fn judge(resources: &RawResources, sandbox: &RawSandbox) -> Isolation
 /// One line on what is on, what is not, and how to get the rest.
 pub(crate) fn summary(mode: SandboxMode) -> String {
     match mode {
-        SandboxMode::Off => format!("sandbox off, as asked for; still on: {LAYERS}"),
+        SandboxMode::Off => format!("off, as asked for; on all the same: {LAYERS}"),
         SandboxMode::BestEffort | SandboxMode::Required => format!(
-            "sandbox best-effort; on: {LAYERS}; not in this version: {MISSING} (run workers you don't trust in a \
-             container or virtual machine of their own)"
+            "best-effort; on: {LAYERS}; not in this version: {MISSING} (to have these, run herd in a \
+             container or virtual machine)"
         ),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::{
     fmt::{Debug, Display, Write as _},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -25,7 +25,7 @@ struct Sources {
     pool: WorkerPool,
     journal: Journal,
     started: SystemTime,
-    gateway: OnceLock<GatewayNumbers>,
+    gateway: Mutex<Option<GatewayNumbers>>,
 }
 
 /// Asks the gateway for its numbers.
@@ -39,18 +39,27 @@ impl Debug for GatewayNumbers {
 
 impl Metrics {
     pub(crate) fn new(pool: WorkerPool, journal: Journal) -> Self {
-        let sources = Sources { pool, journal, started: SystemTime::now(), gateway: OnceLock::new() };
+        let sources = Sources { pool, journal, started: SystemTime::now(), gateway: Mutex::default() };
         Self(Arc::new(sources))
     }
 
     /// Tells where the gateway's numbers are, once there is one: the gateway itself serves these metrics, so it comes
     /// later.
     pub(crate) fn watch_gateway(&self, numbers: impl Fn() -> GatewayStats + Send + Sync + 'static) {
-        let _ = self.0.gateway.set(GatewayNumbers(Box::new(numbers)));
+        *self.gateway_numbers() = Some(GatewayNumbers(Box::new(numbers)));
+    }
+
+    /// Lets go of the gateway, which holds these metrics and with them the pool.
+    pub(crate) fn forget_gateway(&self) {
+        *self.gateway_numbers() = None;
     }
 
     pub(crate) fn gateway(&self) -> GatewayStats {
-        self.0.gateway.get().map_or_else(GatewayStats::default, |numbers| (numbers.0)())
+        self.gateway_numbers().as_ref().map_or_else(GatewayStats::default, |numbers| (numbers.0)())
+    }
+
+    fn gateway_numbers(&self) -> MutexGuard<'_, Option<GatewayNumbers>> {
+        self.0.gateway.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn uptime(&self) -> Duration {

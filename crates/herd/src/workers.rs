@@ -40,11 +40,9 @@ pub(crate) fn factory(settings: &Settings) -> anyhow::Result<Factory> {
 /// What the factory would refuse, told at the place where it was written.
 pub(crate) fn mistakes(settings: &Settings, written: &RawWorker) -> Vec<Mistake> {
     let Ok(builder) = builder(settings) else { return Vec::new() };
-    let Err(refused) = builder.build() else { return Vec::new() };
+    let Err(refused) = builder.check() else { return Vec::new() };
     let mistakes = refused.mistakes().iter();
-    // The directory belongs to the host where the daemon will run, not to the configuration.
     mistakes
-        .filter(|mistake| mistake.option != "state_dir")
         .map(|mistake| {
             let (problem, remedy) = mistake.problem.split_once("; ").unwrap_or((&mistake.problem, "correct it"));
             Mistake::new(origin_of(&mistake.option, written), problem, remedy)

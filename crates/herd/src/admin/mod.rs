@@ -1,6 +1,7 @@
 //! The admin API: what a running daemon says of itself, over HTTP on the admin address and on the control socket.
 
 mod events;
+mod extract;
 mod guard;
 pub(crate) mod model;
 mod page;
@@ -17,7 +18,7 @@ use std::sync::{
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     middleware,
     response::{IntoResponse, Response},
     routing::get,
@@ -66,12 +67,21 @@ pub(crate) fn routes(admin: Admin) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(StatusCode::METHOD_NOT_ALLOWED, "This page does not take that method")
         })
+        .layer(middleware::map_response(harden))
         .with_state(admin)
 }
 
 /// The routes for the admin address, which any page in a browser on this host could try to reach.
 pub(crate) fn guarded_routes(admin: Admin) -> Router {
     routes(admin).layer(middleware::from_fn(guard::refuse_foreign))
+}
+
+/// Answers are of this moment, and hold text from workers and clients that no browser should take for a page.
+async fn harden(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
 async fn readyz(State(admin): State<Admin>) -> Response {

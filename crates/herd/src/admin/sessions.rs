@@ -1,13 +1,10 @@
-use axum::{
-    Json,
-    extract::{Path, Query, State},
-    http::StatusCode,
-};
+use axum::{Json, extract::State, http::StatusCode};
 use herd_pool::SessionId;
 use serde::Deserialize;
 
 use super::{
     Admin,
+    extract::{Id, Params},
     model::{Ended, Session},
     page::{Page, PageQuery},
     problem::Problem,
@@ -15,13 +12,13 @@ use super::{
 
 pub(super) async fn list(
     State(admin): State<Admin>,
-    Query(page): Query<PageQuery>,
+    Params(page): Params<PageQuery>,
 ) -> Result<Json<Page<Session>>, Problem> {
     let page = page.cut(admin.pool.sessions(), |session| session.id.as_str().to_owned())?;
     Ok(Json(Page { items: page.items.iter().map(Session::new).collect(), next: page.next }))
 }
 
-pub(super) async fn one(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<Session>, Problem> {
+pub(super) async fn one(State(admin): State<Admin>, Id(id): Id) -> Result<Json<Session>, Problem> {
     let id = session_id(&id)?;
     let session = admin.pool.session(&id).ok_or_else(|| no_such_session(&id))?;
     Ok(Json(Session::new(&session)))
@@ -36,8 +33,8 @@ pub(super) struct EndQuery {
 /// Answers once the session's worker is gone.
 pub(super) async fn end(
     State(admin): State<Admin>,
-    Path(id): Path<String>,
-    Query(query): Query<EndQuery>,
+    Id(id): Id,
+    Params(query): Params<EndQuery>,
 ) -> Result<Json<Ended>, Problem> {
     let id = session_id(&id)?;
     let pool = admin.pool.clone();

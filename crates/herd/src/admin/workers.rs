@@ -2,7 +2,7 @@ use std::convert::Infallible;
 
 use axum::{
     Json,
-    extract::{Path, Query, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::{
         IntoResponse as _, Response,
@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::{
     Admin,
     events::last_event_id,
+    extract::{Id, Params},
     model::{LogLine, Worker},
     page::{Page, PageQuery},
     problem::Problem,
@@ -24,7 +25,7 @@ use crate::workers::PoolWorker;
 
 pub(super) async fn list(
     State(admin): State<Admin>,
-    Query(page): Query<PageQuery>,
+    Params(page): Params<PageQuery>,
 ) -> Result<Json<Page<Worker>>, Problem> {
     let page = page.cut(admin.pool.workers(), |worker| worker.id.number().to_be_bytes())?;
     // Reading /proc takes a while for a page full of large process trees.
@@ -33,7 +34,7 @@ pub(super) async fn list(
     Ok(Json(Page { items, next: page.next }))
 }
 
-pub(super) async fn one(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<Worker>, Problem> {
+pub(super) async fn one(State(admin): State<Admin>, Id(id): Id) -> Result<Json<Worker>, Problem> {
     let info = find(&admin, &id)?;
     let worker = tokio::task::spawn_blocking(move || Worker::new(&info)).await.map_err(|_| unreadable())?;
     Ok(Json(worker))
@@ -47,8 +48,8 @@ pub(super) struct LogsQuery {
 
 pub(super) async fn logs(
     State(admin): State<Admin>,
-    Path(id): Path<String>,
-    Query(query): Query<LogsQuery>,
+    Id(id): Id,
+    Params(query): Params<LogsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let info = find(&admin, &id)?;
@@ -63,7 +64,7 @@ pub(super) async fn logs(
     }
     let follow = worker.logs().follow(from);
     let lines = stream::unfold(follow, |mut follow| async move { Some((follow.next().await?, follow)) })
-        .flat_map(|lines| stream::iter(lines))
+        .flat_map(stream::iter)
         .map(|line| {
             let event = sse::Event::default().id(line.sequence.to_string()).event("line");
             Ok::<_, Infallible>(event.data(LogLine::new(&line).to_json()))

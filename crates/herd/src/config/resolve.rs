@@ -109,7 +109,7 @@ fn resolve_worker(raw: RawWorker, mistakes: &mut Mistakes) -> Worker {
         stop_grace,
         http2,
     } = raw;
-    check_env(env.as_ref(), mistakes);
+    check_env(env.as_ref().map_or(&[], |env| &env.value), mistakes);
     Worker {
         command: resolve_command(command, mistakes),
         env: or(env, Vec::new()).into_iter().map(|written| written.value).collect(),
@@ -145,11 +145,10 @@ fn resolve_command(raw: Maybe<Vec<Written<OsString>>>, mistakes: &mut Mistakes) 
 }
 
 /// A variable that is written twice is most likely a slip, and which one counts would be a guess.
-fn check_env(env: Option<&Written<Vec<Written<(String, String)>>>>, mistakes: &mut Mistakes) {
-    let Some(env) = env else { return };
-    for (index, variable) in env.value.iter().enumerate() {
+fn check_env(env: &[Written<(String, String)>], mistakes: &mut Mistakes) {
+    for (index, variable) in env.iter().enumerate() {
         let name = &variable.value.0;
-        if env.value[..index].iter().any(|earlier| earlier.value.0 == *name) {
+        if env[..index].iter().any(|earlier| earlier.value.0 == *name) {
             mistakes.push(
                 Mistake::new(variable.origin.clone(), "is set a second time", "keep one of them").found(name.as_str()),
             );
