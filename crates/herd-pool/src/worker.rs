@@ -112,6 +112,12 @@ impl SpawnError {
     pub fn new(reason: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(reason.into().into())
     }
+
+    /// The reason as it was given, which can be downcast to the error of the factory.
+    #[must_use]
+    pub fn reason(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.0
+    }
 }
 
 impl fmt::Display for SpawnError {

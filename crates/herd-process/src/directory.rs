@@ -25,6 +25,9 @@ const PREFIX: &str = "herd-";
 /// The file whose lock says that a state directory is in use.
 const LOCK: &str = "lock";
 
+/// The highest number that a try to start a worker has; the first one has 0.
+const MAX_TRY: usize = 9;
+
 /// The most bytes that the path of a Unix socket can have: `sun_path` less its final NUL, see unix(7).
 pub(crate) const MAX_SOCKET_PATH: usize = 107;
 
@@ -60,7 +63,7 @@ impl StateDirectory {
 
     /// The longest path of a socket that a worker can have here.
     pub(crate) fn longest_socket_path(&self) -> PathBuf {
-        WorkerDirectory::paths(&self.path, WorkerId::new(u64::MAX)).socket
+        WorkerDirectory::paths(&self.path, WorkerId::new(u64::MAX), MAX_TRY).socket
     }
 
     #[cfg(test)]
@@ -141,8 +144,10 @@ struct Paths {
 }
 
 impl WorkerDirectory {
-    pub(crate) fn create(state: &Arc<StateDirectory>, id: WorkerId) -> io::Result<Self> {
-        let paths = Self::paths(&state.path, id);
+    /// A directory for one try to start a worker. What an earlier try left may still be there, while it is removed.
+    pub(crate) fn create(state: &Arc<StateDirectory>, id: WorkerId, number: usize) -> io::Result<Self> {
+        debug_assert!(number <= MAX_TRY);
+        let paths = Self::paths(&state.path, id, number);
         let mut builder = fs::DirBuilder::new();
         builder.mode(0o700).create(&paths.directory)?;
         // From here on the guard removes what was made.
@@ -163,8 +168,8 @@ impl WorkerDirectory {
         &self.paths.notify
     }
 
-    fn paths(state: &Path, id: WorkerId) -> Paths {
-        let directory = state.join(id.to_string());
+    fn paths(state: &Path, id: WorkerId, number: usize) -> Paths {
+        let directory = state.join(if number == 0 { id.to_string() } else { format!("{id}.{number}") });
         Paths {
             workspace: directory.join("workspace"),
             socket: directory.join("socket"),
@@ -191,7 +196,7 @@ mod tests {
     fn a_worker_directory_is_private_and_goes_with_the_worker() {
         let base = tempfile::tempdir().expect("a directory");
         let state = Arc::new(StateDirectory::create(base.path()).expect("a state directory"));
-        let directory = WorkerDirectory::create(&state, WorkerId::new(3)).expect("a directory");
+        let directory = WorkerDirectory::create(&state, WorkerId::new(3), 0).expect("a directory");
         let workspace = directory.workspace().to_owned();
         for path in [state.path(), workspace.parent().expect("a parent"), &workspace] {
             assert_eq!(fs::metadata(path).expect("it is there").mode() & 0o777, 0o700, "{path:?}");
@@ -222,7 +227,7 @@ mod tests {
     fn the_longest_socket_path_is_that_of_the_highest_worker() {
         let base = tempfile::tempdir().expect("a directory");
         let state = Arc::new(StateDirectory::create(base.path()).expect("a state directory"));
-        let highest = WorkerDirectory::create(&state, WorkerId::new(u64::MAX)).expect("a directory");
+        let highest = WorkerDirectory::create(&state, WorkerId::new(u64::MAX), MAX_TRY).expect("a directory");
         assert_eq!(highest.socket(), state.longest_socket_path());
     }
 }

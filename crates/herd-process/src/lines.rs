@@ -70,19 +70,27 @@ impl<'a> Line<'a> {
         String::from_utf8_lossy(self.bytes)
     }
 
-    /// The line as text that is safe to print and cannot pass for two lines of a log.
+    /// The line as text that is safe to print and cannot pass for two lines of a log. It has at most [`MAX_LINE`] bytes,
+    /// and then a mark that says how many more there were.
     pub(crate) fn printable(&self) -> String {
         let raw = self.raw();
         let mut text = String::with_capacity(raw.len());
-        for c in raw.chars() {
-            if is_printable(c) {
+        let mut cut = self.cut;
+        for (at, c) in raw.char_indices() {
+            let printable = is_printable(c);
+            let size = if printable { c.len_utf8() } else { c.escape_unicode().len() };
+            if text.len() + size > MAX_LINE {
+                cut += (raw.len() - at) as u64;
+                break;
+            }
+            if printable {
                 text.push(c);
             } else {
                 text.extend(c.escape_unicode());
             }
         }
-        if self.cut > 0 {
-            write!(text, " … [{} more bytes cut]", self.cut).expect("writing to a string cannot fail");
+        if cut > 0 {
+            write!(text, " … [{cut} more bytes cut]").expect("writing to a string cannot fail");
         }
         text
     }
@@ -139,6 +147,14 @@ mod tests {
         assert_eq!(lines.len(), 2);
         assert!(lines[0].ends_with(&mark) && lines[0].len() == MAX_LINE + mark.len());
         assert_eq!(lines[1], "next");
+    }
+
+    #[test]
+    fn a_line_that_grows_when_it_is_made_printable_is_cut_too() {
+        for hostile in [b"\x1b", b"\xff"] {
+            let lines = split(&[&hostile.repeat(MAX_LINE)]);
+            assert!(lines[0].len() < MAX_LINE + 40 && lines[0].ends_with("more bytes cut]"), "{}", lines[0].len());
+        }
     }
 
     #[test]

@@ -13,6 +13,10 @@ const MAX_LINES: usize = 1_000;
 /// The most bytes of text that are kept of one worker's output.
 const MAX_BYTES: usize = 256 * 1024;
 
+/// How many lines of standard error are kept in any case: a flood of the other stream must not wash away a worker's last
+/// words.
+const TAIL_LINES: usize = 20;
+
 /// Which of a worker's two streams a line came from.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum OutputStream {
@@ -71,6 +75,8 @@ struct Shared {
 struct Ring {
     lines: VecDeque<LogLine>,
     bytes: usize,
+    /// The last lines of standard error.
+    tail: VecDeque<Arc<str>>,
     next: u64,
 }
 
@@ -88,14 +94,10 @@ impl Logs {
         ring.lines.range(first..).cloned().collect()
     }
 
-    /// The last `count` lines of standard error, oldest first.
+    /// The last lines of standard error, up to 20, oldest first. They are kept however much comes on standard output.
     #[must_use]
-    pub fn stderr_tail(&self, count: usize) -> Vec<Arc<str>> {
-        let ring = self.lock();
-        let newest_first = ring.lines.iter().rev().filter(|line| line.stream == OutputStream::Stderr);
-        let mut tail: Vec<_> = newest_first.take(count).map(|line| Arc::clone(&line.text)).collect();
-        tail.reverse();
-        tail
+    pub fn stderr_tail(&self) -> Vec<Arc<str>> {
+        self.lock().tail.iter().cloned().collect()
     }
 
     /// Follows the output from the line with number `sequence` on; `follow(0)` begins with what is kept.
@@ -110,6 +112,12 @@ impl Logs {
             let sequence = ring.next;
             ring.next += 1;
             ring.bytes += text.len();
+            if stream == OutputStream::Stderr {
+                if ring.tail.len() == TAIL_LINES {
+                    ring.tail.pop_front();
+                }
+                ring.tail.push_back(Arc::clone(&text));
+            }
             ring.lines.push_back(LogLine { sequence, at, stream, text });
             while ring.lines.len() > MAX_LINES || ring.bytes > MAX_BYTES {
                 let Some(oldest) = ring.lines.pop_front() else { break };
@@ -204,13 +212,16 @@ mod tests {
     }
 
     #[test]
-    fn the_stderr_tail_has_nothing_of_stdout() {
+    fn the_stderr_tail_outlives_a_flood_of_stdout() {
         let logs = Logs::new();
-        for number in 0..5 {
-            push(&logs, "noise");
+        for number in 0..TAIL_LINES + 5 {
             logs.push(SystemTime::now(), OutputStream::Stderr, number.to_string().into());
         }
-        assert_eq!(logs.stderr_tail(2), ["3".into(), "4".into()]);
+        for _ in 0..2 * MAX_LINES {
+            push(&logs, "noise");
+        }
+        let tail: Vec<_> = (5..TAIL_LINES + 5).map(|number| number.to_string().into()).collect();
+        assert_eq!(logs.stderr_tail(), tail);
     }
 
     #[tokio::test]

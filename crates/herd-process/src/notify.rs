@@ -16,8 +16,8 @@ impl NotifySocket {
         UnixDatagram::bind(path).map(Self)
     }
 
-    /// Waits until the worker says `READY=1`, and keeps what it says about its progress in `status`.
-    pub(crate) async fn ready(&self, status: &mut String) -> io::Result<()> {
+    /// Waits until the worker says `READY=1`, and passes on what it says about its progress.
+    pub(crate) async fn ready(&self, see_status: impl Fn(String)) -> io::Result<()> {
         loop {
             // Descriptors that come with a message are closed by the kernel, as nobody asks for them.
             let mut message = [0; MAX_MESSAGE];
@@ -28,7 +28,7 @@ impl NotifySocket {
                     return Ok(());
                 }
                 if let Some(progress) = line.strip_prefix("STATUS=") {
-                    *status = format!("the status `{}`", progress.escape_debug());
+                    see_status(format!("the status `{}`", progress.escape_debug()));
                 }
             }
         }
@@ -49,8 +49,8 @@ mod tests {
         for message in ["STATUS=loading\u{1b}", "READY=0", "XREADY=1", "MAINPID=1\nREADY=1\nSTATUS=late"] {
             worker.send(message.as_bytes()).await.expect("it is read");
         }
-        let mut status = String::new();
-        socket.ready(&mut status).await.expect("it said so");
-        assert_eq!(status, "the status `loading\\u{1b}`");
+        let status = std::cell::RefCell::new(String::new());
+        socket.ready(|seen| *status.borrow_mut() = seen).await.expect("it said so");
+        assert_eq!(*status.borrow(), "the status `loading\\u{1b}`");
     }
 }

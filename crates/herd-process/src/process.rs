@@ -24,9 +24,6 @@ use tokio::{
 
 use crate::{error::StartError, logs::Logs, output::Output};
 
-/// How many lines of standard error an exit keeps.
-const TAIL_LINES: usize = 20;
-
 /// Init has 10 s to say that it is one; only when asked after that does its handle tell that it did not.
 const MUTE_INIT: Duration = Duration::from_secs(11);
 
@@ -188,7 +185,7 @@ async fn supervise(
     if let Some(output) = output {
         output.finish().await;
     }
-    let stderr_tail = logs.stderr_tail(TAIL_LINES).iter().map(|line| line.to_string()).collect();
+    let stderr_tail = logs.stderr_tail().iter().map(|line| line.to_string()).collect();
     let exit = Exit { status: ending, out_of_memory: false, stderr_tail };
     publisher.send_modify(|status| status.exit = Some(exit));
     // Removing a directory can take long when the worker left many files in it.

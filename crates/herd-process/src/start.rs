@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, TcpListener},
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -37,6 +37,9 @@ const PORT_TRIES: usize = 5;
 /// How long one question to a worker may take.
 pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long a worker may leave a question open before that is worth telling.
+const SILENCE: Duration = Duration::from_millis(100);
+
 /// How long one run of a readiness command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -64,7 +67,7 @@ pub(crate) async fn start(shared: &Shared, id: WorkerId) -> Result<Started, Star
     let deadline = began + shared.options.start_timeout;
     let mut lost = Vec::new();
     loop {
-        let mut attempt = Attempt::begin(shared, id, deadline).await?;
+        let mut attempt = Attempt::begin(shared, id, lost.len(), deadline).await?;
         let stderr_tail = match attempt.wait_ready(deadline).await {
             Ok(()) => return Ok(attempt.into_started(began)),
             Err(Unready::Failed(error)) => return Err(error),
@@ -104,10 +107,10 @@ struct Signs {
 
 impl<'a> Attempt<'a> {
     /// Gathers what a worker needs and launches it.
-    async fn begin(shared: &'a Shared, id: WorkerId, deadline: Instant) -> Result<Self, StartError> {
+    async fn begin(shared: &'a Shared, id: WorkerId, number: usize, deadline: Instant) -> Result<Self, StartError> {
         let options = &shared.options;
         let resource = |what| move |source| StartError::Resource { what, source };
-        let directory = WorkerDirectory::create(&shared.state, id).map_err(resource("private directory"))?;
+        let directory = WorkerDirectory::create(&shared.state, id, number).map_err(resource("private directory"))?;
 
         let (port, listener) = match options.listen {
             Listen::Inherit => (None, Some(listening_socket().map_err(resource("listening socket"))?)),
@@ -170,21 +173,24 @@ impl<'a> Attempt<'a> {
 
     /// Waits until the worker is ready, and ends it if it does not become so.
     async fn wait_ready(&mut self, deadline: Instant) -> Result<(), Unready> {
-        let mut seen = "nothing".to_owned();
-        let watch = Watch { shared: self.shared, values: &self.values, pids: self.pids, connector: &self.connector };
+        let watch = Watch {
+            shared: self.shared,
+            values: &self.values,
+            pids: self.pids,
+            connector: &self.connector,
+            seen: Mutex::default(),
+        };
         let ended = select! {
             biased;
             exit = self.process.exited() => Ended::Exited(exit),
             () = sleep_until(deadline) => Ended::TimedOut,
-            ready = watch.until_ready(&mut self.signs, &mut seen) => match ready {
+            ready = watch.until_ready(&mut self.signs) => match ready {
                 Ok(()) => return Ok(()),
                 Err(PortLost) => Ended::PortLost,
             },
         };
-        if !matches!(ended, Ended::Exited(_)) {
-            // When it takes longer, the supervising task goes on alone.
-            let _ = timeout(KILL_PATIENCE, self.process.kill()).await;
-        }
+        // When it takes longer, the supervising task goes on alone.
+        let _ = timeout(KILL_PATIENCE, self.process.kill()).await;
         let stderr_tail = self.process.exit().map(|exit| exit.stderr_tail).unwrap_or_default();
         let options = &self.shared.options;
         let program = options.program_name();
@@ -196,7 +202,7 @@ impl<'a> Attempt<'a> {
                 program,
                 after: options.start_timeout,
                 waited_for: options.ready.describe().to_string(),
-                last_seen: seen,
+                last_seen: watch.last_seen(),
                 stderr_tail,
             }),
         })
@@ -249,41 +255,79 @@ struct Watch<'a> {
     values: &'a Values,
     pids: Pids,
     connector: &'a Connector,
+    seen: Mutex<Seen>,
+}
+
+/// What a worker has shown of itself.
+#[derive(Default)]
+struct Seen {
+    /// What the last look found.
+    last: Option<String>,
+    /// When the worker was asked what it has not answered yet.
+    asked: Option<Instant>,
 }
 
 impl Watch<'_> {
-    /// Resolves when the worker is ready, and keeps what was seen last in `seen`.
-    async fn until_ready(&self, signs: &mut Signs, seen: &mut String) -> Result<(), PortLost> {
+    /// Resolves when the worker is ready.
+    async fn until_ready(&self, signs: &mut Signs) -> Result<(), PortLost> {
         let options = &self.shared.options;
         sleep(options.start_health_check_delay).await;
         match &options.ready {
-            Ready::Http(path) => poll(seen, || self.look_at_http(path)).await,
-            Ready::Tcp | Ready::Socket => poll(seen, || self.look_at_listener()).await,
-            Ready::Command(command) => {
-                poll(seen, || self.run(command)).await?;
-                poll(seen, || self.look_for_listener()).await
-            }
+            Ready::Http(path) => return self.poll(|| self.look_at_http(path)).await,
+            Ready::Tcp | Ready::Socket => return self.poll(|| self.look_at_listener()).await,
+            Ready::Command(command) => self.poll(|| self.run(command)).await?,
             Ready::Stdout(_) => {
-                *seen = "no such line".to_owned();
+                self.see("no such line");
                 if let Some(line) = &mut signs.line
                     && line.await.is_err()
                 {
-                    *seen = "the end of its standard output".to_owned();
+                    self.see("the end of its standard output");
                     std::future::pending::<()>().await;
                 }
-                poll(seen, || self.look_for_listener()).await
             }
             Ready::Notify => {
-                *seen = "no notification".to_owned();
+                self.see("no notification");
                 if let Some(notify) = &signs.notify
-                    && let Err(error) = notify.ready(seen).await
+                    && let Err(error) = notify.ready(|status| self.see(status)).await
                 {
-                    *seen = format!("an error of its notification socket: {error}");
+                    self.see(format!("an error of its notification socket: {error}"));
                     std::future::pending::<()>().await;
                 }
-                poll(seen, || self.look_for_listener()).await
             }
         }
+        // It says that it is ready; it has to be reachable, too.
+        self.poll(|| self.look_for_listener()).await
+    }
+
+    /// Looks again and again until the worker is ready.
+    async fn poll<F: Future<Output = Look>>(&self, look: impl Fn() -> F) -> Result<(), PortLost> {
+        let mut pauses = Pauses::default();
+        loop {
+            match look().await {
+                Look::Ready => return Ok(()),
+                Look::PortLost => return Err(PortLost),
+                Look::NotYet(what) => self.see(what),
+            }
+            sleep(pauses.next()).await;
+        }
+    }
+
+    fn see(&self, what: impl Into<String>) {
+        *self.seen() = Seen { last: Some(what.into()), asked: None };
+    }
+
+    fn last_seen(&self) -> String {
+        let seen = self.seen();
+        match (&seen.last, seen.asked) {
+            // A question that was asked just before the end says less than the answer before it.
+            (Some(last), asked) if asked.is_none_or(|asked| asked.elapsed() < SILENCE) => last.clone(),
+            (_, Some(_)) => "a connection, but no answer yet".to_owned(),
+            _ => "nothing".to_owned(),
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn look_at_http(&self, path: &str) -> Look {
@@ -291,6 +335,7 @@ impl Watch<'_> {
             Ok(stream) => stream,
             Err(look) => return look,
         };
+        self.seen().asked = Some(Instant::now());
         match timeout(PROBE_TIMEOUT, probe::status(self.connector, stream, path)).await {
             Ok(Ok(status)) if status.is_success() => Look::Ready,
             Ok(Ok(status)) => Look::NotYet(format!("status {}", status.as_u16())),
@@ -363,19 +408,6 @@ impl Watch<'_> {
     }
 }
 
-/// Looks again and again, at once at first and with longer and longer pauses then.
-async fn poll<F: Future<Output = Look>>(seen: &mut String, look: impl Fn() -> F) -> Result<(), PortLost> {
-    let mut pauses = Pauses::default();
-    loop {
-        match look().await {
-            Look::Ready => return Ok(()),
-            Look::PortLost => return Err(PortLost),
-            Look::NotYet(what) => *seen = what,
-        }
-        sleep(pauses.next()).await;
-    }
-}
-
 /// 1 ms twice, then doubling up to the longest pause.
 #[derive(Default)]
 struct Pauses(Option<Duration>);
@@ -412,14 +444,13 @@ mod tests {
         assert_eq!(millis, [1, 1, 2, 4, 8, 16, 32, 50, 50, 50]);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_worker_that_is_ready_after_3_ms_is_seen_after_4() {
-        let began = Instant::now();
-        let mut seen = String::new();
-        let look = || async {
-            if began.elapsed() < Duration::from_millis(3) { Look::NotYet("refused".to_owned()) } else { Look::Ready }
-        };
-        assert!(poll(&mut seen, look).await.is_ok());
-        assert_eq!((began.elapsed(), &*seen), (Duration::from_millis(4), "refused"));
+    #[test]
+    fn a_worker_that_listens_after_3_ms_is_seen_after_4() {
+        let mut pauses = Pauses::default();
+        let mut look = Duration::ZERO;
+        while look < Duration::from_millis(3) {
+            look += pauses.next();
+        }
+        assert_eq!(look, Duration::from_millis(4));
     }
 }

@@ -1,0 +1,109 @@
+//! Workers as a pool sees them: real processes under real inits.
+//!
+//! This binary is the daemon, the init and most of the workers of its own tests. Init needs the first call in `main`,
+//! so the tests are listed here and run by libtest-mimic.
+
+mod client;
+mod end;
+mod environment;
+mod fault;
+mod fixture;
+mod health;
+mod output;
+mod port;
+mod program;
+mod readiness;
+mod role;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+/// Names each test by its path, as the built-in harness does, and gives it a runtime like the daemon's.
+macro_rules! trials {
+    ($($module:ident :: $test:ident),* $(,)?) => {
+        vec![$(Trial::test(concat!(stringify!($module), "::", stringify!($test)), || {
+            fixture::runtime().block_on($module::$test());
+            Ok(())
+        })),*]
+    };
+}
+
+fn main() -> ExitCode {
+    herd_sandbox::enter_init();
+    if let Some(code) = role::play() {
+        return code;
+    }
+    let trials = trials![
+        client::the_default_client_speaks_http,
+        client::the_default_client_speaks_http_2,
+        client::a_client_over_a_unix_socket_reaches_the_worker,
+        client::a_client_of_any_type_is_made_from_the_connector,
+        client::what_goes_wrong_is_told_by_type,
+        end::close_asks_first_and_grants_the_grace,
+        end::a_worker_that_ignores_the_stop_signal_is_killed_after_its_grace,
+        end::kill_asks_nobody,
+        end::another_stop_signal_can_be_chosen,
+        end::close_ends_descendants_that_left_the_session,
+        end::everything_is_reaped_and_removed_when_close_returns,
+        end::a_dropped_worker_is_killed_and_reaped,
+        end::a_dropped_close_still_ends_the_worker,
+        end::a_crash_while_idle_is_told_with_its_last_words,
+        end::exited_gives_the_same_answer_again_and_after_the_end,
+        end::a_killed_init_leaves_nothing_of_the_workers_group,
+        environment::the_worker_gets_nothing_of_the_daemons_environment,
+        environment::configured_variables_replace_the_defaults,
+        environment::templates_expand_in_arguments_environment_and_directory,
+        environment::the_workspace_is_private_and_goes_with_the_worker,
+        environment::open_files_are_limited,
+        fault::a_program_that_does_not_exist_is_named,
+        fault::a_program_that_is_not_executable_is_named,
+        fault::a_working_directory_that_does_not_exist_is_told,
+        fault::an_exit_during_the_start_fails_it_at_once_with_the_last_words,
+        fault::a_crash_during_the_start_tells_the_signal,
+        fault::a_worker_that_never_listens_is_given_up_after_the_timeout,
+        fault::a_worker_that_answers_503_is_given_up_and_told,
+        fault::garbage_on_the_health_path_is_told,
+        fault::a_worker_that_never_answers_is_told,
+        fault::a_program_that_is_no_init_is_found_out,
+        fault::a_dropped_spawn_leaves_no_process,
+        fault::a_spawn_dropped_at_any_moment_leaves_no_process,
+        fault::running_out_of_descriptors_fails_that_spawn_alone,
+        health::a_worker_that_answers_is_healthy,
+        health::a_worker_that_does_not_know_the_path_lives,
+        health::a_worker_that_answers_500_is_not_healthy,
+        health::a_worker_that_answers_garbage_is_not_healthy,
+        health::a_worker_that_closed_its_listener_is_not_healthy,
+        health::a_foreign_listener_on_the_workers_port_is_not_the_worker,
+        health::a_worker_that_is_busy_for_long_lives,
+        health::a_worker_that_hangs_is_not_healthy,
+        health::a_worker_that_ended_is_not_healthy,
+        output::lines_of_both_streams_are_kept_in_order,
+        output::hostile_bytes_are_made_printable,
+        output::a_line_without_end_is_cut,
+        output::a_flood_neither_grows_the_daemon_nor_stops_other_workers,
+        output::the_log_is_limited_and_says_how_much_is_missing,
+        output::a_follower_sees_lines_as_they_come_and_the_end,
+        output::the_last_words_are_complete_when_the_exit_is_told,
+        port::workers_have_ports_of_their_own,
+        port::a_port_that_another_program_took_is_replaced,
+        port::what_answers_on_a_stolen_port_is_not_taken_for_the_worker,
+        port::a_worker_that_loses_every_port_is_given_up,
+        port::a_listener_of_a_descendant_is_the_workers,
+        program::pythons_web_server_is_a_worker,
+        program::a_redis_server_is_a_worker_with_a_client_of_its_own,
+        readiness::http_waits_for_a_2xx_answer,
+        readiness::http_has_a_path_of_its_own,
+        readiness::tcp_waits_for_a_connection,
+        readiness::a_unix_socket_is_listened_on,
+        readiness::a_line_on_stdout_makes_it_ready,
+        readiness::a_notification_makes_it_ready,
+        readiness::a_command_makes_it_ready,
+        readiness::a_worker_that_says_it_is_ready_must_listen_too,
+        readiness::a_listening_socket_is_inherited,
+        readiness::readiness_is_noticed_within_milliseconds,
+        readiness::the_first_look_can_be_delayed,
+        readiness::many_workers_start_together,
+    ];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
