@@ -45,11 +45,8 @@ pub(crate) fn judge(resources: &RawResources, sandbox: &RawSandbox) -> Isolation
     };
     if let Some(mode) = sandbox.mode.as_ref().filter(|mode| mode.value == SandboxMode::Required) {
         let problem = format!("cannot be had: this version has no {MISSING}");
-        mistakes.push(
-            Mistake::new(mode.origin.clone(), problem, "write best-effort to run without these, or off")
-                .found("required")
-                .unavailable(),
-        );
+        let remedy = "write best-effort to run without these, or off";
+        mistakes.push(Mistake::new(mode.origin.clone(), problem, remedy).found("required").unavailable());
     }
     let mut skipped = Vec::new();
     for (origin, what) in wishes(resources, sandbox) {

@@ -45,7 +45,7 @@ pub(crate) fn mistakes(settings: &Settings, written: &RawWorker) -> Vec<Mistake>
     mistakes
         .map(|mistake| {
             let (problem, remedy) = mistake.problem.split_once("; ").unwrap_or((&mistake.problem, "correct it"));
-            Mistake::new(origin_of(&mistake.option, written), problem, remedy)
+            Mistake::new(origin_of(&mistake.option, written), problem, remedy).unquoted()
         })
         .collect()
 }

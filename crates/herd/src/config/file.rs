@@ -112,7 +112,7 @@ fn resources(f: &mut Fields<'_>) -> RawResources {
         idle_by: f.word("idle_by"),
         max_lifetime: f.nullable("max_lifetime", value::positive_duration),
         acquire_timeout: f.text("acquire_timeout", value::positive_duration),
-        max_waiting: f.plain("max_waiting", value::number),
+        max_waiting: f.plain("max_waiting", value::positive_number),
         when_full: f.word("when_full"),
         worker_reuse: f.boolean("worker_reuse"),
         health_interval: f.text("health_interval", value::positive_duration),
@@ -249,8 +249,7 @@ impl<'a> Fields<'a> {
                 .push(Mistake::new(Origin::key(name, entry.value.at), problem, remedy).found(entry.value.found()));
             return None;
         };
-        let value = self.items(&name, items, read);
-        Some(Written { value, origin: Origin::key(name, entry.value.at) })
+        self.items(&name, items, read).map(|value| Written { value, origin: Origin::key(name, entry.value.at) })
     }
 
     /// A list, or one value that stands for a list of one.
@@ -261,17 +260,25 @@ impl<'a> Fields<'a> {
     ) -> Maybe<Vec<Written<T>>> {
         let entry = self.take(key)?;
         let name = self.name(key);
-        let items = match &entry.value.kind {
-            Kind::List(items) => items.as_slice(),
-            _ => std::slice::from_ref(&entry.value),
-        };
-        let value = self.items(&name, items, read);
-        Some(Written { value, origin: Origin::key(name, entry.value.at) })
+        if let Kind::List(items) = &entry.value.kind {
+            return self
+                .items(&name, items, read)
+                .map(|value| Written { value, origin: Origin::key(name, entry.value.at) });
+        }
+        let one = self.scalar(name.clone(), &entry.value, false, read)?;
+        Some(Written { value: vec![one], origin: Origin::key(name, entry.value.at) })
     }
 
-    fn items<T>(&mut self, name: &str, items: &[Node], read: impl Fn(&str) -> Result<T, Refusal>) -> Vec<Written<T>> {
+    /// `None` if nothing of a list that is not empty could be read: what is left of it would be another mistake.
+    fn items<T>(
+        &mut self,
+        name: &str,
+        items: &[Node],
+        read: impl Fn(&str) -> Result<T, Refusal>,
+    ) -> Option<Vec<Written<T>>> {
         let one = |(index, item): (usize, &Node)| self.scalar(format!("{name}[{index}]"), item, false, &read);
-        items.iter().enumerate().filter_map(one).collect()
+        let values: Vec<_> = items.iter().enumerate().filter_map(one).collect();
+        (items.is_empty() || !values.is_empty()).then_some(values)
     }
 
     fn scalar<T>(
@@ -290,8 +297,9 @@ impl<'a> Fields<'a> {
                 Mistake::new(origin, "is a quoted text", "write it without quotes").found(text)
             }
             Kind::Scalar { text, .. } => match read(text) {
-                Ok(value) => return Some(Written { value, origin }),
-                Err(refusal) => Mistake::new(origin, refusal.problem, refusal.remedy).found(text),
+                Ok(value) => return Some(Written { value, origin: origin.text(text) }),
+                Err(refusal) => Mistake::new(origin, refusal.problem, refusal.remedy)
+                    .found(refusal.quoted.as_deref().unwrap_or(text)),
             },
             Kind::List(_) | Kind::Map(_) => {
                 Mistake::new(origin, "is not a single value", "write one value").found(node.found())

@@ -25,17 +25,25 @@ pub(crate) struct Origin {
     pub(crate) name: String,
     /// Where in the file; a flag has none.
     pub(crate) position: Option<Position>,
+    /// The value as it was written in the file, if it is a single one.
+    pub(crate) text: Option<String>,
 }
 
 impl Origin {
     /// A setting that came as this flag.
     pub(crate) fn flag(name: &str) -> Self {
-        Self { name: name.to_owned(), position: None }
+        Self { name: name.to_owned(), position: None, text: None }
     }
 
     /// The setting with this key at this place of the file.
     pub(crate) fn key(name: impl Into<String>, at: Position) -> Self {
-        Self { name: name.into(), position: Some(at) }
+        Self { name: name.into(), position: Some(at), text: None }
+    }
+
+    /// What was written there.
+    pub(crate) fn text(mut self, text: &str) -> Self {
+        self.text = Some(text.to_owned());
+        self
     }
 }
 
@@ -67,14 +75,21 @@ pub(crate) struct Mistake {
 }
 
 impl Mistake {
+    /// A mistake that quotes what was written, if it is known.
     pub(crate) fn new(origin: Origin, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { origin, fault: Fault::Invalid, found: None, problem: problem.into(), remedy: remedy.into() }
+        let found = origin.text.clone();
+        Self { origin, fault: Fault::Invalid, found, problem: problem.into(), remedy: remedy.into() }
     }
 
-    /// Quotes the offending text in front of the problem.
+    /// Quotes this instead.
     pub(crate) fn found(mut self, text: impl Into<String>) -> Self {
         self.found = Some(text.into());
         self
+    }
+
+    /// Quotes nothing: what was written may hold a secret, or the problem quotes it already.
+    pub(crate) fn unquoted(self) -> Self {
+        Self { found: None, ..self }
     }
 
     /// Marks it as something that this version or host cannot do.

@@ -24,7 +24,8 @@ use crate::workers;
 /// # Errors
 /// If the file cannot be read at all.
 pub(crate) fn read(path: &Path) -> anyhow::Result<(Raw, Mistakes)> {
-    let text = fs::read(path).with_context(|| format!("cannot read the configuration {}", path.display()))?;
+    let text = fs::read(path)
+        .with_context(|| format!("cannot read the configuration {}; check its path and permissions", path.display()))?;
     let mut mistakes = Mistakes::of_file(&path.display().to_string());
     let raw = file::read(&text, &mut mistakes);
     Ok((raw, mistakes))
@@ -41,3 +42,6 @@ pub(crate) fn settle(raw: Raw, mut mistakes: Mistakes) -> Result<Settings, Mista
     mistakes.sort();
     if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,11 +14,13 @@ use herd_process::{Readiness, Signal};
 pub(crate) struct Refusal {
     pub(crate) problem: String,
     pub(crate) remedy: String,
+    /// The part of the text that may be quoted, if not all of it: the rest could be a secret.
+    pub(crate) quoted: Option<String>,
 }
 
 impl Refusal {
     pub(crate) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { problem: problem.into(), remedy: remedy.into() }
+        Self { problem: problem.into(), remedy: remedy.into(), quoted: None }
     }
 }
 
@@ -263,13 +265,11 @@ pub(crate) fn variable(text: &str) -> Result<(String, String), Refusal> {
     };
     let first_is_digit = name.starts_with(|c: char| c.is_ascii_digit());
     if name.is_empty() || first_is_digit || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
-        return Err(Refusal::new(
-            "has no valid name before the =",
-            "write NAME=VALUE with a NAME of letters, digits and _",
-        ));
+        let remedy = "write NAME=VALUE with a NAME of letters, digits and _";
+        return Err(Refusal { quoted: Some(name.to_owned()), ..Refusal::new("is no name of a variable", remedy) });
     }
     if value.contains('\0') {
-        return Err(Refusal::new("has a zero byte in it", remedy));
+        return Err(Refusal { quoted: Some(name.to_owned()), ..Refusal::new("has a value with a zero byte", remedy) });
     }
     Ok((name.to_owned(), value.to_owned()))
 }

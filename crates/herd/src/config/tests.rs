@@ -1,0 +1,463 @@
+//! Every kind of mistake, with what is said of it; and what a right file means.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::{file, mistake::Mistakes, settings::*, settle};
+
+fn load(text: &str) -> Result<Settings, Mistakes> {
+    let mut mistakes = Mistakes::of_file("herd.yaml");
+    let raw = file::read(text.as_bytes(), &mut mistakes);
+    settle(raw, mistakes)
+}
+
+/// The mistakes in `text`, one line each.
+#[track_caller]
+fn complaints(text: &str) -> String {
+    match load(text) {
+        Ok(_) => panic!("no mistake was found in:\n{text}"),
+        Err(mistakes) => mistakes.to_string(),
+    }
+}
+
+#[test]
+fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
+    let table = [
+        // Addresses and paths
+        (
+            "network: {data_bind: 8080}",
+            "1:22: network.data_bind: `8080` is no address; write IP:PORT such as 127.0.0.1:8080 or [::1]:8080",
+        ),
+        (
+            "network: {data_bind: ':8080'}",
+            "1:22: network.data_bind: `:8080` is no address; write 127.0.0.1:8080, or 0.0.0.0:8080 for all interfaces",
+        ),
+        (
+            "network: {data_bind: 127.0.0.1:99999}",
+            "1:22: network.data_bind: `127.0.0.1:99999` is no address; write IP:PORT such as 127.0.0.1:8080 or [::1]:8080",
+        ),
+        (
+            "network: {admin_bind: 0.0.0.0:8081}",
+            "1:23: network.admin_bind: `0.0.0.0:8081` is not on loopback, and the admin API asks nobody for a password; write a loopback address such as 127.0.0.1:8081, or off",
+        ),
+        (
+            "network: {admin_bind: 127.0.0.1:8080}",
+            "1:23: network.admin_bind: `127.0.0.1:8080` is the data plane's address as well; give each a port of its own",
+        ),
+        (
+            "network:\n  control_socket: herd.sock",
+            "2:19: network.control_socket: `herd.sock` is not an absolute path; write a path that starts with /",
+        ),
+        (
+            "network: {control_socket: /run/}",
+            "1:27: network.control_socket: `/run/` names no file; write the path of the socket, such as /run/herd/herd.sock",
+        ),
+        // Session keys
+        (
+            "network: {session_key: banana}",
+            "1:24: network.session_key: `banana` is no session key; allowed: header:NAME, cookie:NAME, query:NAME, path:N, host",
+        ),
+        (
+            "network: {session_key: [host, 'path:0']}",
+            "1:31: network.session_key[1]: `path:0` is no session key; allowed: header:NAME, cookie:NAME, query:NAME, path:N, host",
+        ),
+        (
+            "network: {session_key: []}",
+            "1:24: network.session_key: is an empty list; write header:X-Session-ID, cookie:NAME, query:NAME, path:N or host",
+        ),
+        // Keys
+        (
+            "network: {lookup_onyl: true}",
+            "1:11: network.lookup_onyl: is an unknown key; did you mean `lookup_only`? known in `network`: data_bind, admin_bind, control_socket, session_key, lookup_only, drain_timeout, response_timeout, max_connections, threads",
+        ),
+        (
+            "wroker: {}",
+            "1:1: wroker: is an unknown key; did you mean `worker`? known at the top level: network, worker, resources, sandbox, telemetry, pools",
+        ),
+        (
+            "network: {lookup_only: true, lookup_only: true}",
+            "1:30: network.lookup_only: is written twice, first on line 1; keep one of them",
+        ),
+        ("network: [a]", "1:10: network: `a list` is not a map of settings; write `key: value` lines"),
+        ("network: {data_bind: [a]}", "1:22: network.data_bind: `a list` is not a single value; write one value"),
+        ("just text", "1:1: `just text` is not a map of settings; write `key: value` lines"),
+        (
+            "pools: {a: {}}",
+            "1:1: pools: several pools in one daemon are not supported in this version; leave out `pools`, and start one daemon for each kind of worker",
+        ),
+        // The worker
+        (
+            "worker: {command: python3}",
+            "1:19: worker.command: `python3` is not a list; write [one, two] or a line `- one` for each",
+        ),
+        (
+            "worker: {command: []}",
+            "1:19: worker.command: is an empty list; write the program and its arguments, or leave it out to run the built-in REPL",
+        ),
+        ("worker: {command: ['', a]}", "1:20: worker.command[0]: `` is an empty program; write the program to run"),
+        (
+            "worker: {command: [a, '{{.Prot}}']}",
+            "1:23: worker.command[1]: `{{.Prot}}` is not known; allowed are `{{.Port}}`, `{{.Socket}}`, `{{.WorkerID}}`, `{{.Workspace}}`",
+        ),
+        (
+            "worker: {command: [a, null]}",
+            "1:23: worker.command[1]: has no value; write one, or leave the key out to get its default",
+        ),
+        ("worker: {env: [A]}", "1:16: worker.env[0]: `A` has no =; write NAME=VALUE"),
+        (
+            "worker: {env: [MY-TOKEN=hush]}",
+            "1:16: worker.env[0]: `MY-TOKEN` is no name of a variable; write NAME=VALUE with a NAME of letters, digits and _",
+        ),
+        ("worker: {env: [A=1, A=2]}", "1:21: worker.env[1]: `A` is set a second time; keep one of them"),
+        (
+            "worker: {env: ['TOKEN=hush{{.Nope}}']}",
+            "1:16: worker.env[0]: `{{.Nope}}` is not known; allowed are `{{.Port}}`, `{{.Socket}}`, `{{.WorkerID}}`, `{{.Workspace}}`",
+        ),
+        ("worker: {env: [PORT=80]}", "1:16: worker.env[0]: herd sets it to the worker's own port; leave it out"),
+        ("worker: {cwd: tmp}", "1:15: worker.cwd: `tmp` is not an absolute path; write a path that starts with /"),
+        (
+            "worker: {listen: prot}",
+            "1:18: worker.listen: `prot` is not one of the words allowed here; did you mean port? allowed: port, socket, inherit",
+        ),
+        (
+            "worker: {ready: soon}",
+            "1:17: worker.ready: `soon` is not a way to be ready; allowed: http, http:/PATH, tcp, socket, stdout:REGEX, notify, command:TEXT",
+        ),
+        (
+            "worker: {listen: socket, ready: tcp}",
+            "1:33: worker.ready: `tcp` needs a port, and the worker listens on a socket; use `socket`",
+        ),
+        (
+            "worker: {health_path: health}",
+            "1:23: worker.health_path: `health` is no HTTP path; write a path such as /health, without spaces",
+        ),
+        (
+            "worker: {start_timeout: 0s}",
+            "1:25: worker.start_timeout: `0s` is zero; write a duration above zero, such as 500ms or 15m",
+        ),
+        (
+            "worker: {stop_signal: TREM}",
+            "1:23: worker.stop_signal: `TREM` is no signal; write its name or number, such as TERM, SIGTERM or 15",
+        ),
+        ("worker: {http2: 'true'}", "1:17: worker.http2: `true` is a quoted text; write it without quotes"),
+        ("worker: {http2: yes}", "1:17: worker.http2: `yes` is neither true nor false; write true or false"),
+        // Resources
+        (
+            "resources: {min_workers: 5, max_workers: 3}",
+            "1:26: resources.min_workers: `5` is above the most workers there may be, which are 3; write at most 3, or allow more workers",
+        ),
+        (
+            "resources: {spare: 11}",
+            "1:20: resources.spare: `11` is above the most workers there may be, which are 10 by default; write at most 10, or allow more workers",
+        ),
+        (
+            "resources: {max_workers: 0}",
+            "1:26: resources.max_workers: `0` is no whole number above 0; write a number such as 10",
+        ),
+        (
+            "resources: {min_workers: -1}",
+            "1:26: resources.min_workers: `-1` is no whole number in range; write a number such as 10",
+        ),
+        ("resources: {max_workers: '3'}", "1:26: resources.max_workers: `3` is a quoted text; write it without quotes"),
+        (
+            "resources: {ttl: 5}",
+            "1:18: resources.ttl: `5` has a number without a unit (ms, s, m, h, d); write a duration such as 500ms, 15m or 1h30m",
+        ),
+        (
+            "resources: {ttl: soon}",
+            "1:18: resources.ttl: `soon` is no duration; write a duration such as 500ms, 15m or 1h30m",
+        ),
+        (
+            "resources: {ttl: ~}",
+            "1:18: resources.ttl: has no value; write one, or leave the key out to get its default",
+        ),
+        (
+            "resources: {max_waiting: 0}",
+            "1:26: resources.max_waiting: `0` is no whole number above 0; write a number such as 10",
+        ),
+        (
+            "resources: {when_full: evict}",
+            "1:24: resources.when_full: `evict` is not one of the words allowed here; allowed: wait, evict-idle",
+        ),
+        (
+            "resources: {pids_limit: 0}",
+            "1:25: resources.pids_limit: `0` is no limit of processes; write a number above 0, or -1 for no limit",
+        ),
+        (
+            "resources: {pids_limit: -2}",
+            "1:25: resources.pids_limit: `-2` is no limit of processes; write a number above 0, or -1 for no limit",
+        ),
+        (
+            "resources: {cpu_limit_cores: lots}",
+            "1:30: resources.cpu_limit_cores: `lots` is no number of cores; write a number such as 0.5 or 2 (0 means no limit)",
+        ),
+        (
+            "resources: {open_files: 3}",
+            "1:25: resources.open_files: `3` is no limit of open files; write a number from 16 to 1048576, such as 4096",
+        ),
+        // What this version cannot do
+        (
+            "resources: {memory_limit_mb: 512}",
+            "1:30: resources.memory_limit_mb: `512` asks for a memory limit, which this version cannot give; leave it out, or switch the sandbox off to have it skipped",
+        ),
+        (
+            "resources: {cpu_limit_cores: 0.5}",
+            "1:30: resources.cpu_limit_cores: `0.5` asks for a CPU limit, which this version cannot give; leave it out, or switch the sandbox off to have it skipped",
+        ),
+        (
+            "resources: {pids_limit: 100}",
+            "1:25: resources.pids_limit: `100` asks for a limit of processes, which this version cannot give; leave it out, or switch the sandbox off to have it skipped",
+        ),
+        (
+            "sandbox: {network: private}",
+            "1:20: sandbox.network: `private` asks for a private network, which this version cannot give; leave it out, or switch the sandbox off to have it skipped",
+        ),
+        (
+            "sandbox: {hidden: [/home]}",
+            "1:19: sandbox.hidden: asks for hidden paths, which this version cannot give; leave it out, or switch the sandbox off to have it skipped",
+        ),
+        (
+            "sandbox: {mode: required}",
+            "1:17: sandbox.mode: `required` cannot be had: this version has no namespaces, private network, read-only root, seccomp, Landlock, cgroup limits; write best-effort to run without these, or off",
+        ),
+        (
+            "{sandbox: {mode: best-effort}, resources: {insecure_sandbox: true}}",
+            "1:62: resources.insecure_sandbox: `true` contradicts `sandbox.mode`, which wants a sandbox; keep one of the two",
+        ),
+        // Telemetry
+        (
+            "telemetry: {log_format: xml}",
+            "1:25: telemetry.log_format: `xml` is not one of the words allowed here; allowed: json, text",
+        ),
+        (
+            "telemetry: {log_level: wran}",
+            "1:24: telemetry.log_level: `wran` is not one of the words allowed here; did you mean warn? allowed: error, warn, info, debug, trace",
+        ),
+        (
+            "telemetry: {metrics_path: /healthz}",
+            "1:27: telemetry.metrics_path: `/healthz` is the health page's path; write another, such as /metrics",
+        ),
+        // YAML itself
+        (
+            "a: [",
+            "2:1: the file is not valid YAML: while parsing a node, did not find expected node content; correct it; the rest is checked afterwards",
+        ),
+        (
+            "worker: !x {}",
+            "1:9: the file has a YAML tag, which configurations don't use; correct it; the rest is checked afterwards",
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (text, expected) in table {
+        let found = complaints(text);
+        if found != format!("herd.yaml:{expected}") {
+            wrong.push(format!("{text}\n  expected herd.yaml:{expected}\n  found    {found}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_in_the_order_of_the_file() {
+    let text = "resources:\n  ttl: never\n  max_workers: 2\n  min_workers: 3\nnetwork:\n  data_bind: x\nbanana: 1\n";
+    let found = complaints(text);
+    let places: Vec<_> = found.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert_eq!(places, ["herd.yaml:2:8", "herd.yaml:4:16", "herd.yaml:6:14", "herd.yaml:7:1"]);
+}
+
+#[test]
+fn a_socket_path_may_have_107_bytes_and_no_more() {
+    let config = |len: usize| format!("network: {{control_socket: /{}}}", "x".repeat(len - 1));
+    assert!(load(&config(107)).is_ok());
+    assert!(
+        complaints(&config(108))
+            .contains("has 108 bytes, and the kernel takes 107 for a socket; choose a shorter path")
+    );
+}
+
+#[test]
+fn text_that_is_not_utf_8_is_told_with_its_place() {
+    let mut mistakes = Mistakes::of_file("herd.yaml");
+    file::read(b"worker: {}\n# caf\xe9\n", &mut mistakes);
+    assert_eq!(mistakes.to_string(), "herd.yaml:2:6: the file is not UTF-8 text; save it as UTF-8");
+}
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    for text in ["", "# nothing\n", "---\n", "network:\nworker: {}\n"] {
+        let settings = load(text).unwrap_or_else(|mistakes| panic!("{text:?}: {mistakes}"));
+        assert_eq!(settings.network.data_bind.to_string(), "127.0.0.1:8080");
+        assert_eq!(settings.network.admin_bind.unwrap().to_string(), "127.0.0.1:8081");
+        assert_eq!(settings.network.session_key, herd_gateway::SessionKey::default());
+        assert_eq!(settings.worker.command, Command::Repl);
+        assert_eq!(
+            (settings.resources.min_workers, settings.resources.max_workers, settings.resources.spare),
+            (1, 10, 1)
+        );
+        assert_eq!(settings.resources.ttl, Duration::from_secs(300));
+        assert_eq!(settings.resources.open_files, 4096);
+        assert_eq!(settings.sandbox.mode, crate::isolation::DEFAULT_MODE);
+        assert_eq!(settings.telemetry.metrics_path, "/metrics");
+    }
+}
+
+#[test]
+fn every_key_means_what_it_says() {
+    let settings = load(
+        r#"
+network:
+  data_bind: "[::1]:9000"
+  admin_bind: off
+  control_socket: /run/herd/a.sock
+  session_key: ["header:X-Id", "cookie:sid", host]
+  lookup_only: true
+  drain_timeout: 1m
+  response_timeout: 20s
+  max_connections: 500
+  threads: 3
+worker:
+  command: [/bin/server, --port, "{{.Port}}", 8080, true]
+  env: ["A=b=c", "P={{.Port}}"]
+  cwd: "{{.Workspace}}/x"
+  listen: inherit
+  ready: "stdout:ready on \\d+"
+  health_path: /h
+  start_timeout: 1m30s
+  start_health_check_delay: 1s
+  stop_signal: SIGINT
+  stop_grace: 0
+  http2: true
+resources:
+  min_workers: 0
+  max_workers: 4
+  spare: 0
+  ttl: 15m
+  idle_by: bytes
+  max_lifetime: 1h30m
+  acquire_timeout: 500ms
+  max_waiting: 7
+  when_full: evict-idle
+  worker_reuse: true
+  memory_limit_mb: 0
+  cpu_limit_cores: 0
+  pids_limit: -1
+  open_files: 1024
+  health_interval: 2s
+sandbox: {mode: best-effort, network: host, read_only: [], writable: [], hidden: [], seccomp: off}
+telemetry: {log_format: json, log_level: debug, metrics_path: /m}
+"#,
+    )
+    .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let Settings { network, worker, resources, sandbox, telemetry } = settings;
+    assert_eq!((network.data_bind.to_string(), network.admin_bind), ("[::1]:9000".to_owned(), None));
+    assert_eq!(network.control_socket.unwrap().to_str(), Some("/run/herd/a.sock"));
+    assert_eq!(network.session_key.to_string(), "header:x-id,cookie:sid,host");
+    assert!(network.lookup_only);
+    assert_eq!(network.drain_timeout, Duration::from_secs(60));
+    assert_eq!(network.response_timeout, Some(Duration::from_secs(20)));
+    assert_eq!((network.max_connections, network.threads), (500, Some(3)));
+    let args = ["--port", "{{.Port}}", "8080", "true"].map(Into::into).to_vec();
+    assert_eq!(worker.command, Command::Program { program: "/bin/server".into(), args });
+    let env = [("A", "b=c"), ("P", "{{.Port}}")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!(worker.env, env);
+    assert_eq!((worker.cwd.unwrap().to_str(), worker.listen), (Some("{{.Workspace}}/x"), Listen::Inherit));
+    assert_eq!(worker.ready, "stdout:ready on \\d+".parse().unwrap());
+    assert_eq!((worker.health_path.as_str(), worker.http2), ("/h", true));
+    assert_eq!(worker.start_timeout, Duration::from_secs(90));
+    assert_eq!(worker.start_health_check_delay, Duration::from_secs(1));
+    assert_eq!((worker.stop_signal, worker.stop_grace), (herd_process::Signal::INT, Duration::ZERO));
+    assert_eq!((resources.min_workers, resources.max_workers, resources.spare), (0, 4, 0));
+    assert_eq!((resources.ttl, resources.idle_by), (Duration::from_secs(900), IdleBy::Bytes));
+    assert_eq!(resources.max_lifetime, Some(Duration::from_secs(5400)));
+    assert_eq!(resources.acquire_timeout, Duration::from_millis(500));
+    assert_eq!((resources.max_waiting, resources.when_full), (7, WhenFull::EvictIdle));
+    assert_eq!((resources.worker_reuse, resources.open_files), (true, 1024));
+    assert_eq!(resources.health_interval, Duration::from_secs(2));
+    assert_eq!((sandbox.mode, sandbox.skipped.len()), (SandboxMode::BestEffort, 0));
+    assert_eq!((telemetry.log_format, telemetry.log_level), (Some(LogFormat::Json), LogLevel::Debug));
+    assert_eq!(telemetry.metrics_path, "/m");
+}
+
+#[test]
+fn a_file_of_v0_4_is_understood_as_it_is() {
+    let settings = load(
+        r#"
+network:
+  control_socket: /tmp/herd.sock
+  data_bind: 127.0.0.1:8080
+worker:
+  command: ["npx", "-y", "@playwright/mcp@latest", "--port", "{{.Port}}"]
+  env: ["NODE_ENV=production"]
+  health_path: /health
+  start_timeout: 30s
+  start_health_check_delay: 500ms
+resources:
+  min_workers: 1
+  max_workers: 5
+  memory_limit_mb: 512
+  cpu_limit_cores: 1.0
+  pids_limit: 100
+  ttl: 15m
+  health_interval: 10s
+  worker_reuse: false
+  insecure_sandbox: true
+telemetry:
+  log_format: json
+  metrics_path: /metrics
+"#,
+    )
+    .unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    assert_eq!(settings.sandbox.mode, SandboxMode::Off);
+    assert_eq!(
+        settings.sandbox.skipped,
+        [
+            "resources.memory_limit_mb: a memory limit is skipped because the sandbox is off",
+            "resources.cpu_limit_cores: a CPU limit is skipped because the sandbox is off",
+            "resources.pids_limit: a limit of processes is skipped because the sandbox is off",
+        ]
+    );
+}
+
+#[test]
+fn mistakes_are_told_to_programs_as_well() {
+    let Err(mistakes) = load("resources: {ttl: x}") else { panic!("x is no duration") };
+    let expected = serde_json::json!([{
+        "file": "herd.yaml", "line": 1, "column": 18, "key": "resources.ttl", "kind": "invalid", "found": "x",
+        "problem": "is no duration", "remedy": "write a duration such as 500ms, 15m or 1h30m",
+    }]);
+    assert_eq!(mistakes.to_json(), expected);
+}
+
+#[test]
+fn control_characters_of_a_file_do_not_reach_the_terminal() {
+    let found = complaints(r#"resources: {ttl: "\e[31m"}"#);
+    assert!(found.contains(r"`\u{1b}[31m`"), "{found}");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        let mut mistakes = Mistakes::of_file("x");
+        let raw = file::read(&bytes, &mut mistakes);
+        let _ = settle(raw, mistakes);
+    }
+
+    /// Known keys with any values: whatever comes out is either settings or mistakes that have a place.
+    #[test]
+    fn no_value_of_a_known_key_makes_it_panic(
+        key in prop::sample::select(vec![
+            ("network", "data_bind"), ("network", "session_key"), ("network", "control_socket"), ("network", "threads"),
+            ("worker", "command"), ("worker", "env"), ("worker", "ready"), ("worker", "cwd"), ("worker", "stop_signal"),
+            ("resources", "ttl"), ("resources", "max_workers"), ("resources", "cpu_limit_cores"),
+            ("resources", "memory_limit_mb"), ("sandbox", "hidden"), ("telemetry", "metrics_path"),
+        ]),
+        value in "[-0-9a-zA-Z{}\\[\\].:/,'\" =~*µ\\\\]{0,24}",
+    ) {
+        let (section, name) = key;
+        if let Err(mistakes) = load(&format!("{section}:\n  {name}: {value}\n")) {
+            prop_assert!(!mistakes.is_empty());
+            prop_assert!(mistakes.all.iter().all(|mistake| mistake.origin.position.is_some()), "{mistakes}");
+        }
+    }
+}
