@@ -4,7 +4,7 @@ use std::{
     path::PathBuf,
     process::ExitStatus,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicU8, Ordering},
     },
     time::{Duration, Instant},
@@ -35,8 +35,8 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Init {
     channel: Channel,
     pid: Pid,
-    /// Taken when the value is dropped.
-    pidfd: Option<OwnedFd>,
+    /// Shared with the reaper once the value is dropped.
+    pidfd: Arc<OwnedFd>,
     program: PathBuf,
     launched: Instant,
     greeting: AtomicU8,
@@ -55,7 +55,7 @@ impl Init {
         Self {
             channel,
             pid,
-            pidfd: Some(pidfd),
+            pidfd: Arc::new(pidfd),
             program,
             launched: Instant::now(),
             greeting: AtomicU8::new(EXPECTED),
@@ -87,7 +87,13 @@ impl Init {
             match Reply::decode(&packet).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
                 Reply::Hello { version: VERSION } => self.greeting.store(RECEIVED, Ordering::Release),
                 Reply::Hello { version } => {
-                    return Ok(Some(self.refuse(&format!("speaks version {version} of the protocol, not {VERSION}"))));
+                    // An init all the same: it ends with the stream, and its worker with it.
+                    self.greeting.store(RECEIVED, Ordering::Release);
+                    self.channel.shut_down();
+                    let hint = format!(
+                        "it speaks version {version} of the protocol, this program {VERSION}: build both alike"
+                    );
+                    return Ok(Some(self.no_init(&hint)));
                 }
                 Reply::Report(report) => return Ok(Some(report)),
             }
@@ -132,7 +138,7 @@ impl Init {
     /// A descriptor that becomes readable when init has ended, see pidfd_open(2).
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_ref().map_or_else(|| unreachable!("taken by drop alone"), AsFd::as_fd)
+        self.pidfd.as_fd()
     }
 
     /// Waits for init to end and reaps it. Call it once [`recv`](Self::recv) has returned `None`: it is then a matter
@@ -174,15 +180,14 @@ impl Init {
     fn refuse(&self, what: &str) -> Report {
         self.greeting.store(REFUSED, Ordering::Release);
         self.end_stranger();
-        Report::Failed(Failure {
-            step: "init".to_owned(),
-            errno: None,
-            hint: format!(
-                "{}, started as init, {what}: call herd_sandbox::enter_init() first in main, or name a helper binary \
-                 that does",
-                self.program.display()
-            ),
-        })
+        self.no_init(&format!(
+            "it {what}: call herd_sandbox::enter_init() first in main, or name a helper binary that does"
+        ))
+    }
+
+    fn no_init(&self, reason: &str) -> Report {
+        let hint = format!("{} was started as init, but {reason}", self.program.display());
+        Report::Failed(Failure { step: "init".to_owned(), errno: None, hint })
     }
 
     /// An init ends when the stream does; anything else has to be killed. An init must not be: its worker's
@@ -212,7 +217,38 @@ impl Drop for Init {
     fn drop(&mut self) {
         if matches!(self.try_reap(), Ok(None)) {
             self.end_stranger();
-            self.pidfd.take().into_iter().for_each(reaper::adopt);
+            reaper::adopt(Arc::clone(&self.pidfd));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+    use crate::Spec;
+
+    #[test]
+    fn a_helper_that_says_nothing_is_killed_and_reported() {
+        // It reads its standard input, which is the control socket, and answers nothing.
+        let mut init = Init::launch_with("/bin/cat", Spec::new("true")).unwrap();
+        assert_eq!(init.recv().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        init.launched = init.launched.checked_sub(HELLO_TIMEOUT * 2).expect("the machine has run for that long");
+        let Ok(Some(Report::Failed(failure))) = init.recv() else { panic!("it should be reported") };
+        assert_eq!(failure.step, "init");
+        assert!(failure.hint.contains("/bin/cat") && failure.hint.contains("enter_init()"), "{failure}");
+        assert_eq!(init.reap().unwrap().signal(), Some(libc::SIGKILL));
+        // Once is enough.
+        assert!(matches!(init.recv(), Ok(None)));
+    }
+
+    #[test]
+    fn dropping_a_helper_that_says_nothing_kills_it() {
+        let init = Init::launch_with("/bin/cat", Spec::new("true")).unwrap();
+        let pidfd = Arc::clone(&init.pidfd);
+        drop(init);
+        let mut ended = [rustix::event::PollFd::new(&*pidfd, rustix::event::PollFlags::IN)];
+        assert_eq!(rustix::event::poll(&mut ended, Some(&Duration::from_secs(30).try_into().unwrap())), Ok(1));
     }
 }

@@ -15,7 +15,13 @@ use rustix::{
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
-use crate::{Init, Spec, SpecError, channel::Channel, entry, plan::Plan, protocol::Request};
+use crate::{
+    Init, Spec, SpecError,
+    channel::Channel,
+    entry,
+    plan::Plan,
+    protocol::{Request, VERSION},
+};
 
 /// The name by which a process recognises that it was started as init.
 pub(crate) const INIT_NAME: &str = "herd-init";
@@ -124,7 +130,7 @@ fn launch(mut spec: Spec, program: &Path) -> Result<Init, LaunchError> {
 
     let mut descriptors = vec![memory.as_fd(), stdout.as_fd(), stderr.as_fd()];
     descriptors.extend(spec.listen.iter().map(AsFd::as_fd));
-    match init.send(&Request::Plan { length: plan.len() as u64 }, &descriptors) {
+    match init.send(&Request::Plan { version: VERSION, length: plan.len() as u64 }, &descriptors) {
         // It has ended already. What there is to say about that, `recv` says.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(init),
         result => result.map(|()| init).map_err(LaunchError::Send),
@@ -143,4 +149,23 @@ fn memory_file(plan: &[u8]) -> io::Result<OwnedFd> {
     memory.write_all(plan)?;
     fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     Ok(memory.into())
+}
+
+/// The harness of these tests has a `main` of its own, which does not call `enter_init`.
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_never_called_enter_init_is_told_so_and_starts_nothing() {
+        let error = Init::launch(Spec::new("true")).expect_err("it cannot serve as init");
+        assert!(matches!(error, LaunchError::EnterInitMissing));
+        assert!(error.to_string().contains("call herd_sandbox::enter_init() first in main"));
+    }
+
+    #[test]
+    fn a_spec_that_cannot_be_starts_nothing() {
+        let error = Init::launch_with("/nonexistent/helper", Spec::new("")).expect_err("there is no program");
+        assert!(matches!(error, LaunchError::Spec(SpecError::EmptyProgram)), "{error}");
+    }
 }

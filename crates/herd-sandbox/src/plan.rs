@@ -234,3 +234,99 @@ fn variable(name: &OsStr, value: &OsStr) -> Result<Cow<'static, CStr>, SpecError
 fn nul_byte(field: &str, _: &NulError) -> SpecError {
     SpecError::NulByte { field: field.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn full_spec() -> Spec {
+        let mut spec = Spec::new("program");
+        spec.args = vec!["one".into(), "".into()];
+        spec.env = vec![("NAME".into(), "value".into()), ("EMPTY".into(), "".into())];
+        spec.cwd = Some("/directory".into());
+        spec.limits.push((Limit::Stack, u64::MAX));
+        spec.listen = vec![File::open("/dev/null").unwrap().into()];
+        spec
+    }
+
+    #[test]
+    fn the_order_of_steps_is_this() {
+        let plan = Plan::new(&full_spec()).unwrap();
+        let steps: Vec<String> = plan.steps.iter().map(|step| format!("{}: {step:?}", step.name())).collect();
+        assert_eq!(
+            steps,
+            [
+                "session: Session",
+                "parent death signal: ParentDeath",
+                "descriptors: Descriptors { listen: 1 }",
+                "working directory: Directory(\"/directory\")",
+                "umask: Umask(63)",
+                "open files: OpenFiles(4096)",
+                "limit: Limit(CoreDump, 0)",
+                "limit: Limit(Stack, 18446744073709551615)",
+                "no new privileges: NoNewPrivileges",
+                "signals: Signals",
+                "exec: Execute { program: \"program\", args: [\"one\", \"\"], env: [\"NAME=value\", \"EMPTY=\"], listen: 1 }",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_plan_arrives_as_it_was_sent() {
+        let plan = Plan::new(&full_spec()).unwrap();
+        assert_eq!(Plan::decode(&plan.encode()), Ok(plan));
+    }
+
+    #[test]
+    fn every_limit_arrives_as_it_was_sent() {
+        for (limit, code) in LIMITS {
+            assert_eq!((limit_code(*limit), limit_from_code(*code)), (*code, Ok(*limit)));
+        }
+        assert_eq!(limit_from_code(0), Err(Malformed));
+    }
+
+    #[test]
+    fn a_plan_that_is_cut_or_too_long_is_malformed() {
+        let bytes = Plan::new(&full_spec()).unwrap().encode();
+        for length in 0..bytes.len() {
+            assert_eq!(Plan::decode(&bytes[..length]), Err(Malformed), "{length}");
+        }
+        assert_eq!(Plan::decode(&[bytes, vec![0]].concat()), Err(Malformed));
+    }
+
+    proptest! {
+        #[test]
+        fn any_spec_that_is_valid_arrives(
+            program in "[^\\x00]{1,20}",
+            args in prop::collection::vec("[^\\x00]{0,20}", 0..5),
+            env in prop::collection::hash_map("[^=\\x00]{1,8}", "[^\\x00]{0,20}", 0..5),
+        ) {
+            let mut spec = Spec::new(program);
+            spec.args = args.into_iter().map(Into::into).collect();
+            spec.env = env.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+            let plan = Plan::new(&spec).unwrap();
+            let bytes = plan.encode();
+            prop_assert_eq!(Plan::decode(&bytes), Ok(plan));
+        }
+
+        #[test]
+        fn no_bytes_make_the_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Plan::decode(&bytes);
+        }
+
+        /// Bytes that are nearly right lead further in than random ones.
+        #[test]
+        fn no_change_makes_the_decoder_panic(changes in prop::collection::vec(any::<(usize, u8)>(), 1..4)) {
+            let mut bytes = Plan::new(&full_spec()).unwrap().encode();
+            for (place, value) in changes {
+                let length = bytes.len();
+                bytes[place % length] = value;
+            }
+            let _ = Plan::decode(&bytes);
+        }
+    }
+}

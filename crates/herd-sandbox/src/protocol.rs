@@ -20,8 +20,9 @@ const MAX_TEXT: usize = 1536;
 /// From the launching process to init.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Request {
-    /// Start the worker. The plan of this many bytes is in the first descriptor that comes with the packet.
-    Plan { length: u64 },
+    /// Start the worker. The plan of this many bytes, of this version, is in the first descriptor that comes with the
+    /// packet; the others are the worker's standard output, its standard error and its listening sockets.
+    Plan { version: u32, length: u64 },
     /// Send this signal to the worker's process group.
     Signal(Signal),
     /// Send this signal to the worker's process group, and kill the tree if the worker lives on after the grace.
@@ -53,8 +54,9 @@ impl Request {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = Encoder::default();
         match self {
-            Self::Plan { length } => {
+            Self::Plan { version, length } => {
                 out.u8(PLAN);
+                out.u32(*version);
                 out.u64(*length);
             }
             Self::Signal(signal) => {
@@ -74,7 +76,7 @@ impl Request {
     pub(crate) fn decode(packet: &[u8]) -> Result<Self, Malformed> {
         let mut packet = Decoder::new(packet);
         let request = match packet.u8()? {
-            PLAN => Self::Plan { length: packet.u64()? },
+            PLAN => Self::Plan { version: packet.u32()?, length: packet.u64()? },
             SIGNAL => Self::Signal(signal(&mut packet)?),
             STOP => Self::Stop { signal: signal(&mut packet)?, grace: Duration::from_nanos(packet.u64()?) },
             KILL => Self::Kill,
@@ -150,4 +152,84 @@ fn duration(out: &mut Encoder, duration: Duration) {
 
 fn shorten(text: &str) -> &str {
     &text[..text.floor_char_boundary(MAX_TEXT)]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn requests() -> impl Strategy<Value = Request> {
+        let signal = || (1..=64).prop_filter_map("a signal", Signal::new);
+        prop_oneof![
+            any::<(u32, u64)>().prop_map(|(version, length)| Request::Plan { version, length }),
+            signal().prop_map(Request::Signal),
+            (signal(), any::<u64>())
+                .prop_map(|(signal, nanos)| Request::Stop { signal, grace: Duration::from_nanos(nanos) }),
+            Just(Request::Kill),
+        ]
+    }
+
+    fn replies() -> impl Strategy<Value = Reply> {
+        let report = prop_oneof![
+            any::<u32>().prop_map(|pid| Report::Ready { pid }),
+            (".{0,40}", 1..200, ".{0,4000}").prop_map(|(step, errno, hint)| Report::Failed(Failure {
+                step,
+                errno: Some(errno),
+                hint
+            })),
+            (any::<i32>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(status, user, system, max_rss)| {
+                let usage = Usage { user: Duration::from_nanos(user), system: Duration::from_nanos(system), max_rss };
+                Report::Exited { status: ExitStatus::from_raw(status), usage }
+            }),
+        ];
+        prop_oneof![any::<u32>().prop_map(|version| Reply::Hello { version }), report.prop_map(Reply::Report)]
+    }
+
+    proptest! {
+        #[test]
+        fn requests_arrive_as_they_were_sent(request in requests()) {
+            prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
+        }
+
+        #[test]
+        fn replies_arrive_as_they_were_sent(reply in replies()) {
+            let mut sent = reply;
+            if let Reply::Report(Report::Failed(failure)) = &mut sent {
+                failure.hint.truncate(failure.hint.floor_char_boundary(MAX_TEXT));
+            }
+            let received = Reply::decode(&sent.encode());
+            prop_assert_eq!(format!("{:?}", received), format!("{:?}", Ok::<_, Malformed>(sent)));
+        }
+
+        #[test]
+        fn every_packet_fits(reply in replies()) {
+            prop_assert!(reply.encode().len() <= MAX_PACKET);
+            // What the worker's process says of its start goes through a pipe, in one piece.
+            prop_assert!(reply.encode().len() <= libc::PIPE_BUF);
+        }
+
+        #[test]
+        fn a_packet_that_is_cut_or_too_long_is_malformed(request in requests(), reply in replies()) {
+            let packet = request.encode();
+            for length in 0..packet.len() {
+                prop_assert_eq!(Request::decode(&packet[..length]), Err(Malformed));
+            }
+            prop_assert_eq!(Request::decode(&[packet, vec![0]].concat()), Err(Malformed));
+            let packet = reply.encode();
+            for length in 0..packet.len() {
+                prop_assert!(Reply::decode(&packet[..length]).is_err());
+            }
+            prop_assert!(Reply::decode(&[packet, vec![0]].concat()).is_err());
+        }
+
+        #[test]
+        fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), tag in 0..8_u8) {
+            let _ = (Request::decode(&bytes), Reply::decode(&bytes));
+            // Again with a beginning that leads further in.
+            let bytes = [vec![tag], bytes].concat();
+            let _ = (Request::decode(&bytes), Reply::decode(&bytes));
+        }
+    }
 }

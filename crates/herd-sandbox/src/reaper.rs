@@ -7,7 +7,7 @@ use std::{
         unix::process::ExitStatusExt,
     },
     process::ExitStatus,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
@@ -37,13 +37,13 @@ pub(crate) fn wait(pidfd: BorrowedFd<'_>, options: WaitIdOptions) -> io::Result<
 static ORPHANS: Mutex<Orphans> = Mutex::new(Orphans { new: Vec::new(), wake: None });
 
 struct Orphans {
-    new: Vec<OwnedFd>,
+    new: Vec<Arc<OwnedFd>>,
     /// Wakes the thread; `None` while there is none.
     wake: Option<OwnedFd>,
 }
 
 /// Takes over an init that is about to end.
-pub(crate) fn adopt(pidfd: OwnedFd) {
+pub(crate) fn adopt(pidfd: Arc<OwnedFd>) {
     let mut orphans = ORPHANS.lock().unwrap_or_else(PoisonError::into_inner);
     orphans.new.push(pidfd);
     if let Some(wake) = &orphans.wake {
@@ -66,7 +66,7 @@ fn wake_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 fn reap(woken: &OwnedFd) {
-    let mut waiting: Vec<OwnedFd> = Vec::new();
+    let mut waiting: Vec<Arc<OwnedFd>> = Vec::new();
     loop {
         // Before the list is looked at, so that no wake-up for something that is not in it yet is lost.
         let _ = rustix::io::read(woken, &mut [0; 8]);
@@ -81,7 +81,7 @@ fn reap(woken: &OwnedFd) {
                 return;
             }
         }
-        let mut ready: Vec<_> = waiting.iter().map(|pidfd| PollFd::new(pidfd, PollFlags::IN)).collect();
+        let mut ready: Vec<_> = waiting.iter().map(|pidfd| PollFd::new(&**pidfd, PollFlags::IN)).collect();
         ready.push(PollFd::new(woken, PollFlags::IN));
         // An interrupted or failed poll is followed by another look, which is right in any case.
         let _ = poll(&mut ready, None);

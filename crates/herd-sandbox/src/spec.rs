@@ -206,3 +206,62 @@ fn no_nul(field: &str, text: &[u8]) -> Result<(), SpecError> {
 fn no_nul_in(field: impl FnOnce() -> String, text: &[u8]) -> Result<(), SpecError> {
     if text.contains(&0) { Err(SpecError::NulByte { field: field() }) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    fn error(change: impl FnOnce(&mut Spec)) -> SpecError {
+        let mut spec = Spec::new("program");
+        assert_eq!(spec.validate(), Ok(()));
+        change(&mut spec);
+        spec.validate().expect_err("it cannot be")
+    }
+
+    #[test]
+    fn what_cannot_be_is_said_before_anything_is_started() {
+        assert_eq!(error(|spec| spec.program = "".into()), SpecError::EmptyProgram);
+        let nul = |field: &str| SpecError::NulByte { field: field.to_owned() };
+        assert_eq!(error(|spec| spec.program = "a\0b".into()), nul("the program"));
+        assert_eq!(error(|spec| spec.args = vec!["ok".into(), "a\0b".into()]), nul("argument 2"));
+        assert_eq!(error(|spec| spec.env = vec![("A".into(), "a\0b".into())]), nul("environment variable \"A\""));
+        assert_eq!(
+            error(|spec| spec.env = vec![("A\0".into(), "b".into())]),
+            nul("the name of an environment variable")
+        );
+        assert_eq!(error(|spec| spec.cwd = Some("/a\0b".into())), nul("the working directory"));
+        for name in ["", "A=B"] {
+            let expected = SpecError::VariableName { name: name.into() };
+            assert_eq!(error(|spec| spec.env = vec![(name.into(), "value".into())]), expected);
+        }
+        let twice = vec![("A".into(), "1".into()), ("A".into(), "2".into())];
+        assert_eq!(error(|spec| spec.env = twice), SpecError::RepeatedVariable { name: "A".into() });
+        let relative = SpecError::RelativeDirectory { path: "a/b".into() };
+        assert_eq!(error(|spec| spec.cwd = Some("a/b".into())), relative);
+        assert_eq!(error(|spec| spec.umask = 0o1777), SpecError::Umask { umask: 0o1777 });
+        assert_eq!(error(|spec| spec.open_files = 2), SpecError::TooFewFiles { open_files: 2, needed: 3 });
+    }
+
+    #[test]
+    fn listening_sockets_are_counted_and_announced_by_the_launch_alone() {
+        let sockets = |count| -> Vec<OwnedFd> {
+            let null = File::open("/dev/null").unwrap();
+            (0..count).map(|_| null.try_clone().unwrap().into()).collect()
+        };
+        assert_eq!(
+            error(|spec| spec.listen = sockets(Spec::MAX_LISTEN + 1)),
+            SpecError::TooManySockets { count: Spec::MAX_LISTEN + 1 }
+        );
+        let clash = error(|spec| {
+            spec.listen = sockets(1);
+            spec.env = vec![("LISTEN_PID".into(), "1".into())];
+        });
+        assert_eq!(clash, SpecError::ReservedVariable { name: "LISTEN_PID".into() });
+        // Without sockets they are variables like others.
+        let mut spec = Spec::new("program");
+        spec.env = vec![("LISTEN_PID".into(), "1".into())];
+        assert_eq!(spec.validate(), Ok(()));
+    }
+}

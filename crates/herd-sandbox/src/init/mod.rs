@@ -63,7 +63,7 @@ fn harden(channel: &Channel) -> Result<(), (&'static str, io::Error)> {
     // First, so that no signal finds it half-way. None is wanted but SIGCHLD, which is read from a descriptor: a
     // service manager that sends SIGTERM to every process means the daemon, which will end its workers in order.
     signal::block_all().map_err(step("signal mask"))?;
-    // An ignored SIGCHLD, inherited through exec, would reap children behind our back.
+    // An ignored SIGCHLD, inherited through exec, would reap children behind init's back.
     signal::reset_dispositions();
     // Signals of the daemon's terminal are not for init, nor for the worker below it.
     setsid().map_err(io::Error::from).map_err(step("session"))?;

@@ -13,7 +13,7 @@ use super::{report, tree, worker};
 use crate::{
     Failure, Report, Signal,
     channel::{Channel, Packet},
-    protocol::{MAX_PACKET, Reply, Request},
+    protocol::{MAX_PACKET, Reply, Request, VERSION},
     sys::{
         signal,
         wait::{self, Children, Ended},
@@ -187,7 +187,7 @@ impl Supervisor {
 
     fn act(&mut self, request: Request, packet: Packet) -> Next {
         match request {
-            Request::Plan { length } => return self.start(length, packet.descriptors),
+            Request::Plan { version, length } => return self.start(version, length, packet.descriptors),
             Request::Signal(signal) => self.signal(signal),
             Request::Stop { signal, grace } => {
                 self.signal(signal);
@@ -201,11 +201,18 @@ impl Supervisor {
         Next::Continue
     }
 
-    fn start(&mut self, length: u64, descriptors: Vec<OwnedFd>) -> Next {
+    fn start(&mut self, version: u32, length: u64, descriptors: Vec<OwnedFd>) -> Next {
         if self.main.is_some() {
             return Next::End;
         }
-        match worker::start(length, descriptors) {
+        let started = if version == VERSION {
+            worker::start(length, descriptors)
+        } else {
+            let hint =
+                format!("init speaks version {VERSION} of the protocol, its launcher {version}: build both alike");
+            Err(Failure { step: "init".to_owned(), errno: None, hint })
+        };
+        match started {
             Ok((pid, start)) => {
                 self.main = Some(Main { pid, start: Some(start), failed: false });
                 Next::Continue

@@ -139,3 +139,45 @@ fn parent(pid: Pid) -> Option<Pid> {
 fn parse_pid(text: &str) -> Option<Pid> {
     text.parse().ok().and_then(Pid::from_raw)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    /// Kernels without lists of children are rare, so what is done there is compared with what is done elsewhere.
+    #[test]
+    fn both_ways_to_look_find_the_same_processes() {
+        let script = "sleep 1000 & (sleep 1000 & echo up; wait) & echo up; wait";
+        let mut shell = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let up = BufReader::new(shell.stdout.take().unwrap()).lines().take(2).count();
+        let root = Pid::from_child(&shell);
+        let pids = |members: Vec<Member>| members.iter().map(|member| member.pid).collect::<HashSet<_>>();
+        let (by_list, by_scan) = (pids(members(root)), pids(members_by_scan(root)));
+        // Two sleeping, one waiting.
+        let found = (up, by_list.len());
+        for pid in by_list.iter().chain([&root]) {
+            signal::send(*pid, Signal::KILL).unwrap();
+        }
+        shell.wait().unwrap();
+        assert_eq!(found, (2, 3));
+        assert_eq!(by_list, by_scan);
+    }
+
+    #[test]
+    fn a_stranger_is_not_signalled() {
+        let mut stranger = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = Pid::from_child(&stranger);
+        // As if the number had been that of a grandchild before.
+        let init = Pid::from_raw(i32::MAX).unwrap();
+        let parent = Pid::from_raw(i32::MAX - 1).unwrap();
+        send(init, Member { pid, parent }, Signal::KILL);
+        assert!(stranger.try_wait().unwrap().is_none());
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+    }
+}

@@ -17,12 +17,12 @@ const SET_SIZE: usize = LAST as usize / 8;
 
 /// Blocks all signals that can be blocked.
 pub(crate) fn block_all() -> io::Result<()> {
-    set_mask(&full_set())
+    set_mask(u64::MAX)
 }
 
 /// Blocks no signal.
 pub(crate) fn unblock_all() -> io::Result<()> {
-    set_mask(&empty_set())
+    set_mask(0)
 }
 
 /// Gives every signal its default disposition; see signal(7).
@@ -41,9 +41,7 @@ pub(crate) fn reset_dispositions() {
 
 /// A descriptor that becomes readable when a child has ended, see signalfd(2). `SIGCHLD` must be blocked.
 pub(crate) fn child_events() -> io::Result<OwnedFd> {
-    let mut set = empty_set();
-    // SAFETY: the set is initialised, and SIGCHLD is a signal.
-    unsafe { libc::sigaddset(&raw mut set, libc::SIGCHLD) };
+    let set = child_set();
     // SAFETY: the set is initialised.
     let descriptor = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
     if descriptor < 0 {
@@ -69,24 +67,22 @@ fn kill(target: i32, signal: Signal) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn set_mask(set: &libc::sigset_t) -> io::Result<()> {
-    // SAFETY: the set is initialised, and the old mask is not asked for.
-    let result = unsafe { libc::sigprocmask(libc::SIG_SETMASK, set, ptr::null_mut()) };
+/// The kernel's own call: the C library's leaves signals 32 and 33 out, which it uses for threads.
+fn set_mask(mask: u64) -> io::Result<()> {
+    let no_old = ptr::null_mut::<u64>();
+    // SAFETY: the mask is valid for reading and has the size that is given; the old one is not asked for.
+    let result =
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, no_old, SET_SIZE) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn empty_set() -> libc::sigset_t {
+fn child_set() -> libc::sigset_t {
     let mut set = MaybeUninit::uninit();
     // SAFETY: the pointer is valid for writing a set.
     unsafe { libc::sigemptyset(set.as_mut_ptr()) };
     // SAFETY: sigemptyset has initialised it; it cannot fail with a valid pointer.
-    unsafe { set.assume_init() }
-}
-
-fn full_set() -> libc::sigset_t {
-    let mut set = MaybeUninit::uninit();
-    // SAFETY: the pointer is valid for writing a set.
-    unsafe { libc::sigfillset(set.as_mut_ptr()) };
-    // SAFETY: sigfillset has initialised it; it cannot fail with a valid pointer.
-    unsafe { set.assume_init() }
+    let mut set = unsafe { set.assume_init() };
+    // SAFETY: the set is initialised, and SIGCHLD is a signal.
+    unsafe { libc::sigaddset(&raw mut set, libc::SIGCHLD) };
+    set
 }
