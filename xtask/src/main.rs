@@ -4,6 +4,8 @@
 mod bench;
 mod test;
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 /// What contributors run.
@@ -15,9 +17,18 @@ enum Task {
     Test(test::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Task::parse() {
+#[expect(clippy::print_stderr, reason = "this is a command for people")]
+fn main() -> ExitCode {
+    let done = match Task::parse() {
         Task::Bench(task) => bench::run(&task),
         Task::Test(options) => test::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, without a backtrace: it comes after a summary that should stay in view.
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
     }
 }
