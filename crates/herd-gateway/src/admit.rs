@@ -18,12 +18,7 @@ pub(crate) fn check<B>(request: &Request<B>, sent_length: impl FnOnce() -> bool)
         return Err(Failure::Unsupported("the gateway opens no tunnels: CONNECT is not supported"));
     }
     check_framing(request.headers(), sent_length)?;
-    if let Some(scheme) = request.uri().scheme()
-        && *scheme != Scheme::HTTP
-        && *scheme != Scheme::HTTPS
-    {
-        return Err(Failure::Malformed("the scheme of the request's target is neither http nor https"));
-    }
+    check_target(request)?;
     check_host(request)
 }
 
@@ -37,6 +32,17 @@ fn check_framing(headers: &HeaderMap, sent_length: impl FnOnce() -> bool) -> Res
         return Err(Failure::Malformed("the only transfer-encoding that is understood is chunked, once"));
     }
     Ok(())
+}
+
+/// A target has one of three forms (RFC 9112 §3.2): a path, a URI, or, to ask about the server as such, an asterisk.
+fn check_target<B>(request: &Request<B>) -> Result<(), Failure> {
+    let uri = request.uri();
+    let is_fit = match uri.scheme() {
+        Some(scheme) => *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS,
+        None if uri.authority().is_some() => false,
+        None => uri.path().starts_with('/') || (uri.path() == "*" && request.method() == Method::OPTIONS),
+    };
+    if is_fit { Ok(()) } else { Err(Failure::Malformed("the request's target is neither a path nor an HTTP URI")) }
 }
 
 fn check_host<B>(request: &Request<B>) -> Result<(), Failure> {

@@ -35,8 +35,17 @@ where
 {
     Nothing,
     Text(Bytes),
-    Http1 { incoming: Incoming, connection: Option<Box<Http1<F>>>, lease: Arc<Lease<F>> },
-    Http2 { incoming: Incoming, lease: Arc<Lease<F>> },
+    Http1 {
+        incoming: Incoming,
+        connection: Option<Box<Http1<F>>>,
+        lease: Arc<Lease<F>>,
+    },
+    Http2 {
+        incoming: Incoming,
+        lease: Arc<Lease<F>>,
+    },
+    /// It broke off; the client is still to be told.
+    Broken(BrokenResponse),
 }
 
 impl<F: WorkerFactory> From<String> for Content<F>
@@ -110,6 +119,12 @@ where
                 this.content = Content::Nothing;
                 return Poll::Ready(Some(Ok(Frame::data(text))));
             }
+            Content::Broken(_) => {
+                let Content::Broken(error) = std::mem::replace(&mut this.content, Content::Nothing) else {
+                    unreachable!("it was matched just now")
+                };
+                return Poll::Ready(Some(Err(error)));
+            }
             Content::Http1 { incoming, connection, lease } => (poll_http1(incoming, connection, cx), lease),
             Content::Http2 { incoming, lease } => (Pin::new(incoming).poll_frame(cx), lease),
         };
@@ -130,8 +145,10 @@ where
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                this.content = Content::Nothing;
-                Poll::Ready(Some(Err(BrokenResponse(error))))
+                // The server cuts the connection the moment it hears of this, so let it first write what came before.
+                this.content = Content::Broken(BrokenResponse(error));
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
             None => {
                 this.finish();
@@ -143,7 +160,7 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Nothing => true,
-            Content::Text(_) => false,
+            Content::Text(_) | Content::Broken(_) => false,
             Content::Http1 { incoming, .. } | Content::Http2 { incoming, .. } => incoming.is_end_stream(),
         }
     }
@@ -152,6 +169,7 @@ where
         match &self.content {
             Content::Nothing => SizeHint::with_exact(0),
             Content::Text(text) => SizeHint::with_exact(text.len() as u64),
+            Content::Broken(_) => SizeHint::default(),
             Content::Http1 { incoming, .. } | Content::Http2 { incoming, .. } => incoming.size_hint(),
         }
     }

@@ -32,7 +32,7 @@ use crate::{
     gateway::Origin,
     stream::{ClientStream, Spoken},
     tasks::Streams,
-    upstream::SWEEP_EVERY,
+    upstream::{BUFFER, SWEEP_EVERY},
 };
 
 /// How long to wait after the system could not give a connection, for example because no descriptors were left.
@@ -235,6 +235,7 @@ where
             // The sweep watches the clock for all connections at once.
             .header_read_timeout(None)
             .max_header_size(gateway.shared.options.max_header_bytes)
+            .max_buf_size(BUFFER.max(gateway.shared.options.max_header_bytes))
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades()
     );

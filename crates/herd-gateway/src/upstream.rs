@@ -36,6 +36,9 @@ pub(crate) type StreamOf<F> = <<F as WorkerFactory>::Worker as Connect>::Stream;
 /// How the worker answered, or why it did not. The request comes back if the worker saw nothing of it.
 type Sent<F> = Result<Response<Incoming>, TrySendError<Request<RequestBody<F>>>>;
 
+/// How many bytes of a body may be held on either side of an HTTP/1.1 connection.
+pub(crate) const BUFFER: usize = 128 * 1024;
+
 /// How much of a body one HTTP/2 stream may have on its way, and all of a connection.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 2 << 20;
@@ -65,7 +68,7 @@ where
     F::Worker: Connect,
 {
     async fn start(stream: StreamOf<F>, name: HeaderValue) -> hyper::Result<Box<Self>> {
-        let (sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await?;
+        let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
         Ok(Box::new(Self {
             sender,
             connection: Some(connection),

@@ -52,6 +52,9 @@ const AMBIGUOUS: &[&str] = &[
     "GET http://user@h/ HTTP/1.1\r\n{S}\r\n",
     "GET ftp://h/ HTTP/1.1\r\n{S}\r\n",
     "GET h:80 HTTP/1.1\r\n{S}\r\n",
+    "GET ?x HTTP/1.1\r\n{S}\r\n",
+    "GET * HTTP/1.1\r\n{S}\r\n",
+    "GET x HTTP/1.1\r\n{S}\r\n",
     "GET  / HTTP/1.1\r\n{S}\r\n",
     "GET / a HTTP/1.1\r\n{S}\r\n",
     "GET / HTTP/2.0\r\n{S}\r\n",
@@ -107,7 +110,8 @@ async fn a_request_with_two_framings_behind_another_one_smuggles_nothing() {
 
 #[tokio::test]
 async fn broken_chunks_are_refused_and_the_worker_is_cut_off() {
-    for chunk in ["zz\r\nabc\r\n0\r\n\r\n", "3\r\nabcd\r\n0\r\n\r\n", "-1\r\n\r\n", "ffffffffffffffffff\r\n", "3 3\r\nabc\r\n"]
+    for chunk in
+        ["zz\r\nabc\r\n0\r\n\r\n", "3\r\nabcd\r\n0\r\n\r\n", "-1\r\n\r\n", "ffffffffffffffffff\r\n", "3 3\r\nabc\r\n"]
     {
         let mut fixture = Fixture::start(|mut stream, life| async move {
             let _ = request_head(&mut stream).await;
@@ -131,7 +135,8 @@ async fn broken_chunks_are_refused_and_the_worker_is_cut_off() {
 #[tokio::test]
 async fn connect_is_not_implemented() {
     let fixture = Fixture::start(say_id).await;
-    let answer = fixture.ask("CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\nx-session-id: a\r\n\r\n").await;
+    let answer =
+        fixture.ask("CONNECT example.com:443 HTTP/1.1\r\nhost: example.com:443\r\nx-session-id: a\r\n\r\n").await;
     assert_eq!(answer.status, 501);
     assert_eq!(answer.field("herd-error"), Some("not-implemented"));
 }
