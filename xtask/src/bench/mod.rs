@@ -64,6 +64,9 @@ pub(crate) struct Options {
     /// Compare these proxies
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Herd, Kind::Nginx, Kind::Haproxy])]
     proxies: Vec<Kind>,
+    /// Measure this build of herd, and build none
+    #[arg(long, value_name = "FILE")]
+    herd: Option<PathBuf>,
     /// Which cores run what
     #[arg(long, value_enum, default_value_t = Placement::Apart)]
     placement: Placement,
@@ -132,7 +135,7 @@ fn measure(options: &Options) -> Result<()> {
     }
     // Whoever compares the others alone needs no herd that builds.
     let with_herd = options.proxies.contains(&Kind::Herd) || parts.iter().any(|part| part.is_of_herd_alone());
-    if with_herd {
+    if with_herd && options.herd.is_none() {
         progress("builds herd");
         build(&["--package", "herd", "--bin", "herd"])?;
     }
@@ -142,8 +145,9 @@ fn measure(options: &Options) -> Result<()> {
     let _alarm = end_after(effort.limit);
     let scratch = Scratch::new()?;
     let target = target_directory()?;
+    let herd = options.herd.clone().unwrap_or_else(|| target.join("herd"));
     let bench = Bench {
-        herd: if with_herd { scratch.copy(&target.join("herd"))? } else { PathBuf::new() },
+        herd: if with_herd { scratch.copy(&herd)? } else { PathBuf::new() },
         worker: scratch.copy(&std::env::current_exe()?)?,
         directory: scratch.0.clone(),
         layout: Layout::of_this_machine(options.placement)?,
@@ -168,7 +172,7 @@ fn measure(options: &Options) -> Result<()> {
     );
     let text = report::write(&preamble, &sections, &aims);
     io::stdout().write_all(text.as_bytes())?;
-    let complete = !options.quick && options.only.is_empty() && options.proxies.len() == 3;
+    let complete = !options.quick && options.only.is_empty() && options.proxies.len() == 3 && options.herd.is_none();
     let results = complete.then(|| repository().join("bench/results.md"));
     for file in results.iter().chain(&options.write) {
         fs::create_dir_all(file.parent().context("it is in no directory")?)?;
