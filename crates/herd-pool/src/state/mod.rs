@@ -14,6 +14,8 @@ mod balance;
 mod entry;
 mod inspect;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod tick;
 mod workers;
 

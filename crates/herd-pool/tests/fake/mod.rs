@@ -294,7 +294,7 @@ pub(crate) async fn next_event<T>(events: &mut Events, mut wanted: impl FnMut(&E
             }
         }
     };
-    timeout(Duration::from_secs(600), found).await.expect("the event did not come")
+    timeout(Duration::from_secs(7 * 86_400), found).await.expect("the event did not come")
 }
 
 pub(crate) async fn session_ended(events: &mut Events) -> (SessionId, EndReason) {

@@ -1,0 +1,151 @@
+//! Measures what an acquire of a live session costs, and what memory a session takes.
+//!
+//! Prints a line of JSON per measurement: `{"sessions":…,"threads":…,"ns_per_acquire":…}` for taking and dropping a
+//! lease, by random access over all sessions, and `{"bytes_per_session":…}` for what the process grew by with a
+//! million sessions of workers that exist in memory only.
+#![expect(clippy::print_stdout, reason = "printing is what it is for")]
+
+use std::{
+    fs,
+    future::{Future, pending},
+    hint::black_box,
+    pin::pin,
+    sync::Barrier,
+    task::{Context, Poll, Waker},
+    thread,
+    time::{Duration, Instant},
+};
+
+use herd_pool::{Exit, HealthError, Lease, Pool, SessionId, SpawnError, Worker, WorkerFactory, WorkerId};
+
+struct Factory;
+
+struct InMemory(WorkerId);
+
+impl WorkerFactory for Factory {
+    type Worker = InMemory;
+
+    async fn spawn(&self, id: WorkerId) -> Result<InMemory, SpawnError> {
+        Ok(InMemory(id))
+    }
+}
+
+impl Worker for InMemory {
+    type Client = ();
+
+    fn id(&self) -> WorkerId {
+        self.0
+    }
+
+    fn address(&self) -> &str {
+        "memory:"
+    }
+
+    fn client(&self) -> &() {
+        &()
+    }
+
+    async fn healthy(&self) -> Result<(), HealthError> {
+        Ok(())
+    }
+
+    fn exited(&self) -> impl Future<Output = Exit> + Send + 'static {
+        pending()
+    }
+
+    async fn close(&self) {}
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    for sessions in [1, 1_000, 1_000_000] {
+        let mut ids: Vec<_> =
+            (0..sessions).map(|number| SessionId::new(format!("session-{number:028}")).unwrap()).collect();
+        let before = resident_bytes();
+        let pool = runtime.block_on(fill(&ids));
+        if sessions == 1_000_000 {
+            println!(r#"{{"bytes_per_session":{}}}"#, resident_bytes().saturating_sub(before) / sessions);
+        }
+        shuffle(&mut ids);
+        for threads in [1, 2] {
+            let ns = measure(&pool, &ids, threads);
+            println!(r#"{{"sessions":{sessions},"threads":{threads},"ns_per_acquire":{ns:.1}}}"#);
+        }
+        runtime.block_on(pool.shutdown());
+    }
+}
+
+/// A pool in which all these sessions are live.
+async fn fill(ids: &[SessionId]) -> Pool<Factory> {
+    let hour = Duration::from_secs(3600);
+    let pool = Pool::builder(Factory)
+        .min_workers(0)
+        .spare(0)
+        .max_workers(ids.len())
+        .ttl(hour)
+        .health_interval(hour)
+        .build()
+        .unwrap();
+    for id in ids {
+        drop(pool.acquire(id).await.unwrap());
+    }
+    pool
+}
+
+/// Nanoseconds for taking and dropping a lease, as each thread sees it.
+fn measure(pool: &Pool<Factory>, ids: &[SessionId], threads: usize) -> f64 {
+    let start = Barrier::new(threads);
+    let rounds = (4_000_000 / ids.len()).max(2);
+    let took: Vec<Duration> = thread::scope(|scope| {
+        let running: Vec<_> = (0..threads)
+            .map(|thread| {
+                let start = &start;
+                scope.spawn(move || {
+                    // Each thread begins elsewhere, so that they do not help each other by warming the caches.
+                    let (back, front) = ids.split_at(ids.len() * thread / threads);
+                    let mut took = Duration::ZERO;
+                    for round in 0..=rounds {
+                        start.wait();
+                        let began = Instant::now();
+                        for id in front.iter().chain(back) {
+                            drop(black_box(acquire(pool, id)));
+                        }
+                        // The first round warms up.
+                        if round > 0 {
+                            took += began.elapsed();
+                        }
+                    }
+                    took
+                })
+            })
+            .collect();
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let total: Duration = took.iter().sum();
+    total.as_secs_f64() * 1e9 / (threads * rounds * ids.len()) as f64
+}
+
+/// A live session is had at the first poll.
+fn acquire(pool: &Pool<Factory>, id: &SessionId) -> Lease<Factory> {
+    match pin!(pool.acquire(id)).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(lease) => lease.unwrap(),
+        Poll::Pending => panic!("{id} is not live"),
+    }
+}
+
+fn resident_bytes() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+/// Fisher-Yates over xorshift64: the same random order at every run.
+fn shuffle(ids: &mut [SessionId]) {
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for last in (1..ids.len()).rev() {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        ids.swap(last, usize::try_from(random % (last as u64 + 1)).unwrap());
+    }
+}

@@ -1,0 +1,467 @@
+//! Random sequences of inputs against the invariants and a simple model of the world around the state.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    sync::Mutex,
+    time::Duration,
+};
+
+use proptest::prelude::*;
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::advance,
+};
+
+use super::*;
+use crate::{ExitStatus, IdleBy, WhenFull, clock::Clock, slot::Home};
+
+const MS: Duration = Duration::from_millis(1);
+const TTL: Duration = Duration::from_millis(500);
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(2000);
+
+/// One step of the world. Numbers pick from what there is at that moment.
+#[derive(Clone, Debug)]
+enum Step {
+    Acquire(u8),
+    Hit(u8),
+    GiveUp(usize),
+    DropLease(usize),
+    DeliverLastLease,
+    FinishSpawn { pick: usize, works: bool },
+    FinishCheck { pick: usize, healthy: bool },
+    FinishProbe { pick: usize, healthy: bool },
+    FinishEnd(usize),
+    Exit { pick: usize, out_of_memory: bool },
+    End { session: u8, force: Force },
+    Advance(u64),
+    Drain(u64),
+    Shutdown,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let pick = || any::<usize>();
+    prop_oneof![
+        20 => (0..6_u8).prop_map(Step::Acquire),
+        10 => (0..6_u8).prop_map(Step::Hit),
+        4 => pick().prop_map(Step::GiveUp),
+        15 => pick().prop_map(Step::DropLease),
+        8 => Just(Step::DeliverLastLease),
+        20 => (pick(), prop::bool::weighted(0.8)).prop_map(|(pick, works)| Step::FinishSpawn { pick, works }),
+        12 => (pick(), prop::bool::weighted(0.8)).prop_map(|(pick, healthy)| Step::FinishCheck { pick, healthy }),
+        8 => (pick(), prop::bool::weighted(0.6)).prop_map(|(pick, healthy)| Step::FinishProbe { pick, healthy }),
+        15 => pick().prop_map(Step::FinishEnd),
+        3 => (pick(), any::<bool>()).prop_map(|(pick, out_of_memory)| Step::Exit { pick, out_of_memory }),
+        5 => (0..6_u8, any::<bool>())
+            .prop_map(|(session, kill)| Step::End { session, force: if kill { Force::Kill } else { Force::Close } }),
+        15 => (1..700_u64).prop_map(Step::Advance),
+        1 => (0..3000_u64).prop_map(Step::Drain),
+        1 => Just(Step::Shutdown),
+    ]
+}
+
+prop_compose! {
+    fn options()(
+        max_workers in 1..6_usize,
+        min_workers in 0..3_usize,
+        spare in 0..3_usize,
+        max_waiting in 1..8_usize,
+        evict in any::<bool>(),
+        worker_reuse in any::<bool>(),
+        by_bytes in any::<bool>(),
+        max_lifetime in prop::option::weighted(0.3, 700..2000_u64),
+    ) -> Options {
+        Options {
+            min_workers: min_workers.min(max_workers),
+            max_workers,
+            spare,
+            ttl: TTL,
+            max_lifetime: max_lifetime.map(Duration::from_millis),
+            acquire_timeout: ACQUIRE_TIMEOUT,
+            max_waiting,
+            when_full: if evict { WhenFull::EvictIdle } else { WhenFull::Wait },
+            health_interval: 300 * MS,
+            worker_reuse,
+            idle_by: if by_bytes { IdleBy::Bytes } else { IdleBy::Lease },
+            ..Options::default()
+        }
+    }
+}
+
+/// Where last leases are reported; delivered when a step says so, as another thread might be late.
+#[derive(Default)]
+struct Mailbox(Mutex<Vec<WorkerId>>);
+
+impl Home for Mailbox {
+    fn last_lease_returned(self: Arc<Self>, worker: WorkerId) {
+        self.0.lock().unwrap().push(worker);
+    }
+}
+
+struct Waiting {
+    session: SessionId,
+    since: Moment,
+}
+
+/// The world around the state: what runs, who waits, and who holds what.
+struct World {
+    /// Whose clock stands still unless it is told to move.
+    runtime: Runtime,
+    options: Options,
+    state: State<WorkerId>,
+    index: Arc<Index<WorkerId>>,
+    mailbox: Arc<Mailbox>,
+    clock: Clock,
+    now: Moment,
+    tickets: u64,
+    waiting: BTreeMap<Ticket, Waiting>,
+    enders: BTreeSet<Ticket>,
+    leases: Vec<Arc<Slot<WorkerId>>>,
+    spawning: BTreeSet<WorkerId>,
+    running: BTreeSet<WorkerId>,
+    checks: BTreeSet<WorkerId>,
+    probes: BTreeSet<WorkerId>,
+    ends: BTreeSet<WorkerId>,
+    /// Sessions from their start until they end.
+    live: BTreeMap<SessionId, WorkerId>,
+    /// Sessions from their end until their workers are gone or free.
+    ending: BTreeMap<WorkerId, SessionId>,
+    started: u64,
+    ended: u64,
+    emptied: bool,
+    cancelled: bool,
+}
+
+impl World {
+    fn new(options: Options) -> Self {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let entered = runtime.enter();
+        let index = Arc::new(Index::new());
+        let mailbox = Arc::new(Mailbox::default());
+        let home: Arc<dyn Home> = mailbox.clone();
+        let clock = Clock::start();
+        let template = Template { clock, idle_by: options.idle_by, home: Arc::downgrade(&home) };
+        let state = State::new(options.clone(), template, WorkerIds::new(), Arc::clone(&index));
+        let now = clock.now();
+        drop(entered);
+        let mut world = Self {
+            runtime,
+            options,
+            state,
+            index,
+            mailbox,
+            clock,
+            now,
+            tickets: 0,
+            waiting: BTreeMap::new(),
+            enders: BTreeSet::new(),
+            leases: Vec::new(),
+            spawning: BTreeSet::new(),
+            running: BTreeSet::new(),
+            checks: BTreeSet::new(),
+            probes: BTreeSet::new(),
+            ends: BTreeSet::new(),
+            live: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            started: 0,
+            ended: 0,
+            emptied: false,
+            cancelled: false,
+        };
+        world.feed(Input::Tick);
+        world
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Acquire(session) => {
+                let ticket = self.ticket();
+                let session = name(session);
+                self.waiting.insert(ticket, Waiting { session: session.clone(), since: self.now });
+                self.feed(Input::Acquire { ticket, session });
+            }
+            Step::Hit(session) => {
+                let session = name(session);
+                let _entered = self.runtime.enter();
+                if let Some(slot) = self.index.hit(&session) {
+                    assert_eq!(self.live.get(&session), Some(&slot.worker), "a hit on a session that is not live");
+                    self.leases.push(slot);
+                }
+            }
+            Step::GiveUp(pick) => {
+                let ticket = self.waiting.keys().nth(pick % self.waiting.len().max(1)).copied();
+                if let Some(ticket) = ticket {
+                    self.waiting.remove(&ticket);
+                    self.feed(Input::GiveUp { ticket });
+                }
+            }
+            Step::DropLease(pick) if !self.leases.is_empty() => {
+                let slot = self.leases.swap_remove(pick % self.leases.len());
+                let _entered = self.runtime.enter();
+                slot.give_back();
+            }
+            Step::DropLease(_) => {}
+            Step::DeliverLastLease => {
+                let reported = mem::take(&mut *self.mailbox.0.lock().unwrap());
+                for worker in reported {
+                    self.feed(Input::LastLease { worker });
+                }
+            }
+            Step::FinishSpawn { pick, works } => {
+                let Some(worker) = take(&mut self.spawning, pick) else { return };
+                let outcome = if works {
+                    self.running.insert(worker);
+                    Ok(worker)
+                } else {
+                    Err(SpawnError::new("told to fail"))
+                };
+                self.feed(Input::Spawned { worker, outcome });
+            }
+            Step::FinishCheck { pick, healthy } => {
+                let Some(worker) = take(&mut self.checks, pick) else { return };
+                self.feed(Input::Checked { worker, healthy });
+            }
+            Step::FinishProbe { pick, healthy } => {
+                let Some(worker) = take(&mut self.probes, pick) else { return };
+                self.feed(Input::Probed { worker, healthy });
+            }
+            Step::FinishEnd(pick) => {
+                let Some(worker) = take(&mut self.ends, pick) else { return };
+                self.gone(worker);
+            }
+            Step::Exit { pick, out_of_memory } => {
+                let Some(worker) = self.running.iter().nth(pick % self.running.len().max(1)).copied() else { return };
+                let exit = Exit { out_of_memory, ..Exit::with_status(ExitStatus::Code(1)) };
+                self.feed(Input::Exited { worker, exit });
+                assert!(self.ends.contains(&worker), "a worker that exited is not cleaned up");
+            }
+            Step::End { session, force } => {
+                let ticket = self.ticket();
+                self.enders.insert(ticket);
+                let (session, reason) = (name(session), EndReason::Released);
+                self.feed(Input::End { ticket, session, reason, force });
+            }
+            Step::Advance(millis) => self.advance(self.now.after(Duration::from_millis(millis))),
+            Step::Drain(millis) => self.feed(Input::Drain { timeout: Duration::from_millis(millis) }),
+            Step::Shutdown => self.feed(Input::Shutdown),
+        }
+        if self.cancelled {
+            while let Some(worker) = take(&mut self.spawning, 0) {
+                self.feed(Input::SpawnCancelled { worker });
+            }
+        }
+    }
+
+    fn gone(&mut self, worker: WorkerId) {
+        self.running.remove(&worker);
+        self.ending.remove(&worker);
+        self.feed(Input::Closed { worker });
+    }
+
+    /// Lets time pass as the driver does: from one deadline to the next.
+    fn advance(&mut self, to: Moment) {
+        let mut idle_rounds = 0;
+        while let Some(due) = self.state.deadline().filter(|due| *due <= to) {
+            idle_rounds = if due > self.now { 0 } else { idle_rounds + 1 };
+            assert!(idle_rounds < 50, "the state asks for the time again and again");
+            self.pass(due);
+            self.feed(Input::Tick);
+        }
+        self.pass(to);
+    }
+
+    fn pass(&mut self, to: Moment) {
+        self.runtime.block_on(advance(to.since(self.now)));
+        self.now = self.now.max(to);
+        let _entered = self.runtime.enter();
+        assert_eq!(self.clock.now(), self.now);
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
+    }
+
+    fn feed(&mut self, input: Input<WorkerId>) {
+        let entered = self.runtime.enter();
+        self.state.handle(input, self.now);
+        drop(entered);
+        for action in self.state.take_actions() {
+            self.perform(action);
+        }
+        self.check();
+    }
+
+    fn perform(&mut self, action: Action<WorkerId>) {
+        match action {
+            Action::Spawn(worker) => assert!(self.spawning.insert(worker), "{worker} was used twice"),
+            Action::CancelSpawns => self.cancelled = true,
+            Action::Check { worker, .. } => {
+                assert!(self.checks.insert(worker), "{worker} is checked twice at once");
+                // A worker that is checked after its session ended is free for others.
+                if let Some(session) = self.ending.remove(&worker) {
+                    let held = self.leases.iter().any(|slot| slot.worker == worker);
+                    assert!(!held, "{worker} of {session} changes hands while there is a lease");
+                    assert!(self.options.worker_reuse);
+                }
+            }
+            Action::Probe { worker, .. } => assert!(self.probes.insert(worker), "{worker} is probed twice at once"),
+            // Being killed while it is closed adds nothing here: it ends once.
+            Action::End { worker, .. } => drop(self.ends.insert(worker)),
+            Action::Grant { ticket, slot, is_new: _ } => {
+                let waiting = self.waiting.remove(&ticket).expect("an answer to nobody, or a second one");
+                assert_eq!(&waiting.session, slot.id(), "a lease of another session");
+                self.leases.push(slot);
+            }
+            Action::Deny { ticket, error } => {
+                let waiting = self.waiting.remove(&ticket).expect("an answer to nobody, or a second one");
+                if let AcquireError::TimedOut { .. } = error {
+                    assert_eq!(self.now.since(waiting.since), ACQUIRE_TIMEOUT, "a time-out at the wrong time");
+                }
+            }
+            Action::Answer { ticket, .. } => assert!(self.enders.remove(&ticket), "a second answer"),
+            Action::Tell(slot) => assert!(slot.reason().is_some()),
+            Action::Publish(event) => self.observe(event.kind),
+            Action::Discard(worker, _) => assert!(!self.running.contains(&worker), "{worker} is forgotten but runs"),
+            Action::Emptied => self.emptied = true,
+            Action::Crashed(_) => {}
+        }
+    }
+
+    fn observe(&mut self, kind: EventKind) {
+        match kind {
+            EventKind::SessionStarted { session, worker } => {
+                assert!(
+                    !self.ending.values().any(|other| *other == session),
+                    "{session} starts before its end is over"
+                );
+                assert!(!self.live.values().any(|other| *other == worker), "{worker} has two sessions");
+                assert_eq!(self.live.insert(session, worker), None, "a session has two workers");
+                self.started += 1;
+            }
+            EventKind::SessionEnded { session, worker, reason } => {
+                assert_eq!(self.live.remove(&session), Some(worker), "a session ended twice, or never started");
+                let leases = self.leases.iter().filter(|slot| slot.worker == worker && slot.id() == &session).count();
+                let needs_no_lease = match reason {
+                    EndReason::Evicted | EndReason::Drained => true,
+                    EndReason::Idle => self.options.idle_by == IdleBy::Lease,
+                    _ => false,
+                };
+                assert!(leases == 0 || !needs_no_lease, "{session} ended as {reason} with {leases} leases");
+                self.ending.insert(worker, session);
+                self.ended += 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// What holds at any moment.
+    fn check(&self) {
+        let workers = self.spawning.len() + self.running.len();
+        assert!(workers <= self.options.max_workers, "{workers} workers run");
+        let stats = self.state.stats();
+        assert_eq!(stats.workers, workers, "a worker was lost or made up");
+        assert_eq!(stats.sessions, self.live.len());
+        assert_eq!(stats.waiting, self.waiting.len());
+        assert_eq!(self.state.census.iter().sum::<usize>(), workers);
+        assert!(stats.waiting <= self.options.max_waiting);
+        for (session, worker) in &self.live {
+            assert_eq!(self.index.find(session).map(|slot| slot.worker), Some(*worker), "{session} cannot be found");
+        }
+        assert_eq!(self.index.all().len(), self.live.len());
+
+        // Who waits for a worker is served in order: the head of the line has waited for longest.
+        let mut parties = BTreeMap::new();
+        for (ticket, waiting) in &self.waiting {
+            parties.entry(&waiting.session).or_insert(*ticket);
+        }
+        parties.retain(|session, _| !self.ending.values().any(|other| other == *session));
+        assert_eq!(self.state.queue.in_line(), parties.len());
+
+        // Nobody waits while nothing is being done for them.
+        let lacking = parties.len() > self.spawning.len() + self.checks.len();
+        let room = workers < self.options.max_workers;
+        if self.state.running() && lacking && room {
+            assert!(self.state.held_back, "there is room, but no worker is started");
+            assert!(self.state.deadline().is_some() || !self.spawning.is_empty());
+        }
+        if self.state.running() && parties.len() > self.checks.len() {
+            assert_eq!(self.state.count(Kind::Spare), 0, "a spare waits while a session does");
+        }
+    }
+
+    /// Lets everything that runs come to its end.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            self.step(Step::DeliverLastLease);
+            while !self.spawning.is_empty() {
+                self.step(Step::FinishSpawn { pick: 0, works: true });
+            }
+            while !self.checks.is_empty() {
+                self.step(Step::FinishCheck { pick: 0, healthy: true });
+            }
+            while !self.probes.is_empty() {
+                self.step(Step::FinishProbe { pick: 0, healthy: true });
+            }
+            while !self.ends.is_empty() {
+                self.step(Step::FinishEnd(0));
+            }
+        }
+    }
+}
+
+fn name(session: u8) -> SessionId {
+    SessionId::new(format!("session-{session}")).unwrap()
+}
+
+fn take(set: &mut BTreeSet<WorkerId>, pick: usize) -> Option<WorkerId> {
+    let worker = set.iter().nth(pick % set.len().max(1)).copied()?;
+    set.take(&worker)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_invariants_hold_whatever_happens(options in options(), steps in prop::collection::vec(step(), 0..150)) {
+        let mut world = World::new(options);
+        for step in steps {
+            world.step(step);
+        }
+        // Whoever waits is answered in time, even if no worker ever moves again.
+        world.advance(world.now.after(ACQUIRE_TIMEOUT));
+        prop_assert!(world.waiting.is_empty(), "somebody was forgotten");
+
+        // If the world comes to rest, so do the sessions: each ends as idle once its leases are gone.
+        while !world.leases.is_empty() {
+            world.step(Step::DropLease(0));
+        }
+        world.settle();
+        world.advance(world.now.after(TTL + 1000 * MS));
+        world.settle();
+        prop_assert_eq!(world.live.len(), 0, "a session is never idle");
+        prop_assert!(world.enders.is_empty(), "somebody still waits for a session's end");
+        prop_assert_eq!(world.started, world.ended);
+
+        if world.state.running() {
+            // No capacity was lost: as many sessions as allowed can be had at once.
+            for session in 0..world.options.max_workers {
+                if world.options.max_waiting > 0 {
+                    world.step(Step::Acquire(100 + u8::try_from(session).unwrap()));
+                    world.advance(world.now.after(Duration::from_millis(1)));
+                    world.settle();
+                }
+            }
+            prop_assert_eq!(world.live.len(), world.options.max_workers);
+            world.step(Step::Shutdown);
+        }
+        while !world.leases.is_empty() {
+            world.step(Step::DropLease(0));
+        }
+        world.settle();
+        world.advance(world.now.after(Duration::from_secs(10)));
+        world.settle();
+        prop_assert!(world.emptied && world.running.is_empty() && world.spawning.is_empty());
+        prop_assert!(world.state.is_finished());
+    }
+}
