@@ -1,0 +1,111 @@
+use std::fs;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{
+    client::eval,
+    daemon::{Daemon, failure, output},
+};
+
+#[test]
+fn ps_lists_sessions_and_workers() {
+    let daemon = Daemon::repl();
+    eval(daemon.gateway, "alice", "1");
+    let listed = daemon.command(&["ps"]);
+    assert!(listed.status.success());
+    let text = String::from_utf8(listed.stdout).unwrap();
+    let row = text.lines().find(|line| line.starts_with("alice ")).unwrap_or_else(|| panic!("{text}"));
+    assert!(row.contains("live") && row.contains("worker-"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("worker-") && line.contains("alice")), "{text}");
+
+    let listed = daemon.command(&["ps", "--json"]);
+    let json: Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(json["sessions"][0]["id"], "alice", "{json}");
+    assert!(json["workers"].as_array().is_some_and(|workers| !workers.is_empty()), "{json}");
+}
+
+#[test]
+fn end_ends_a_session_and_names_one_that_is_not_there() {
+    let daemon = Daemon::repl();
+    eval(daemon.gateway, "a/b?c", "1");
+    let ended = daemon.command(&["end", "a/b?c"]);
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), "a/b?c ended (released)\n");
+    let again = daemon.command(&["end", "a/b?c"]);
+    assert_eq!(again.status.code(), Some(1));
+    let said = String::from_utf8(again.stderr).unwrap();
+    assert_eq!(said, "herd: there is no session a/b?c; `herd ps` lists those that live\n");
+    eval(daemon.gateway, "bob", "1");
+    let killed = daemon.command(&["end", "--force", "bob"]);
+    assert_eq!(String::from_utf8(killed.stdout).unwrap(), "bob ended (killed)\n");
+}
+
+#[test]
+fn without_a_daemon_commands_say_what_to_do() {
+    for args in [&["ps"][..], &["end", "alice"]] {
+        let said = failure(args, 1);
+        assert!(said.contains("no daemon of this user runs") && said.contains("start one with `herd`"), "{said}");
+    }
+    let said = failure(&["ps", "--socket", "/nowhere/herd.sock"], 1);
+    assert!(said.contains("no daemon answers on /nowhere/herd.sock; start one"), "{said}");
+    assert_eq!(said.lines().count(), 1);
+}
+
+#[test]
+fn check_lists_every_mistake_and_passes_a_good_file() {
+    let directory = TempDir::new().unwrap();
+    let bad = directory.path().join("bad.yaml");
+    fs::write(&bad, "resources: {ttl: 5}\nbanana: 1\n").unwrap();
+    let checked = output(&["check", bad.to_str().unwrap()], directory.path());
+    assert_eq!(checked.status.code(), Some(1));
+    let text = String::from_utf8(checked.stdout).unwrap();
+    assert!(text.contains("bad.yaml:1:18: resources.ttl: `5`") && text.contains("bad.yaml:2:1: banana"), "{text}");
+    let checked = output(&["check", "--json", bad.to_str().unwrap()], directory.path());
+    let json: Value = serde_json::from_slice(&checked.stdout).unwrap();
+    assert_eq!((json[0]["line"].as_u64(), json[1]["key"].as_str()), (Some(1), Some("banana")), "{json}");
+
+    let good = directory.path().join("good.yaml");
+    fs::write(&good, "resources: {ttl: 5m}\n").unwrap();
+    let checked = output(&["check", good.to_str().unwrap()], directory.path());
+    assert!(checked.status.success());
+    let checked = output(&["check", "--json", good.to_str().unwrap()], directory.path());
+    assert_eq!(String::from_utf8(checked.stdout).unwrap().trim(), "[]");
+    assert!(failure(&["check", "/nowhere.yaml"], 1).contains("cannot read the configuration /nowhere.yaml"));
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_what_cannot_be_had_with_1() {
+    for (args, code) in [
+        (&["run"][..], 2),
+        (&["run", "--ttl", "5", "--", "true"], 2),
+        (&["run", "--workers", "3..1", "--", "true"], 2),
+        (&["run", "--spare", "50", "--", "true"], 2),
+        (&["run", "--pids", "0", "--", "true"], 2),
+        (&["run", "--banana", "--", "true"], 2),
+        (&["run", "--", "true", "{{.Prot}}"], 2),
+        (&["banana"], 2),
+        (&["serve", "--config", "/nowhere.yaml"], 1),
+        (&["run", "--memory", "512MiB", "--", "true"], 1),
+        (&["run", "--cpu", "0.5", "--", "true"], 1),
+        (&["run", "--pids", "100", "--", "true"], 1),
+        (&["run", "--sandbox", "required", "--", "true"], 1),
+        (&["run", "--network", "private", "--", "true"], 1),
+    ] {
+        let said = failure(args, code);
+        assert!(!said.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn help_names_every_command_and_its_defaults() {
+    let directory = TempDir::new().unwrap();
+    let help = String::from_utf8(output(&["--help"], directory.path()).stdout).unwrap();
+    for command in ["serve", "run", "check", "ps", "end"] {
+        assert!(help.contains(&format!("\n  {command} ")), "{help}");
+    }
+    assert!(!help.contains("repl "), "the built-in worker is no command for people: {help}");
+    let help = String::from_utf8(output(&["run", "--help"], directory.path()).stdout).unwrap();
+    for text in ["[default: 127.0.0.1:8080]", "[default: 1..10]", "--memory", "Examples:"] {
+        assert!(help.contains(text), "{text}: {help}");
+    }
+}

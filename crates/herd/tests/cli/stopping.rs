@@ -1,0 +1,102 @@
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::{
+    client::{Exchange, eval, get},
+    daemon::{Daemon, eventually, is_gone},
+};
+
+/// A request of alice's whose body is not complete, so that it holds a lease.
+fn open_request(daemon: &Daemon) -> Exchange {
+    let fields = [("x-session-id", "alice"), ("content-length", "5")];
+    let mut exchange = Exchange::begin(daemon.gateway, "POST", "/eval", &fields);
+    exchange.send("1");
+    daemon.page_when("/v1/sessions/alice", |session| session["leases"] == 1);
+    exchange
+}
+
+#[test]
+fn sigterm_lets_a_request_finish_refuses_new_ones_and_leaves_nothing() {
+    let mut daemon = Daemon::repl();
+    let mut request = open_request(&daemon);
+    let processes = daemon.descendants();
+    daemon.signal(Signal::TERM);
+    daemon.log_line(|line| line["message"] == "draining");
+
+    let refused = eval(daemon.gateway, "bob", "1");
+    assert_eq!((refused.status, refused.field("connection")), (503, Some("close")), "{refused:?}");
+    assert!(refused.field("retry-after").is_some(), "{refused:?}");
+    assert_eq!(get(daemon.admin, "/readyz").status, 503);
+    assert_eq!(get(daemon.admin, "/healthz").status, 200);
+
+    request.send(" + 1");
+    let answer = request.finish();
+    assert_eq!((answer.status, answer.body.as_str()), (200, "2"), "{answer:?}");
+    assert_eq!(daemon.wait().code(), Some(0), "{:?}", daemon.log);
+    let left: Vec<_> = processes.into_iter().filter(|pid| !is_gone(*pid)).collect();
+    assert!(left.is_empty(), "{left:?}");
+    assert!(!daemon.socket.exists(), "the control socket is gone as well");
+}
+
+#[test]
+fn the_drain_timeout_ends_what_does_not_finish() {
+    let mut daemon = Daemon::serve(&["--drain-timeout", "100ms"]);
+    let request = open_request(&daemon);
+    let processes = daemon.descendants();
+    daemon.signal(Signal::INT);
+    assert_eq!(daemon.wait().code(), Some(0), "{:?}", daemon.log);
+    assert!(request.finish().status >= 500);
+    assert!(processes.into_iter().all(is_gone));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut daemon = Daemon::run(&["--stop-grace", "1h"], &["{{herd}}", "repl"]);
+    let _request = open_request(&daemon);
+    let processes = daemon.descendants();
+    daemon.signal(Signal::TERM);
+    daemon.log_line(|line| line["message"] == "draining");
+    daemon.signal(Signal::TERM);
+    let status = daemon.wait();
+    assert_eq!(status.code(), Some(1), "{:?}", daemon.log);
+    let last = daemon.log.last().unwrap();
+    assert_eq!(last, "herd: a second signal (SIGTERM) cut the drain short; what was running was killed");
+    assert!(processes.into_iter().all(is_gone));
+}
+
+#[test]
+fn kill_9_of_the_daemon_leaves_no_process_of_any_worker() {
+    let worker = ["sh", "-c", "(setsid sleep 1000 &) ; exec {{herd}} repl"];
+    let mut daemon = Daemon::run(&["--workers", "2..4"], &worker);
+    eval(daemon.gateway, "alice", "1");
+    eval(daemon.gateway, "bob", "1");
+    let processes = daemon.descendants();
+    assert!(processes.len() >= 6, "two or more of init, REPL and sleep: {processes:?}");
+    daemon.signal(Signal::KILL);
+    daemon.wait();
+    let killed = Instant::now();
+    eventually(|| processes.iter().all(|pid| is_gone(*pid)));
+    // The promise is 200 ms; a machine that runs many tests at once gets some more.
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+}
+
+#[test]
+fn sighup_is_no_end() {
+    let mut daemon = Daemon::repl();
+    daemon.signal(Signal::HUP);
+    daemon.log_line(|line| line["message"].as_str().is_some_and(|text| text.starts_with("SIGHUP does nothing")));
+    assert_eq!(eval(daemon.gateway, "alice", "1").body, "1");
+}
+
+#[test]
+fn an_idle_daemon_stops_at_once() {
+    let mut daemon = Daemon::repl();
+    eval(daemon.gateway, "alice", "1");
+    let asked = Instant::now();
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.wait().code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    let left = std::fs::read_dir(daemon.directory()).unwrap().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    assert!(left.is_empty(), "{left:?}");
+}
