@@ -67,10 +67,14 @@
 //! `spec` what is wanted · `plan` the steps and why in this order · `launch`, `handle` the launching side · `protocol`,
 //! `codec`, `channel` what goes over the socket · `init` the other side: `supervisor` its loop, `worker` from fork to
 //! exec, `program` finding it, `tree` killing all of it · `sys` the system calls that need `unsafe`.
+#![expect(unexpected_cfgs, reason = "cargo-fuzz sets `fuzzing`, which cargo does not know")]
 
 mod channel;
 mod codec;
 mod entry;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod init;
 mod launch;
