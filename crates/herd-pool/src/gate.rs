@@ -40,6 +40,12 @@ impl Gate {
         Self(AtomicU64::new(0))
     }
 
+    /// A gate with all but one lease out and as many requests as can be counted.
+    #[cfg(test)]
+    pub(crate) fn nearly_full() -> Self {
+        Self(AtomicU64::new(REQUESTS | (MAX_LEASES - 1)))
+    }
+
     /// Takes a lease.
     pub(crate) fn lease(&self) -> Result<(), Refused> {
         let mut seen = self.0.load(Ordering::Relaxed);
@@ -100,42 +106,5 @@ impl Reading {
 
     pub(crate) fn requests(self) -> u64 {
         (self.0 & REQUESTS) >> LEASE_BITS
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_closed_gate_gives_no_lease_and_takes_back_those_that_are_out() {
-        let gate = Gate::open();
-        gate.lease().unwrap();
-        gate.lease().unwrap();
-        assert_eq!(gate.close().leases(), 2);
-        assert_eq!(gate.lease(), Err(Refused::Closed));
-        assert!(!gate.give_back());
-        assert!(gate.give_back(), "closing asks to hear of the last lease");
-        assert_eq!((gate.read().leases(), gate.read().requests()), (0, 2));
-    }
-
-    #[test]
-    fn a_lease_that_came_and_went_is_noticed() {
-        let gate = Gate::open();
-        let seen = gate.read();
-        gate.lease().unwrap();
-        assert!(!gate.give_back());
-        assert_eq!(gate.read().leases(), seen.leases());
-        assert!(!gate.close_unchanged(seen));
-        assert!(gate.close_unchanged(gate.read()));
-    }
-
-    #[test]
-    fn full_counters_do_not_spill_into_the_flags() {
-        let gate = Gate(AtomicU64::new(REQUESTS | (MAX_LEASES - 1)));
-        gate.lease().unwrap();
-        assert_eq!(gate.lease(), Err(Refused::Full));
-        let reading = gate.read();
-        assert_eq!((reading.leases(), reading.requests(), reading.0 & (CLOSED | WATCHED)), (MAX_LEASES, 0, 0));
     }
 }

@@ -31,6 +31,8 @@ mod slot;
 mod state;
 mod stats;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod view;
 mod worker;
 mod worker_ids;

@@ -13,6 +13,21 @@ pub(crate) struct WorkerView<W> {
     pub(crate) handle: Option<W>,
 }
 
+/// What tests look at.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Audit {
+    pub(crate) running: bool,
+    /// Workers, as counted by phase.
+    pub(crate) counted: usize,
+    /// Sessions that stand in line.
+    pub(crate) in_line: usize,
+    /// Spares that are not being checked.
+    pub(crate) spares: usize,
+    /// Whether a start waits for the back-off.
+    pub(crate) held_back: bool,
+}
+
 /// A session that is not live.
 pub(crate) enum SessionView<W> {
     Starting { id: SessionId, since: Moment },
@@ -31,6 +46,18 @@ impl<W: Clone> State<W> {
             sessions: self.count(Kind::Live),
             waiting: self.queue.waiting(),
             ..self.counters
+        }
+    }
+
+    /// What tests look at.
+    #[cfg(test)]
+    pub(crate) fn audit(&self) -> Audit {
+        Audit {
+            running: self.running(),
+            counted: self.census.iter().sum(),
+            in_line: self.queue.in_line(),
+            spares: self.count(Kind::Spare),
+            held_back: self.held_back,
         }
     }
 

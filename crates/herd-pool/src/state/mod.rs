@@ -14,8 +14,6 @@ mod balance;
 mod entry;
 mod inspect;
 mod sessions;
-#[cfg(test)]
-mod tests;
 mod tick;
 mod workers;
 
