@@ -63,7 +63,7 @@ impl Run {
     }
 
     fn must_stop(&self) -> bool {
-        self.overflowed
+        self.overflowed || self.client_left()
     }
 }
 

@@ -60,7 +60,8 @@ impl Daemon {
             herd.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("herd starts");
         let log = BufReader::new(child.stderr.take().unwrap());
         let (serving, is_serving) = mpsc::channel();
-        // The thread ends with the daemon, whose log it shows to whoever looks at a test that failed.
+        // The thread ends with the daemon.
+        #[expect(clippy::print_stderr, reason = "whoever looks at a test that failed wants the daemon's log")]
         thread::spawn(move || {
             for line in log.lines().map_while(Result::ok) {
                 eprintln!("{line}");
