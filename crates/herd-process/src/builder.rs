@@ -174,7 +174,8 @@ impl<C> ProcessFactoryBuilder<C> {
     }
 
     /// How many processes and threads a worker may have: -1 is no limit, 0 and less than -1 are errors. The default is
-    /// 100 where the host can enforce it, and no limit elsewhere, which [`Limits`] tells.
+    /// 100 where the host can enforce it, and no limit elsewhere, which
+    /// [`Limits`](crate::Limits) tells.
     ///
     /// Limits of processes cannot be enforced yet, so asking for one is an error, except with
     /// [`insecure_sandbox`](Self::insecure_sandbox).

@@ -24,6 +24,9 @@ use crate::{
 /// The longest time that an option can be. Longer ones are mistakes, and some clocks cannot count them.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// What a limit of processes is when there shall be none.
+const NO_LIMIT: i64 = -1;
+
 /// Variables that tell a worker of its sockets, which only the launch itself can do.
 const RESERVED: [&str; 3] = ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"];
 
@@ -31,9 +34,23 @@ impl RawOptions {
     /// Checks everything, then makes the state directory.
     pub(crate) fn validate(&self) -> Result<(Options, StateDirectory), OptionsError> {
         let options = self.check()?;
+        for option in self.limits_asked_for() {
+            // Anywhere but in an insecure sandbox it was a mistake.
+            tracing::warn!(option, program = ?self.program, "the limit is skipped: the sandbox is insecure");
+        }
         let base = self.state_dir.clone().unwrap_or_else(directory::default_base);
         let state = state_directory(&base, &options)?;
         Ok((options, state))
+    }
+
+    /// The limits that need a cgroup and were asked for. The default of `pids_limit` was not.
+    fn limits_asked_for(&self) -> impl Iterator<Item = &'static str> {
+        let asked = [
+            ("memory_limit", self.memory_limit > 0),
+            ("cpu_limit", self.cpu_limit > 0.0 && self.cpu_limit.is_finite()),
+            ("pids_limit", self.pids_limit.is_some_and(|count| count > 0)),
+        ];
+        asked.into_iter().filter_map(|(option, asked)| asked.then_some(option))
     }
 
     /// Checks everything that depends on nothing but the options.
@@ -221,27 +238,15 @@ impl Check {
     }
 
     fn limits(&mut self, raw: &RawOptions) -> Limits {
-        let mut asked = Vec::new();
-        if raw.memory_limit > 0 {
-            asked.push("memory_limit");
-        }
         let cpu = raw.cpu_limit;
         if cpu.is_nan() || cpu.is_infinite() || cpu < 0.0 {
             self.mistake("cpu_limit", format!("{cpu} cannot be; allowed is a number of cores, and 0 for no limit"));
-        } else if cpu > 0.0 {
-            asked.push("cpu_limit");
         }
-        match raw.pids_limit {
-            None | Some(-1) => {}
-            Some(count) if count < 1 => {
-                self.mistake("pids_limit", format!("{count} cannot be; allowed is 1 or more, and -1 for no limit"));
-            }
-            Some(_) => asked.push("pids_limit"),
+        if let Some(count) = raw.pids_limit.filter(|count| *count < 1 && *count != NO_LIMIT) {
+            self.mistake("pids_limit", format!("{count} cannot be; allowed is 1 or more, and -1 for no limit"));
         }
-        for option in asked {
-            if raw.insecure_sandbox {
-                tracing::warn!(option, program = ?raw.program, "the limit is skipped: the sandbox is insecure");
-            } else {
+        if !raw.insecure_sandbox {
+            for option in raw.limits_asked_for() {
                 let problem = "it cannot be enforced: limits by cgroup are not supported yet; leave it out, or accept \
                                workers without limits (insecure_sandbox)";
                 self.mistake(option, problem);
@@ -259,5 +264,165 @@ impl Check {
         if let Err(error) = options.spec(&values, None).validate() {
             self.mistake("worker", error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use herd_sandbox::Signal;
+
+    use super::*;
+    use crate::{ProcessFactory, ProcessFactoryBuilder};
+
+    fn program() -> ProcessFactoryBuilder {
+        ProcessFactory::new("true")
+    }
+
+    /// The mistakes of some options, as `option: problem`.
+    fn mistakes(options: ProcessFactoryBuilder) -> Vec<String> {
+        match options.build() {
+            Ok(_) => Vec::new(),
+            Err(error) => error.mistakes().iter().map(Mistake::to_string).collect(),
+        }
+    }
+
+    #[track_caller]
+    fn assert_mistake(options: ProcessFactoryBuilder, option: &str, problem: &str) {
+        let mistakes = mistakes(options);
+        let [mistake] = &mistakes[..] else { panic!("{mistakes:?}") };
+        let prefix = format!("{option}: ");
+        assert!(mistake.starts_with(&prefix) && mistake.contains(problem), "{mistake}");
+    }
+
+    #[test]
+    fn every_option_can_be_set() {
+        let every = program()
+            .arg("{{.Port}}")
+            .args(["a", "b"])
+            .env("TOKEN", "{{.WorkerID}}")
+            .cwd("{{.Workspace}}")
+            .listen(Listen::Inherit)
+            .ready("http:/ready".parse().expect("it is one"))
+            .health_path("/live")
+            .http2()
+            .start_timeout(Duration::from_secs(1))
+            .start_health_check_delay(Duration::from_millis(999))
+            .stop_signal(Signal::INT)
+            .stop_grace(Duration::ZERO)
+            .memory_limit(0)
+            .cpu_limit(0.0)
+            .pids_limit(-1)
+            .open_files(64)
+            .state_dir(std::env::temp_dir());
+        assert_eq!(mistakes(every), [""; 0]);
+    }
+
+    #[test]
+    fn a_template_that_is_not_known_is_an_error_wherever_it_stands() {
+        assert_mistake(
+            program().args(["a", "{{.Prot}}"]),
+            "args[1]",
+            "`{{.Prot}}` is not known; allowed are `{{.Port}}`",
+        );
+        assert_mistake(program().env("A", "{{.port}}"), "env[A]", "`{{.port}}` is not known");
+        assert_mistake(program().cwd("/{{.Home}}"), "cwd", "`{{.Home}}` is not known");
+        let command = Readiness::Command { command: vec!["test".to_owned(), "{{.X}}".to_owned()] };
+        assert_mistake(program().ready(command), "ready.command[1]", "`{{.X}}` is not known");
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let options = program().arg("{{.A}}").env("", "x").health_path("health").start_timeout(Duration::ZERO);
+        let mistakes = mistakes(options);
+        let options: Vec<_> = mistakes.iter().filter_map(|mistake| Some(mistake.split_once(": ")?.0)).collect();
+        assert_eq!(options, ["args[0]", "env[]", "health_path", "start_timeout", "start_health_check_delay"]);
+    }
+
+    #[test]
+    fn limits_that_were_asked_for_and_cannot_be_had_are_errors() {
+        assert_mistake(program().memory_limit(1), "memory_limit", "cannot be enforced");
+        assert_mistake(program().cpu_limit(0.5), "cpu_limit", "cannot be enforced");
+        assert_mistake(program().pids_limit(100), "pids_limit", "cannot be enforced");
+    }
+
+    #[test]
+    fn limits_that_were_asked_for_are_skipped_only_in_an_insecure_sandbox() {
+        let options = program().memory_limit(1).cpu_limit(0.5).pids_limit(100).insecure_sandbox();
+        assert_eq!(mistakes(options), [""; 0]);
+    }
+
+    #[test]
+    fn limits_that_make_no_sense_are_errors_in_any_sandbox() {
+        for count in [0, -2, i64::MIN] {
+            let problem = "allowed is 1 or more, and -1 for no limit";
+            assert_mistake(program().pids_limit(count).insecure_sandbox(), "pids_limit", problem);
+        }
+        for cores in [-0.5, f64::NAN, f64::INFINITY] {
+            let problem = "allowed is a number of cores, and 0 for no limit";
+            assert_mistake(program().cpu_limit(cores).insecure_sandbox(), "cpu_limit", problem);
+        }
+        assert_mistake(program().open_files(2), "worker", "a limit of 2 open files is too low");
+    }
+
+    #[test]
+    fn names_and_values_that_no_program_can_be_given_are_errors() {
+        assert_mistake(ProcessFactory::new(""), "program", "it is empty");
+        assert_mistake(program().arg("a\0b"), "args[0]", "NUL");
+        assert_mistake(program().env("A=B", "x"), "env[A=B]", "holds no `=`");
+        assert_mistake(program().env("A", "a\0b"), "env[A]", "NUL");
+        for name in RESERVED {
+            assert_mistake(program().env(name, "1"), &format!("env[{name}]"), "herd sets it");
+        }
+        assert_mistake(program().env("PORT", "8080"), "env[PORT]", "the worker's own port");
+    }
+
+    #[test]
+    fn readiness_must_fit_to_where_the_worker_listens() {
+        assert_mistake(program().ready(Readiness::Socket), "ready", "needs `listen: socket`");
+        assert_mistake(program().ready(Readiness::Tcp).listen(Listen::Socket), "ready", "needs a port");
+        assert_mistake(program().ready(Readiness::Stdout { pattern: "(".to_owned() }), "ready", "regular expression");
+        assert_mistake(program().ready(Readiness::Command { command: Vec::new() }), "ready", "the command is empty");
+        for path in ["", "health", "/a b", "http://a/"] {
+            assert_mistake(program().health_path(path), "health_path", "is not a path");
+        }
+        let relative = Readiness::Http { path: Some("ready".to_owned()) };
+        assert_mistake(program().ready(relative), "ready", "is not a path");
+    }
+
+    #[test]
+    fn times_are_bounded() {
+        let second = Duration::from_secs(1);
+        assert_mistake(program().start_timeout(LONGEST + second), "start_timeout", "up to 24 h");
+        assert_mistake(program().stop_grace(Duration::MAX), "stop_grace", "up to 24 h");
+        let delayed = program().start_timeout(second).start_health_check_delay(second);
+        assert_mistake(delayed, "start_health_check_delay", "allowed is less than start_timeout");
+    }
+
+    #[test]
+    fn a_state_directory_that_cannot_be_is_told() {
+        assert_mistake(program().state_dir("/proc/nowhere"), "state_dir", "no directory can be made in /proc/nowhere");
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_socket_is_found_before_a_worker_needs_it() {
+        let base = tempfile::tempdir().expect("a directory");
+        let long = base.path().join("x".repeat(80));
+        let needs = [
+            program().listen(Listen::Socket),
+            program().ready(Readiness::Notify),
+            program().arg("--socket={{.Socket}}"),
+        ];
+        for options in needs {
+            assert_mistake(options.state_dir(&long), "state_dir", "allowed are 107");
+        }
+        assert_eq!(mistakes(program().state_dir(&long)), [""; 0], "no socket, no bound");
+    }
+
+    #[test]
+    fn what_is_printed_of_a_factory_holds_no_secrets() {
+        let options = program().arg("--token=hunter2").env("TOKEN", "hunter2");
+        let text = format!("{options:?}");
+        let factory = options.build().expect("the options are valid");
+        assert!(!format!("{text}{factory:?}").contains("hunter2"));
     }
 }

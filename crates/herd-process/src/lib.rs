@@ -1,4 +1,67 @@
-//! Workers that are processes, for a herd pool.
+//! Workers that are processes: [`ProcessFactory`] starts any program for a [`herd_pool::Pool`].
+//!
+//! Each worker runs under an *init* of its own, a small process that starts it, reaps it, and kills its whole tree when
+//! the worker ends or the daemon dies, however it dies. Init is this same program: `main` begins with
+//! [`herd_sandbox::enter_init`], before any thread and any runtime is started. Without that call a spawn fails and says
+//! so; a program that cannot make it names a helper with
+//! [`init_program`](ProcessFactoryBuilder::init_program).
+//!
+//! ```no_run
+//! use herd_pool::{Pool, SessionId, Worker as _};
+//! use herd_process::ProcessFactory;
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     herd_sandbox::enter_init();
+//!     tokio::runtime::Runtime::new()?.block_on(async {
+//!         let factory = ProcessFactory::new("npx")
+//!             .args(["playwright-core", "run-server", "--port", "{{.Port}}", "--host", "127.0.0.1"])
+//!             .env("PLAYWRIGHT_BROWSERS_PATH", "/opt/browsers")
+//!             .health_path("/")
+//!             .build()?;
+//!         let pool = Pool::builder(factory).max_workers(4).build()?;
+//!
+//!         // The session's browser: this one and no other, until the session ends.
+//!         let lease = pool.acquire(&SessionId::new("alice")?).await?;
+//!         println!("{} is at {}", lease.worker_id(), lease.worker().address());
+//!         let answer = lease.worker().client().get("/").await?;
+//!         println!("it answers {}", answer.status());
+//!
+//!         drop(lease);
+//!         pool.shutdown().await;
+//!         Ok(())
+//!     })
+//! }
+//! ```
+//!
+//! # Where a worker listens
+//! [`Listen`] has three ways. With a *port* the worker binds it itself, so another program can be quicker: what listens
+//! there counts only once the socket is found among the descriptors of the worker's own processes, and a lost port is
+//! replaced by another, up to five times. With a *socket* or an *inherited* listener there is nothing to lose.
+//!
+//! # What a worker is given
+//! Its environment is `PATH` (the daemon's), `HOME` (its workspace, an empty directory that only this user may enter and
+//! that is removed with the worker), `LANG=C.UTF-8`, `PORT`, and what the options name: nothing of the daemon's own. The
+//! same holds for descriptors and signals. In arguments, in values of the environment and in the working directory
+//! `{{.Port}}`, `{{.Socket}}`, `{{.WorkerID}}` and `{{.Workspace}}` stand for the worker's own.
+//!
+//! # Output
+//! Standard output and standard error are read line by line into the log (`tracing`, target `herd::worker`, fields
+//! `worker` and `stream`; up to 100 lines a second and stream, then a count of those left out) and into a bounded ring,
+//! [`Logs`]. Lines come from a program that may be hostile: they are cut at 8 KiB and made printable. A worker that
+//! writes more than a burst of 16 MiB is read at 8 MiB/s, a line counting for at least 128 bytes: its own flood slows it,
+//! and nobody else.
+//!
+//! # Typed clients
+//! A worker comes with an [`HttpClient`], or with whatever [`client`](ProcessFactoryBuilder::client) makes from its
+//! [`Connector`]. Such a connector is also a [`tower_service::Service`] for clients of hyper-util and tonic.
+//!
+//! # Caveats
+//! - A dropped worker or spawn is killed and reaped by a task on the runtime that polled the spawn. When that runtime is
+//!   gone, init kills the worker on its own, but its private directory stays until the next
+//!   [`build`](ProcessFactoryBuilder::build) in the same place finds it. [`ProcessFactory::none_left`] waits for all.
+//! - Workers share the daemon's user and network as long as the sandbox has no namespaces: one worker can reach the port,
+//!   the socket and the files of another.
+//! - When init itself is killed, the worker's process group is killed too, but a descendant that left the group stays.
 #![forbid(unsafe_code)]
 
 mod builder;

@@ -35,7 +35,7 @@ use crate::{
 const PORT_TRIES: usize = 5;
 
 /// How long one question to a worker may take.
-pub(crate) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a worker may leave a question open before that is worth telling.
 const SILENCE: Duration = Duration::from_millis(100);

@@ -13,8 +13,12 @@ use crate::{
     listener::{Holder, holder},
     options::Ready,
     probe,
-    start::{PROBE_TIMEOUT, Started},
+    start::Started,
 };
+
+/// How long a liveness check may take: less than pools grant, so that what was found is told and not only that time was
+/// up.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What init does for every worker, in the words of `herd ps` and `herd doctor`.
 const LAYERS: &[&str] =
@@ -136,7 +140,7 @@ impl<C: Send + Sync + 'static> Worker for ProcessWorker<C> {
         &self.client
     }
 
-    /// Checks that the worker lives, in the way in which it showed that it was ready, within 5 s:
+    /// Checks that the worker lives, in the way in which it showed that it was ready, within 4 s:
     ///
     /// - by HTTP, if it answers its health path with any status below 500: a worker that says "not found" or "busy"
     ///   lives. One that answers garbage, or nothing in time, does not, so the health path of a worker that computes
@@ -150,9 +154,9 @@ impl<C: Send + Sync + 'static> Worker for ProcessWorker<C> {
             return Err(HealthError::new(format_args!("it ended with {exit}")));
         }
         self.check_port()?;
-        match timeout(PROBE_TIMEOUT, self.check_answer()).await {
+        match timeout(HEALTH_TIMEOUT, self.check_answer()).await {
             Ok(checked) => checked,
-            Err(_) => Err(HealthError::new(format_args!("no answer within {PROBE_TIMEOUT:?}"))),
+            Err(_) => Err(HealthError::new(format_args!("no answer within {HEALTH_TIMEOUT:?}"))),
         }
     }
 

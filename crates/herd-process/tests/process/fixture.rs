@@ -1,9 +1,9 @@
 //! What the tests start workers with.
 
 use std::{
-    env,
+    env, fs,
     os::fd::AsFd as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -155,6 +155,13 @@ impl Running {
 /// Whether a process exists, as a zombie at least.
 pub(crate) fn exists(pid: u32) -> bool {
     PathBuf::from(format!("/proc/{pid}")).exists()
+}
+
+/// What is left in the one state directory of a base, besides its lock.
+pub(crate) fn files_of_workers(base: &Path) -> Vec<String> {
+    let state = fs::read_dir(base).expect("it is there").next().expect("a state directory").expect("it can be read");
+    let entries = fs::read_dir(state.path()).expect("it is there").flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name != "lock").collect()
 }
 
 /// Runs something and tells how long it took.

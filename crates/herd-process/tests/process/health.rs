@@ -64,7 +64,7 @@ pub(crate) async fn a_worker_that_is_busy_for_long_lives() {
 pub(crate) async fn a_worker_that_hangs_is_not_healthy() {
     let worker = start(role(&["worsen", "hangs"])).await;
     get(&worker, "/worse").await;
-    assert_eq!(finding(&worker).await, "no answer within 5s");
+    assert_eq!(finding(&worker).await, "no answer within 4s");
 }
 
 pub(crate) async fn a_worker_that_ended_is_not_healthy() {

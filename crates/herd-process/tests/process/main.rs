@@ -10,6 +10,7 @@ mod fault;
 mod fixture;
 mod health;
 mod output;
+mod pool;
 mod port;
 mod program;
 mod readiness;
@@ -85,6 +86,11 @@ fn main() -> ExitCode {
         output::the_log_is_limited_and_says_how_much_is_missing,
         output::a_follower_sees_lines_as_they_come_and_the_end,
         output::the_last_words_are_complete_when_the_exit_is_told,
+        pool::a_session_keeps_its_process_and_shares_it_with_nobody,
+        pool::a_crash_is_told_with_the_session_and_the_last_words_and_the_next_acquire_starts_anew,
+        pool::a_pool_that_shuts_down_leaves_no_process_and_no_file,
+        pool::an_acquire_that_fails_tells_what_the_worker_said,
+        pool::a_worker_that_dies_as_a_spare_is_replaced_unseen,
         port::workers_have_ports_of_their_own,
         port::a_port_that_another_program_took_is_replaced,
         port::what_answers_on_a_stolen_port_is_not_taken_for_the_worker,
