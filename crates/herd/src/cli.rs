@@ -35,7 +35,7 @@ pub(crate) struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   herd                                              try it with the built-in REPL
-  herd run -- python3 -m http.server {{.Port}}      a gateway for any program
+  herd run -- ./server --port {{.Port}}             a gateway for any program
   herd serve --config herd.yaml                     the daemon
   herd check herd.yaml                              every mistake in a configuration
   herd ps                                           sessions and workers of a running daemon
@@ -123,7 +123,7 @@ pub(crate) struct RunArgs {
     resources: ResourceFlags,
     /// The program that each worker runs, with its arguments; {{.Port}}, {{.Socket}}, {{.WorkerID}} and
     /// {{.Workspace}} stand for the worker's own
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(last = true, required = true, value_name = "COMMAND", help_heading = "Program")]
     pub(crate) command: Vec<OsString>,
 }
 

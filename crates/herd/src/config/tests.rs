@@ -380,6 +380,16 @@ telemetry: {log_format: json, log_level: debug, metrics_path: /m}
 }
 
 #[test]
+fn the_documented_file_means_the_defaults() {
+    let documented = load(include_str!("../../../../docs/herd.yaml")).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let defaults = load("").unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    assert_eq!(format!("{:?}", documented.network), format!("{:?}", defaults.network));
+    assert_eq!(format!("{:?}", documented.resources), format!("{:?}", defaults.resources));
+    assert_eq!(format!("{:?}", documented.sandbox), format!("{:?}", defaults.sandbox));
+    assert_eq!(format!("{:?}", documented.telemetry), format!("{:?}", defaults.telemetry));
+}
+
+#[test]
 fn a_file_of_v0_4_is_understood_as_it_is() {
     let settings = load(
         r#"

@@ -1,4 +1,10 @@
-use std::{fs, net::TcpListener, os::unix::fs::PermissionsExt as _};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Stdio},
+};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -69,7 +75,7 @@ fn a_file_configures_the_daemon_and_flags_win_over_it() {
     fs::write(&file, text).unwrap();
     let args = ["serve", "--config", file.to_str().unwrap(), "--listen", "127.0.0.1:0"];
     let command = herd(&args, directory.path());
-    let mut daemon = Daemon::spawn(command, socket.clone(), directory);
+    let mut daemon = Daemon::spawn(command, socket, directory);
     let response = get(daemon.gateway, "/health?s=alice");
     assert_eq!((response.status, response.field("herd-session")), (200, Some("new")), "{response:?}");
     assert_eq!(get(daemon.gateway, "/numbers").status, 200);
@@ -110,4 +116,36 @@ fn workers_listen_on_ports_sockets_and_inherited_sockets() {
         let daemon = Daemon::run(&["--worker-listen", how], worker);
         assert_eq!(eval(daemon.gateway, "alice", "6 * 7").body, "42", "{how}");
     }
+}
+
+#[test]
+fn log_lines_are_json_on_a_pipe_and_text_without_colours_when_asked_for() {
+    for (flags, is_json) in [(&[][..], true), (&["--log-format", "text"], false)] {
+        let directory = TempDir::new().unwrap();
+        let quiet = ["--listen", "127.0.0.1:0", "--admin", "off"];
+        let command = herd(&[&quiet[..], flags].concat(), directory.path());
+        let line = first_log_line(command);
+        assert!(line.contains("serving") && !line.contains('\u{1b}'), "{line:?}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&line).is_ok(), is_json, "{line}");
+    }
+}
+
+#[test]
+fn a_program_that_cannot_become_ready_is_told_to_the_client_and_the_daemon_lives() {
+    let daemon = Daemon::run(&["--acquire-timeout", "10s"], &["sh", "-c", "echo no license >&2; exit 3"]);
+    let response = eval(daemon.gateway, "alice", "1");
+    assert_eq!(response.status, 503, "{response:?}");
+    let detail = response.json()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("exit code 3") && detail.contains("no license"), "{detail}");
+    assert_eq!(get(daemon.gateway, "/healthz").status, 200);
+}
+
+/// Starts a daemon, reads the first line of its log, and ends it.
+fn first_log_line(mut command: Command) -> String {
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    line
 }
