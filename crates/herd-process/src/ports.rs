@@ -96,7 +96,7 @@ impl Ports {
 
 /// Whether a program could bind the port on any address. It is tried without `SO_REUSEADDR` and without listening: what
 /// this finds free is free for every program, and nobody can connect meanwhile.
-fn is_free(port: u16) -> io::Result<bool> {
+pub(crate) fn is_free(port: u16) -> io::Result<bool> {
     let bound = (|| {
         let socket = socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         sockopt::set_ipv6_v6only(&socket, false)?;

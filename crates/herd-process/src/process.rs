@@ -13,19 +13,22 @@ use std::{
 
 use herd_pool::{Exit, ExitStatus};
 use herd_sandbox::{Failure, Init, Report, Signal, Spec};
-use rustix::process::{Pid, PidfdFlags, Signal as UnixSignal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal as UnixSignal, kill_process_group, pidfd_open, pidfd_send_signal};
 use tokio::{
     io::unix::AsyncFd,
     select,
     sync::{mpsc, oneshot, watch},
     task::spawn_blocking,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{error::StartError, logs::Logs, output::Output};
 
 /// Init has 10 s to say that it is one; only when asked after that does its handle tell that it did not.
 const MUTE_INIT: Duration = Duration::from_secs(11);
+
+/// How long init may take to kill a worker before the daemon helps.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a killed process that lost its init is waited for. Only one that sleeps in the kernel takes any time.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -165,8 +168,16 @@ async fn supervise(
     });
     let ending = match launched.await.map(|launched| launched.map(|init| polled(PolledInit(init)))) {
         Ok(Ok(Ok(init))) => {
-            let mut supervisor =
-                Supervisor { init, stop_signal, stop_grace, program, started: Some(started), main: None, mute: false };
+            let mut supervisor = Supervisor {
+                init,
+                stop_signal,
+                stop_grace,
+                program,
+                started: Some(started),
+                main: None,
+                insist_at: None,
+                mute: false,
+            };
             let status = supervisor.run(commands).await;
             supervisor.reap().await;
             status
@@ -202,6 +213,8 @@ struct Supervisor {
     started: Option<oneshot::Sender<Result<Pids, StartError>>>,
     /// The process ID of the worker's main process, once it runs.
     main: Option<u32>,
+    /// When the worker should have ended, once it was told to.
+    insist_at: Option<Instant>,
     /// Whether what was launched as init talks nonsense, so that nothing it promises counts.
     mute: bool,
 }
@@ -217,6 +230,10 @@ impl Supervisor {
                 command = commands.recv(), if held => {
                     held = command.is_some();
                     self.obey(command.unwrap_or(Command::Kill));
+                    continue;
+                }
+                () = sleep_until(self.insist_at.unwrap_or_else(Instant::now)), if self.insist_at.is_some() => {
+                    self.insist();
                     continue;
                 }
                 () = sleep(MUTE_INIT), if self.started.is_some() => match self.init().recv() {
@@ -247,7 +264,7 @@ impl Supervisor {
         ending
     }
 
-    fn obey(&self, command: Command) {
+    fn obey(&mut self, command: Command) {
         let stopped = match command {
             Command::Stop => self.init().stop(self.stop_signal, self.stop_grace).is_ok(),
             Command::Kill => false,
@@ -255,6 +272,29 @@ impl Supervisor {
         if !stopped {
             self.init().kill();
         }
+        self.insist_at = Some(Instant::now() + KILL_PATIENCE + if stopped { self.stop_grace } else { Duration::ZERO });
+        self.wake_init();
+    }
+
+    /// A worker that runs under the daemon's user can stop its init (`SIGSTOP`), which then obeys nothing.
+    fn wake_init(&self) {
+        // It fails only if init is gone.
+        let _ = pidfd_send_signal(self.init().pidfd(), UnixSignal::CONT);
+    }
+
+    /// Helps an init that should have ended the worker by now.
+    fn insist(&mut self) {
+        tracing::warn!(
+            program = self.program,
+            init = self.init().pid(),
+            "a worker that was to end has not ended yet; it is killed again"
+        );
+        self.insist_at = Some(Instant::now() + KILL_PATIENCE);
+        self.init().kill();
+        if let Some(group) = self.main.and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+            let _ = kill_process_group(group, UnixSignal::KILL);
+        }
+        self.wake_init();
     }
 
     fn fail(&mut self, failure: Failure) {

@@ -25,7 +25,7 @@ use crate::{
     notify::NotifySocket,
     options::{Listen, Ready},
     output::{Output, Pipes, Tap},
-    ports::{Port, ReserveError},
+    ports::{self, Port, ReserveError},
     probe,
     process::{Launch, Pids, Process},
     template::{Template, Values},
@@ -46,9 +46,11 @@ const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the end of a worker that failed to start is waited for, for its last words. It is killed in any case.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The pause between two looks at a worker begins and ends with these.
+/// The pause between two looks at a worker begins with the first of these and grows to the second; to the third where
+/// each look takes a process.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_COMMAND_PAUSE: Duration = Duration::from_millis(500);
 
 /// A worker that is ready.
 pub(crate) struct Started {
@@ -208,14 +210,19 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    /// Whether a worker that ended during its start did so because somebody else has its port.
+    /// Whether a worker that ended during its start did so because somebody else has its port: somebody listens there, or
+    /// the worker says that the address is in use and means this one.
     fn lost_its_port(&self, stderr_tail: &[String]) -> bool {
-        let says_so = |line: &String| {
+        let port = self.values.port;
+        if self.shared.options.listen != Listen::Port {
+            return false;
+        }
+        let says_so = |line: &&String| {
             let line = line.to_ascii_lowercase();
-            line.contains("address already in use") || line.contains("address in use") || line.contains("eaddrinuse")
+            ["address already in use", "address in use", "eaddrinuse"].iter().any(|phrase| line.contains(phrase))
         };
-        self.shared.options.listen == Listen::Port
-            && (stderr_tail.iter().any(says_so) || matches!(holder(self.values.port, &[]), Ok(Holder::Somebody)))
+        let means_this_one = |line: &String| line.contains(&port.to_string()) || !ports::is_free(port).unwrap_or(true);
+        matches!(holder(port, &[]), Ok(Holder::Somebody)) || stderr_tail.iter().filter(says_so).any(means_this_one)
     }
 
     fn into_started(self, began: Instant) -> Started {
@@ -273,9 +280,9 @@ impl Watch<'_> {
         let options = &self.shared.options;
         sleep(options.start_health_check_delay).await;
         match &options.ready {
-            Ready::Http(path) => return self.poll(|| self.look_at_http(path)).await,
-            Ready::Tcp | Ready::Socket => return self.poll(|| self.look_at_listener()).await,
-            Ready::Command(command) => self.poll(|| self.run(command)).await?,
+            Ready::Http(path) => return self.poll(LONGEST_PAUSE, || self.look_at_http(path)).await,
+            Ready::Tcp | Ready::Socket => return self.poll(LONGEST_PAUSE, || self.look_at_listener()).await,
+            Ready::Command(command) => self.poll(LONGEST_COMMAND_PAUSE, || self.run(command)).await?,
             Ready::Stdout(_) => {
                 self.see("no such line");
                 if let Some(line) = &mut signs.line
@@ -296,11 +303,11 @@ impl Watch<'_> {
             }
         }
         // It says that it is ready; it has to be reachable, too.
-        self.poll(|| self.look_for_listener()).await
+        self.poll(LONGEST_PAUSE, || self.look_for_listener()).await
     }
 
     /// Looks again and again until the worker is ready.
-    async fn poll<F: Future<Output = Look>>(&self, look: impl Fn() -> F) -> Result<(), PortLost> {
+    async fn poll<F: Future<Output = Look>>(&self, longest: Duration, look: impl Fn() -> F) -> Result<(), PortLost> {
         let mut pauses = Pauses::default();
         loop {
             match look().await {
@@ -308,7 +315,7 @@ impl Watch<'_> {
                 Look::PortLost => return Err(PortLost),
                 Look::NotYet(what) => self.see(what),
             }
-            sleep(pauses.next()).await;
+            sleep(pauses.next().min(longest)).await;
         }
     }
 
@@ -408,14 +415,14 @@ impl Watch<'_> {
     }
 }
 
-/// 1 ms twice, then doubling up to the longest pause.
+/// 1 ms twice, then twice as much each time.
 #[derive(Default)]
 struct Pauses(Option<Duration>);
 
 impl Pauses {
     fn next(&mut self) -> Duration {
         let pause = self.0.unwrap_or(FIRST_PAUSE);
-        self.0 = Some(if self.0.is_none() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) });
+        self.0 = Some(if self.0.is_none() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_COMMAND_PAUSE) });
         pause
     }
 }
@@ -440,8 +447,8 @@ mod tests {
     #[test]
     fn pauses_begin_with_a_millisecond_and_stay_short() {
         let mut pauses = Pauses::default();
-        let millis: Vec<_> = (0..10).map(|_| pauses.next().as_millis()).collect();
-        assert_eq!(millis, [1, 1, 2, 4, 8, 16, 32, 50, 50, 50]);
+        let millis: Vec<_> = (0..12).map(|_| pauses.next().as_millis()).collect();
+        assert_eq!(millis, [1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 500, 500]);
     }
 
     #[test]

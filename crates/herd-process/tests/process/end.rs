@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use herd_pool::{ExitStatus, Worker as _, WorkerFactory as _, WorkerId};
-use herd_process::Signal;
+use herd_process::{Readiness, Signal};
 use rustix::process::{Pid, Signal as UnixSignal, kill_process};
 
 use crate::fixture::{NEVER, Roll, Running, exists, files_of_workers, get, patiently, role, script, start, timed};
@@ -117,6 +117,13 @@ pub(crate) async fn exited_gives_the_same_answer_again_and_after_the_end() {
     patiently(worker.close()).await;
     drop(worker);
     assert_eq!(patiently(late).await.status, ExitStatus::Signal(UnixSignal::HUP.as_raw()));
+}
+
+pub(crate) async fn a_worker_that_stops_its_init_is_ended_all_the_same() {
+    let worker = start(script(r#"kill -STOP $PPID; exec "$0" worker serve"#).ready(Readiness::Tcp)).await;
+    patiently(worker.close()).await;
+    assert_eq!(patiently(worker.exited()).await.status, ExitStatus::Signal(TERM));
+    assert!(!exists(worker.init_pid()));
 }
 
 pub(crate) async fn a_killed_init_leaves_nothing_of_the_workers_group() {

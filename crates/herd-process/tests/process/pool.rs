@@ -82,7 +82,7 @@ pub(crate) async fn an_acquire_that_fails_tells_what_the_worker_said() {
         .acquire_timeout(Duration::from_millis(500))
         .build()
         .expect("the options are valid");
-    let error = patiently(pool.acquire(&session("alice"))).await.err().expect("there is no worker");
+    let error = patiently(pool.acquire(&session("alice"))).await.expect_err("there is no worker");
     let (AcquireError::Spawn(reason) | AcquireError::TimedOut { last_spawn_error: Some(reason), .. }) = error else {
         panic!("{error:?}")
     };

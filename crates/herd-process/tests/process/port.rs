@@ -4,7 +4,7 @@ use herd_pool::{Worker as _, WorkerFactory as _, WorkerId};
 use herd_process::StartError;
 
 use crate::{
-    fixture::{Roll, get, patiently, role, script, start},
+    fixture::{Roll, fail_to_start, get, patiently, role, script, start},
     role::Foreigner,
 };
 
@@ -77,6 +77,12 @@ pub(crate) async fn a_worker_that_loses_every_port_is_given_up() {
     let error = worker.expect_err("there is no sixth port");
     let Some(StartError::PortsLost { ports, .. }) = error.reason().downcast_ref() else { panic!("{error}") };
     assert_eq!(*ports, foreigners.iter().map(|(port, _)| *port).collect::<Vec<_>>());
+}
+
+pub(crate) async fn a_conflict_about_another_port_is_the_workers_own_fault() {
+    let options = role(&["exit", "1", "metrics on port 9: Address already in use"]);
+    let failure = fail_to_start(options).await;
+    assert!(matches!(failure.reason(), StartError::Exited { .. }), "{}", failure.text());
 }
 
 pub(crate) async fn a_listener_of_a_descendant_is_the_workers() {
