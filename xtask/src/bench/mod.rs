@@ -165,7 +165,7 @@ fn measure(options: &Options) -> Result<()> {
     let preamble = format!(
         "# Benchmark\n\n`cargo xtask bench` writes this page. Every figure is the median of {} turns (min–max), unless \
          it says otherwise; the proxies take turns in one run, in another order each round.\n\n{}\
-         - other programs used {:.1} % of the machine meanwhile\n\n{DUTIES}",
+         - other programs used {:.1} % of the machine meanwhile; the figures are steady only if that is next to nothing\n\n{DUTIES}",
         effort.rounds,
         machine::facts(&bench.layout, &repository()),
         quiet.disturbance(bench.layout.all.count())?,
@@ -225,7 +225,7 @@ impl Effort {
         } else {
             Self {
                 rounds: 5,
-                requests_seconds: 4,
+                requests_seconds: 3,
                 other: Duration::from_secs(1),
                 new_sessions: 200,
                 limit: Duration::from_mins(30),

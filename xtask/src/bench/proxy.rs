@@ -82,7 +82,11 @@ impl Proxy {
     fn start(kind: Kind, bench: &Bench, upstreams: &[Upstream]) -> Result<Self> {
         let address = free_address()?;
         let (program, args) = match kind {
-            Kind::Herd => (bench.herd.clone(), herd_arguments(bench, address, &["--workers", "1..4", "--spare", "1"])),
+            Kind::Herd => {
+                let socket = bench.directory.join("herd.sock").display().to_string();
+                let flags = ["--admin", "off", "--control-socket", &socket, "--workers", "1..4", "--spare", "1"];
+                (bench.herd.clone(), herd_arguments(bench, address, &flags))
+            }
             Kind::Nginx => {
                 let file = bench.directory.join("nginx.conf");
                 fs::write(&file, nginx_configuration(&bench.directory, address, upstreams))?;

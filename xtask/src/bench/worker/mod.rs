@@ -1,7 +1,7 @@
 //! The small worker that every proxy in the benchmark stands in front of: one thread, HTTP/1.1 with keep-alive.
 //!
 //! It answers `POST` with the number of bytes that it was sent, `GET /download` with [`LARGE`] bytes, `GET /ws` with a
-//! WebSocket echo, and all else (such as `GET /health`) with [`connection::SMALL`].
+//! WebSocket echo, and all else (such as `GET /health`) with [`SMALL_BODY`].
 
 mod connection;
 
