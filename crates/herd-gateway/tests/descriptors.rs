@@ -29,11 +29,11 @@ async fn without_descriptors_new_connections_wait_and_served_ones_go_on() {
     })
     .await;
     let late = TcpSocket::new_v4().unwrap();
-    // The lowest descriptor that is free is the limit now: nothing can be opened any more.
+    // From here on nothing can be opened: the limit is close, and what is left below it is taken.
     let limit = getrlimit(Resource::Nofile);
-    let free = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64 - 1;
-    setrlimit(Resource::Nofile, Rlimit { current: Some(free.min(limit.current.unwrap())), maximum: limit.maximum })
-        .unwrap();
+    let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(open + 8), maximum: limit.maximum }).unwrap();
+    let taken: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
     let mut late = late.connect(fixture.address).await.unwrap();
     late.write_all(GET.as_bytes()).await.unwrap();
     let failures = soon(async {
@@ -52,5 +52,5 @@ async fn without_descriptors_new_connections_wait_and_served_ones_go_on() {
     setrlimit(Resource::Nofile, limit).unwrap();
     let mut late = Client { stream: late, unread: Vec::new() };
     assert_eq!(late.answer().await.status, 200);
-    drop(waiting);
+    drop((waiting, taken));
 }
