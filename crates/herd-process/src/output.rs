@@ -227,3 +227,30 @@ impl Budget {
         Some(Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX)) + Duration::from_millis(1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_free_and_what_goes_beyond_is_read_at_the_rate() {
+        let mut budget = Budget::new();
+        budget.spend(BURST);
+        assert_eq!(budget.debt(), None);
+        budget.spend(RATE / 2);
+        assert_eq!(budget.debt(), Some(Duration::from_millis(501)));
+        advance(Duration::from_millis(501)).await;
+        assert_eq!(budget.debt(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rest_restores_no_more_than_the_burst() {
+        let mut budget = Budget::new();
+        advance(Duration::from_secs(3600)).await;
+        assert_eq!(budget.debt(), None);
+        budget.spend(BURST + RATE);
+        assert_eq!(budget.debt(), Some(Duration::from_millis(1_001)));
+    }
+}

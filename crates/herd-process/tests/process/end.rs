@@ -126,6 +126,13 @@ pub(crate) async fn a_worker_that_stops_its_init_is_ended_all_the_same() {
     assert!(!exists(worker.init_pid()));
 }
 
+pub(crate) async fn a_worker_that_keeps_its_init_stopped_is_killed_all_the_same() {
+    let text = r#"(while :; do kill -STOP $PPID; done) & exec "$0" worker listen"#;
+    let worker = start(script(text).ready(Readiness::Tcp)).await;
+    patiently(worker.kill()).await;
+    assert!(!exists(worker.init_pid()) && !exists(worker.pid()));
+}
+
 pub(crate) async fn a_killed_init_leaves_nothing_of_the_workers_group() {
     let roll = Roll::new();
     let text = r#"trap '' TERM; "$0" worker sleep & exec "$0" worker serve"#;

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         end::a_crash_while_idle_is_told_with_its_last_words,
         end::exited_gives_the_same_answer_again_and_after_the_end,
         end::a_worker_that_stops_its_init_is_ended_all_the_same,
+        end::a_worker_that_keeps_its_init_stopped_is_killed_all_the_same,
         end::a_killed_init_leaves_nothing_of_the_workers_group,
         environment::the_worker_gets_nothing_of_the_daemons_environment,
         environment::configured_variables_replace_the_defaults,
