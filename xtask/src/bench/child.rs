@@ -108,7 +108,9 @@ impl Running {
         self.child.id()
     }
 
-    /// Asks `probe` again and again until it has an answer. It is an error if that takes too long or if the program ends.
+    /// Asks `probe` again and again until it has an answer.
+    ///
+    /// It is an error if that takes too long or if the program ends.
     pub(crate) fn wait_for<T>(&mut self, what: &str, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
         let deadline = Instant::now() + Duration::from_secs(20);
         loop {

@@ -165,7 +165,8 @@ fn measure(options: &Options) -> Result<()> {
     let preamble = format!(
         "# Benchmark\n\n`cargo xtask bench` writes this page. Every figure is the median of {} turns (min–max), unless \
          it says otherwise; the proxies take turns in one run, in another order each round.\n\n{}\
-         - other programs used {:.1} % of the machine meanwhile; the figures are steady only if that is next to nothing\n\n{DUTIES}",
+         - other programs used {:.1} % of the machine meanwhile; the figures are steady only if that is next to \
+         nothing\n\n{DUTIES}",
         effort.rounds,
         machine::facts(&bench.layout, &repository()),
         quiet.disturbance(bench.layout.all.count())?,
