@@ -1,8 +1,10 @@
 //! Measures what an acquire of a live session costs, and what memory a session takes.
 //!
 //! Prints a line of JSON per measurement: `{"sessions":…,"threads":…,"ns_per_acquire":…}` for taking and dropping a
-//! lease, by random access over all sessions, and `{"bytes_per_session":…}` for what the process grew by with a
-//! million sessions of workers that exist in memory only.
+//! lease, by random access over all sessions; `{"bytes_per_session":…}` for what the process grew by with a million
+//! sessions of workers that exist in memory only; and, to hold the first against, `{"mib":…,"ns_per_random_read":…}`
+//! for one read from memory of the given size at a place that the read before has named. An acquire makes two such
+//! reads one after the other, of the index (16 to 64 bytes a session) and of the session.
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
 
 use std::{
@@ -17,6 +19,9 @@ use std::{
 };
 
 use herd_pool::{Exit, HealthError, Lease, Pool, SessionId, SpawnError, Worker, WorkerFactory, WorkerId};
+
+/// Leases per run: few enough that most runs are over before the scheduler takes the processor away.
+const RUN: usize = 1000;
 
 struct Factory;
 
@@ -73,6 +78,32 @@ fn main() {
         }
         runtime.block_on(pool.shutdown());
     }
+    for mib in [1, 32, 1024] {
+        println!(r#"{{"mib":{mib},"ns_per_random_read":{:.1}}}"#, random_read(mib));
+    }
+}
+
+/// Nanoseconds for a read that cannot begin before the one before it has ended.
+fn random_read(mib: usize) -> f64 {
+    let mut order: Vec<_> = (0..(mib << 20) / 64).collect();
+    shuffle(&mut order);
+    let mut lines = vec![[0_usize; 8]; order.len()];
+    for pair in order.windows(2) {
+        lines[pair[0]][0] = pair[1];
+    }
+    lines[order[order.len() - 1]][0] = order[0];
+    let mut place = order[0];
+    let mut runs: Vec<_> = std::iter::repeat_with(|| {
+        let began = Instant::now();
+        for _ in 0..RUN {
+            place = lines[black_box(place)][0];
+        }
+        began.elapsed()
+    })
+    .take(1000)
+    .collect();
+    runs.sort();
+    runs[runs.len() / 2].as_secs_f64() * 1e9 / RUN as f64
 }
 
 /// A pool in which all these sessions are live.
@@ -92,37 +123,35 @@ async fn fill(ids: &[SessionId]) -> Pool<Factory> {
     pool
 }
 
-/// Nanoseconds for taking and dropping a lease, as each thread sees it.
+/// Nanoseconds for taking and dropping a lease: the median over short runs, so that a run in which another process
+/// had the processor does not count.
 fn measure(pool: &Pool<Factory>, ids: &[SessionId], threads: usize) -> f64 {
+    let passes = (4_000_000 / ids.len()).max(2);
     let start = Barrier::new(threads);
-    let rounds = (4_000_000 / ids.len()).max(2);
-    let took: Vec<Duration> = thread::scope(|scope| {
+    let mut runs: Vec<Duration> = thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
             .map(|thread| {
                 let start = &start;
                 scope.spawn(move || {
-                    // Each thread begins elsewhere, so that they do not help each other by warming the caches.
+                    // Each thread begins elsewhere, so that they do not warm the caches for each other.
                     let (back, front) = ids.split_at(ids.len() * thread / threads);
-                    let mut took = Duration::ZERO;
-                    for round in 0..=rounds {
-                        start.wait();
+                    let mut order = front.iter().chain(back).cycle();
+                    start.wait();
+                    let run = || {
                         let began = Instant::now();
-                        for id in front.iter().chain(back) {
+                        for id in order.by_ref().take(RUN) {
                             drop(black_box(acquire(pool, id)));
                         }
-                        // The first round warms up.
-                        if round > 0 {
-                            took += began.elapsed();
-                        }
-                    }
-                    took
+                        began.elapsed()
+                    };
+                    std::iter::repeat_with(run).take(passes * ids.len() / RUN).collect::<Vec<_>>()
                 })
             })
             .collect();
-        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+        running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    let total: Duration = took.iter().sum();
-    total.as_secs_f64() * 1e9 / (threads * rounds * ids.len()) as f64
+    runs.sort();
+    runs[runs.len() / 2].as_secs_f64() * 1e9 / RUN as f64
 }
 
 /// A live session is had at the first poll.
@@ -140,7 +169,7 @@ fn resident_bytes() -> usize {
 }
 
 /// Fisher-Yates over xorshift64: the same random order at every run.
-fn shuffle(ids: &mut [SessionId]) {
+fn shuffle<T>(ids: &mut [T]) {
     let mut random = 0x2545_f491_4f6c_dd1d_u64;
     for last in (1..ids.len()).rev() {
         random ^= random << 13;

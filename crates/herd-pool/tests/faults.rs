@@ -282,7 +282,7 @@ async fn a_caller_that_comes_during_the_back_off_waits_for_the_next_attempt() {
     fake.spawn_gate().set(Behaviour::Never);
     match pool.acquire(&id("bob")).await {
         Err(AcquireError::TimedOut { last_spawn_error: Some(error), .. }) => {
-            assert_eq!(error.to_string(), "told to fail")
+            assert_eq!(error.to_string(), "told to fail");
         }
         other => panic!("{other:?}"),
     }

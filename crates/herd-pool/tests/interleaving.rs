@@ -4,7 +4,7 @@
 //! The core's own files are compiled here a second time, over shuttle's primitives in place of the standard library's:
 //! they name theirs through `crate::sync`, which in this crate is the module below. What surrounds the core, workers
 //! and timers, is played by threads.
-#![allow(dead_code, reason = "the core's files hold more than this test uses")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "the core's files hold more than this test uses")]
 
 #[path = "../src/backoff.rs"]
 mod backoff;
@@ -24,6 +24,8 @@ mod slot;
 mod state;
 #[path = "../src/stats.rs"]
 mod stats;
+#[path = "../src/table.rs"]
+mod table;
 #[path = "../src/worker_ids.rs"]
 mod worker_ids;
 
@@ -194,12 +196,13 @@ impl Shell {
                 assert!(core.live.len() <= 1, "one session has two live workers");
                 core.started += 1;
             }
-            Action::Publish(Event { kind: EventKind::SessionEnded { worker, reason, .. }, .. }) => {
+            Action::Publish(Event { kind: EventKind::SessionEnded { worker, .. }, .. }) => {
                 assert!(core.live.remove(worker), "a session ended twice");
                 core.ended += 1;
-                if matches!(reason, EndReason::Idle | EndReason::Evicted | EndReason::Drained) {
-                    let held = self.held.lock().unwrap().get(worker).copied().unwrap_or_default();
-                    assert_eq!(held, 0, "a session in use ended as {reason}");
+            }
+            Action::Tell(slot) => {
+                if let Some(reason @ (EndReason::Idle | EndReason::Evicted | EndReason::Drained)) = slot.reason() {
+                    assert_eq!(slot.gate().read().leases(), 0, "a session in use ended as {reason}");
                 }
             }
             Action::Check { worker, .. } => {
@@ -309,10 +312,13 @@ impl Shell {
     }
 }
 
+/// What one thread does.
+type Body = Box<dyn FnOnce(&Arc<Shell>, &SessionId) + Send>;
+
 fn race(reuse: bool, shutdown: Input<WorkerId>) {
     let shell = Shell::start(reuse, WhenFull::Wait);
     let session = SessionId::new("alice").unwrap();
-    let threads: Vec<Box<dyn FnOnce(&Arc<Shell>, &SessionId) + Send>> = vec![
+    let threads: Vec<Body> = vec![
         Box::new(|shell, session| (0..3).for_each(|_| shell.use_session(session))),
         Box::new(|shell, session| (0..2).for_each(|_| shell.use_session(session))),
         Box::new(|shell, session| shell.end(session, Force::Close)),

@@ -3,3 +3,4 @@
 
 mod gate;
 mod state;
+mod table;

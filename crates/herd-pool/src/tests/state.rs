@@ -28,7 +28,7 @@ const TTL: Duration = Duration::from_millis(500);
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(2000);
 
 /// One step of the world. Numbers pick from what there is at that moment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Acquire(u8),
     Hit(u8),
@@ -487,4 +487,24 @@ proptest! {
         prop_assert!(world.emptied && world.running.is_empty() && world.spawning.is_empty());
         prop_assert!(world.state.is_finished());
     }
+}
+
+/// The report that a last lease came back may be late: by then there can be another lease, and the session's end.
+#[test]
+fn a_late_report_of_a_last_lease_does_not_hand_on_a_worker_in_use() {
+    let options = Options { min_workers: 0, spare: 0, ttl: TTL, worker_reuse: true, ..Options::default() };
+    let mut world = World::new(options);
+    world.step(Step::Acquire(1));
+    world.step(Step::FinishSpawn { pick: 0, works: true });
+    // The session is in use when its time has come, so its gate is watched.
+    world.advance(world.now.after(TTL));
+    world.step(Step::DropLease(0));
+    world.step(Step::Hit(1));
+    world.step(Step::End { session: 1, force: Force::Close });
+    assert_eq!(world.mailbox.0.lock().unwrap().len(), 1);
+    world.step(Step::DeliverLastLease);
+    assert!(world.checks.is_empty() && world.ends.is_empty());
+    world.step(Step::DropLease(0));
+    world.step(Step::DeliverLastLease);
+    assert_eq!(world.checks.len(), 1);
 }
