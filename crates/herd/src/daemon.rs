@@ -142,6 +142,8 @@ impl Daemon {
                 None
             }
             () = threads.one_ended() => Some(anyhow::anyhow!("a gateway thread ended by itself; see the log")),
+            // The set is never empty, and none of them ends while all is well.
+            _ = tasks.join_next() => Some(anyhow::anyhow!("the admin API ended by itself; see the log")),
         };
         draining.begin();
         let cut_short = tokio::select! {
