@@ -231,13 +231,13 @@ mod tests {
 
     #[test]
     fn a_helper_that_says_nothing_is_killed_and_reported() {
-        // It reads its standard input, which is the control socket, and answers nothing.
-        let mut init = Init::launch_with("/bin/cat", Spec::new("true")).unwrap();
+        // It never looks at its standard input, which is the control socket.
+        let mut init = Init::launch_with("/usr/bin/yes", Spec::new("true")).unwrap();
         assert_eq!(init.recv().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         init.launched = init.launched.checked_sub(HELLO_TIMEOUT * 2).expect("the machine has run for that long");
         let Ok(Some(Report::Failed(failure))) = init.recv() else { panic!("it should be reported") };
         assert_eq!(failure.step, "init");
-        assert!(failure.hint.contains("/bin/cat") && failure.hint.contains("enter_init()"), "{failure}");
+        assert!(failure.hint.contains("/usr/bin/yes") && failure.hint.contains("enter_init()"), "{failure}");
         assert_eq!(init.reap().unwrap().signal(), Some(libc::SIGKILL));
         // Once is enough.
         assert!(matches!(init.recv(), Ok(None)));
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn dropping_a_helper_that_says_nothing_kills_it() {
-        let init = Init::launch_with("/bin/cat", Spec::new("true")).unwrap();
+        let init = Init::launch_with("/usr/bin/yes", Spec::new("true")).unwrap();
         let pidfd = Arc::clone(&init.pidfd);
         drop(init);
         let mut ended = [rustix::event::PollFd::new(&*pidfd, rustix::event::PollFlags::IN)];

@@ -161,7 +161,8 @@ mod tests {
         // Two sleeping, one waiting.
         let found = (up, by_list.len());
         for pid in by_list.iter().chain([&root]) {
-            signal::send(*pid, Signal::KILL).unwrap();
+            // The shells may have ended with what they waited for.
+            let _ = signal::send(*pid, Signal::KILL);
         }
         shell.wait().unwrap();
         assert_eq!(found, (2, 3));

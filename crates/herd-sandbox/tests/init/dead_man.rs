@@ -14,7 +14,7 @@ use crate::{
     role::{NASTY, outside},
     stage::{
         Lines, MARK, PATIENCE, children, command, eventually, exited, gone, hold, launch, launch_piped, mark, marked,
-        pid_of, readable, ready, role, stat, survivors,
+        pid_of, readable, ready, report, role, stat, survivors,
     },
 };
 
@@ -54,6 +54,16 @@ pub(crate) fn dropping_the_hold_kills_the_tree() {
     drop(init);
     assert_eq!(survivors(&everyone, Instant::now() + PATIENCE), 0);
     assert_eq!(marked(&mark), []);
+}
+
+/// Nobody can look after the worker then; what is left of the promise is that its main process dies.
+pub(crate) fn a_killed_init_takes_the_main_process_along() {
+    let init = launch(command("sleep", &["1000"]));
+    let worker = hold(&[ready(&init)]);
+    kill_process(pid_of(&init), Signal::KILL).expect("init is ours");
+    assert_eq!(survivors(&worker, Instant::now() + PATIENCE), 0);
+    assert!(report(&init).is_none());
+    assert!(!init.reap().expect("it is our child").success(), "the caller learns that the promise was broken");
 }
 
 /// The daemon dies after it has started init and before it has sent the plan.

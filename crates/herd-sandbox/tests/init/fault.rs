@@ -1,8 +1,4 @@
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use herd_sandbox::{Failure, Init, LaunchError, Spec};
 use rustix::{
@@ -11,7 +7,7 @@ use rustix::{
 };
 use tempfile::TempDir;
 
-use crate::stage::{command, failure, gone, launch, marked, script, this_program};
+use crate::stage::{command, failure, gone, launch, marked, script, this_program, write_program};
 
 fn fails(spec: Spec) -> Failure {
     let init = launch(spec);
@@ -30,8 +26,7 @@ fn assert_failure(failure: &Failure, step: &str, errno: Errno, words: &[&str]) {
 fn file(text: &str, mode: u32) -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("program");
-    fs::write(&path, text).expect("space");
-    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
+    write_program(&path, text, mode);
     (directory, path)
 }
 

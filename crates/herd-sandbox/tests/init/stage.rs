@@ -2,10 +2,10 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read},
+    io::{self, Read, Write},
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
-    process::ExitStatus,
+    path::{Path, PathBuf},
+    process::{Command, ExitStatus},
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -33,6 +33,27 @@ pub(crate) fn mark() -> String {
 /// This very binary.
 pub(crate) fn this_program() -> PathBuf {
     std::env::current_exe().expect("the test binary has a path")
+}
+
+/// Writes a file by another process. One that this process has written may not be executable for a moment: a program
+/// that another thread is starting holds a copy of the open file until its exec.
+pub(crate) fn write_program(path: &Path, text: &str, mode: u32) {
+    let (reader, mut writer) = io::pipe().expect("a pipe");
+    let mut install = installer(Path::new("/dev/stdin"), path, mode).stdin(reader).spawn().expect("coreutils");
+    writer.write_all(text.as_bytes()).expect("install reads");
+    drop(writer);
+    assert!(install.wait().expect("it is our child").success());
+}
+
+/// Copies a file by another process, for the same reason.
+pub(crate) fn install(from: &Path, to: &Path, mode: u32) {
+    assert!(installer(from, to, mode).status().expect("coreutils").success());
+}
+
+fn installer(from: &Path, to: &Path, mode: u32) -> Command {
+    let mut install = Command::new("install");
+    install.arg("-m").arg(format!("{mode:o}")).arg(from).arg(to);
+    install
 }
 
 /// A program of the system with arguments.

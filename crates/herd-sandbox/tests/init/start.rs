@@ -1,6 +1,6 @@
 use std::{
     fs::{self, File},
-    io::{self, Write},
+    io,
     net::TcpListener,
     os::{
         fd::{AsRawFd, OwnedFd},
@@ -19,7 +19,10 @@ use rustix::{
     process::{Pid, geteuid, getsid},
 };
 
-use crate::stage::{Lines, command, exited, gone, launch, output, pid_of, ready, script, stat, status_field};
+use crate::stage::{
+    Lines, command, exited, gone, install, launch, output, pid_of, ready, script, stat, status_field, this_program,
+    write_program,
+};
 
 pub(crate) fn the_worker_leads_its_own_session_and_group() {
     let init = launch(command("sleep", &["1000"]));
@@ -55,14 +58,19 @@ pub(crate) fn the_worker_gets_exactly_the_environment_of_its_spec() {
 }
 
 pub(crate) fn the_worker_inherits_no_descriptor() {
-    // Strays of a careless program: they survive exec, so they reach init.
-    let stray = File::open("/etc/passwd").expect("it exists");
-    let high = fcntl_dupfd_cloexec(&stray, 700).expect("a high number");
-    fcntl_setfd(&stray, FdFlags::empty()).expect("a flag");
-    fcntl_setfd(&high, FdFlags::empty()).expect("a flag");
+    let _strays = strays();
     // `ls` itself opens the directory, as the lowest free number.
     let listed = output(command("ls", &["/proc/self/fd"]));
     assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["0", "1", "2", "3"]);
+}
+
+/// What a careless program holds: descriptors that survive exec, so that they reach init.
+fn strays() -> [OwnedFd; 2] {
+    let low = OwnedFd::from(File::open("/etc/passwd").expect("it exists"));
+    let high = fcntl_dupfd_cloexec(&low, 700).expect("a high number");
+    fcntl_setfd(&low, FdFlags::empty()).expect("a flag");
+    fcntl_setfd(&high, FdFlags::empty()).expect("a flag");
+    [low, high]
 }
 
 pub(crate) fn standard_input_is_dev_null() {
@@ -163,7 +171,7 @@ pub(crate) fn a_program_is_found_in_the_path_of_the_worker() {
     let second = directory.path().join("second");
     for (directory, mode) in [(&first, 0o644), (&second, 0o755)] {
         fs::create_dir(directory).expect("a directory");
-        program(&directory.join("herd-tool"), "#!/bin/sh\necho $0\n", mode);
+        write_program(&directory.join("herd-tool"), "#!/bin/sh\necho $0\n", mode);
     }
     // As execvp(3) does, the search goes on past what cannot be executed.
     let path = format!("/nonexistent:{}:{}", first.display(), second.display());
@@ -179,7 +187,7 @@ pub(crate) fn a_program_is_found_in_the_path_of_the_worker() {
 
 pub(crate) fn a_relative_program_is_found_from_the_working_directory() {
     let directory = tempfile::tempdir().expect("a directory");
-    program(&directory.path().join("tool"), "#!/bin/sh\necho found\n", 0o755);
+    write_program(&directory.path().join("tool"), "#!/bin/sh\necho found\n", 0o755);
     let mut spec = command("./tool", &[]);
     spec.cwd = Some(directory.path().to_owned());
     assert_eq!(output(spec), "found\n");
@@ -197,7 +205,7 @@ pub(crate) fn a_plan_larger_than_any_socket_buffer_arrives() {
 pub(crate) fn init_is_found_after_its_file_was_removed() {
     let directory = tempfile::tempdir().expect("a directory");
     let copy = directory.path().join("copy");
-    fs::copy(crate::stage::this_program(), &copy).expect("a copy");
+    install(&this_program(), &copy, 0o755);
     let output = std::process::Command::new(&copy).arg("role:removed").output().expect("it runs");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "launched\n", "{output:?}");
     assert!(!copy.exists());
@@ -206,6 +214,7 @@ pub(crate) fn init_is_found_after_its_file_was_removed() {
 /// As root its environment, descriptors and memory can be looked at; others are refused that, which is as good.
 pub(crate) fn init_keeps_nothing_of_the_launcher_or_the_plan() {
     const SECRET: &str = "correct horse battery";
+    let _strays = strays();
     let mut spec = command("sleep", &["1000"]);
     // Put together at run time, so that the text as a whole is not in the program itself.
     let secret = format!("{SECRET} staple {}", std::process::id());
@@ -290,10 +299,4 @@ pub(crate) fn init_costs_less_than_a_mebibyte() {
         let private = kib(&rollup, &["Private_Dirty", "Private_Hugetlb"]);
         assert!(private <= 1024, "{private} KiB private\n{rollup}");
     }
-}
-
-fn program(path: &std::path::Path, text: &str, mode: u32) {
-    let mut file = File::create(path).expect("a file");
-    file.write_all(text.as_bytes()).expect("space");
-    file.set_permissions(fs::Permissions::from_mode(mode)).expect("it is ours");
 }
