@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use herd_pool::{ExitStatus, Worker as _, WorkerFactory as _, WorkerId};
-use herd_process::{Readiness, Signal};
+use herd_process::{ProcessWorker, Signal};
 use rustix::process::{Pid, Signal as UnixSignal, kill_process};
 
 use crate::fixture::{NEVER, Roll, Running, exists, files_of_workers, get, patiently, role, script, start, timed};
@@ -119,16 +119,33 @@ pub(crate) async fn exited_gives_the_same_answer_again_and_after_the_end() {
     assert_eq!(patiently(late).await.status, ExitStatus::Signal(UnixSignal::HUP.as_raw()));
 }
 
+/// Has a worker stop its init, which it does on `SIGUSR1`.
+async fn stop_init(worker: &ProcessWorker) {
+    send(worker.pid(), UnixSignal::USR1);
+    let stat = format!("/proc/{}/stat", worker.init_pid());
+    let is_stopped = || std::fs::read_to_string(&stat).expect("init runs").contains(") T ");
+    patiently(async {
+        while !is_stopped() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
 pub(crate) async fn a_worker_that_stops_its_init_is_ended_all_the_same() {
-    let worker = start(script(r#"kill -STOP $PPID; exec "$0" worker serve"#).ready(Readiness::Tcp)).await;
+    let text = r#"trap 'kill -STOP $PPID' USR1; "$0" worker serve & while :; do wait; done"#;
+    let worker = start(script(text)).await;
+    stop_init(&worker).await;
     patiently(worker.close()).await;
     assert_eq!(patiently(worker.exited()).await.status, ExitStatus::Signal(TERM));
     assert!(!exists(worker.init_pid()));
 }
 
 pub(crate) async fn a_worker_that_keeps_its_init_stopped_is_killed_all_the_same() {
-    let text = r#"(while :; do kill -STOP $PPID; done) & exec "$0" worker listen"#;
-    let worker = start(script(text).ready(Readiness::Tcp)).await;
+    let stopper = "while :; do kill -STOP $PPID; done";
+    let text = format!(r#"trap '({stopper}) & ({stopper}) &' USR1; "$0" worker serve & while :; do wait; done"#);
+    let worker = start(script(&text)).await;
+    stop_init(&worker).await;
     patiently(worker.kill()).await;
     assert!(!exists(worker.init_pid()) && !exists(worker.pid()));
 }
