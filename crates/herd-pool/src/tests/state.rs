@@ -443,7 +443,7 @@ fn take(set: &mut BTreeSet<WorkerId>, pick: usize) -> Option<WorkerId> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_invariants_hold_whatever_happens(options in options(), steps in prop::collection::vec(step(), 0..150)) {

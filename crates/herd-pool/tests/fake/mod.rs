@@ -156,6 +156,10 @@ impl Fake {
         Arc::clone(self.0.running.lock().unwrap()[&worker].as_ref().expect("the worker is still starting"))
     }
 
+    pub(crate) fn find(&self, worker: WorkerId) -> Option<Arc<Control>> {
+        self.0.running.lock().unwrap().get(&worker)?.clone()
+    }
+
     pub(crate) fn running(&self) -> Vec<WorkerId> {
         self.0.running.lock().unwrap().keys().copied().collect()
     }
