@@ -84,6 +84,7 @@ mod readiness;
 mod removal;
 mod start;
 mod template;
+mod watch;
 mod worker;
 
 pub use builder::ProcessFactoryBuilder;
