@@ -118,3 +118,18 @@ fn explain(socket: &Path, error: io::Error) -> anyhow::Error {
         _ => anyhow::Error::new(error).context(format!("cannot connect to the daemon at {socket}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_why_no_daemon_answers_has_its_remedy() {
+        let said = |kind: io::ErrorKind| explain(Path::new("/run/herd.sock"), kind.into()).to_string();
+        let denied = said(io::ErrorKind::PermissionDenied);
+        assert_eq!(denied, "no permission to use /run/herd.sock; run this as the daemon's user or as root");
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused] {
+            assert!(said(kind).contains("start one with `herd`"));
+        }
+    }
+}

@@ -91,6 +91,13 @@ fn sessions_can_be_named_by_cookie_query_path_and_host() {
 }
 
 #[test]
+fn a_worker_that_takes_longer_than_allowed_is_a_504() {
+    let daemon = Daemon::serve(&["--response-timeout", "100ms"]);
+    assert_eq!(eval(daemon.gateway, "alice", "1").status, 200);
+    assert_eq!(eval(daemon.gateway, "alice", "loop {}").status, 504);
+}
+
+#[test]
 fn an_idle_session_ends_after_its_ttl_and_its_worker_with_it() {
     let daemon = Daemon::run(&["--ttl", "50ms"], &["{{herd}}", "repl"]);
     let response = eval(daemon.gateway, "alice", "1");
@@ -101,11 +108,11 @@ fn an_idle_session_ends_after_its_ttl_and_its_worker_with_it() {
 
 #[test]
 fn metrics_are_served_on_the_data_plane_without_a_session() {
-    let daemon = Daemon::repl();
-    let metrics = get(daemon.gateway, "/metrics");
+    let daemon = Daemon::serve(&["--metrics-path", "/numbers"]);
+    let metrics = get(daemon.gateway, "/numbers");
     assert_eq!((metrics.status, metrics.body.contains("herd_total_workers ")), (200, true), "{metrics:?}");
     assert_eq!(get(daemon.gateway, "/healthz").status, 200);
-    assert_eq!(get(daemon.gateway, "/other").status, 400);
+    assert_eq!(get(daemon.gateway, "/metrics").status, 400);
 }
 
 #[test]

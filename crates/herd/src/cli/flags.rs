@@ -1,8 +1,8 @@
-//! The command line: what can be typed, and what it says about the settings.
+//! The flags that mirror the configuration, and what they say.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::Args;
 use herd_process::{Readiness, Signal};
 
 use crate::config::{
@@ -11,63 +11,6 @@ use crate::config::{
     settings::{IdleBy, Listen, LogFormat, LogLevel, NetworkMode, SandboxMode, WhenFull},
     value::{self, Word},
 };
-
-/// One stateful process per user: herd pins each session to a worker process of its own.
-#[derive(Debug, Parser)]
-#[command(
-    name = "herd",
-    version,
-    about = "One stateful process per user: pins each session to a worker process of its own",
-    long_about = "One stateful process per user.\n\nherd keeps a pool of worker processes and pins each session to one of \
-                  them: one session ID, one worker, for the session's lifetime. Without a command it serves the \
-                  built-in REPL, so that there is something to try.",
-    after_help = EXAMPLES,
-    args_conflicts_with_subcommands = true,
-    max_term_width = 100
-)]
-pub(crate) struct Cli {
-    #[command(subcommand)]
-    pub(crate) command: Option<Command>,
-    #[command(flatten)]
-    pub(crate) serve: ServeArgs,
-}
-
-const EXAMPLES: &str = "\
-Examples:
-  herd                                              try it with the built-in REPL
-  herd run -- ./server --port {{.Port}}             a gateway for any program
-  herd serve --config herd.yaml                     the daemon
-  herd check herd.yaml                              every mistake in a configuration
-  herd ps                                           sessions and workers of a running daemon
-  herd end alice                                    end a session
-
-Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage.";
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Run the daemon, from a configuration file or with the built-in REPL
-    Serve(ServeArgs),
-    /// Run a gateway for any program, without a configuration file
-    Run(Box<RunArgs>),
-    /// Check a configuration file and list every mistake in it
-    Check(CheckArgs),
-    /// List the sessions and workers of a running daemon
-    Ps(PsArgs),
-    /// End a session of a running daemon
-    End(EndArgs),
-    /// Be the built-in worker: a REPL that listens where PORT or LISTEN_FDS says
-    #[command(hide = true)]
-    Repl(ReplArgs),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ServeArgs {
-    /// The configuration file (YAML); without one, workers run the built-in REPL
-    #[arg(long, short, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) daemon: DaemonFlags,
-}
 
 /// An address, or none for `off`.
 type AdminBind = Option<SocketAddr>;
@@ -101,6 +44,12 @@ pub(crate) struct DaemonFlags {
     /// How long requests may go on after SIGTERM [default: 30s]
     #[arg(long, value_name = "TIME", value_parser = value::duration)]
     drain_timeout: Option<Duration>,
+    /// How long a worker may take until its response begins; then 504 [default: no limit]
+    #[arg(long, value_name = "TIME", value_parser = value::positive_duration)]
+    response_timeout: Option<Duration>,
+    /// How many client connections there may be at once; more wait [default: 10000]
+    #[arg(long, value_name = "N", value_parser = value::positive_number)]
+    max_connections: Option<usize>,
     /// How many threads serve the gateway [default: one for each core]
     #[arg(long, value_name = "N", value_parser = value::positive_number)]
     threads: Option<usize>,
@@ -110,36 +59,14 @@ pub(crate) struct DaemonFlags {
     /// The least important log lines to write: error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", value_parser = LogLevel::read)]
     log_level: Option<LogLevel>,
+    /// Where the gateway serves metrics to requests that name no session [default: /metrics]
+    #[arg(long, value_name = "PATH", value_parser = value::http_path)]
+    metrics_path: Option<String>,
 }
-
-#[derive(Args, Debug)]
-#[command(after_help = RUN_EXAMPLES)]
-pub(crate) struct RunArgs {
-    #[command(flatten)]
-    pub(crate) daemon: DaemonFlags,
-    #[command(flatten)]
-    worker: WorkerFlags,
-    #[command(flatten)]
-    resources: ResourceFlags,
-    /// The program that each worker runs, with its arguments; {{.Port}}, {{.Socket}}, {{.WorkerID}} and
-    /// {{.Workspace}} stand for the worker's own
-    #[arg(last = true, required = true, value_name = "COMMAND", help_heading = "Program")]
-    pub(crate) command: Vec<OsString>,
-}
-
-const RUN_EXAMPLES: &str = "\
-Examples:
-  herd run --health-path / -- python3 -m http.server {{.Port}}
-  herd run --workers 2..20 --spare 2 --ttl 15m --env MODE=prod -- ./server --port {{.Port}}
-  herd run --ready tcp --session-key cookie:sid -- ./server
-  herd run --worker-listen socket -- ./server --socket {{.Socket}}
-
-Each worker has PORT, PATH, HOME and LANG in its environment and what --env names, and nothing of herd's own.
-Durations are written 500ms, 15m or 1h30m; sizes 512MiB, 2GiB or 500MB.";
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Worker")]
-struct WorkerFlags {
+pub(super) struct WorkerFlags {
     /// Set a variable in the workers' environment (repeatable); {{.Port}} and the like expand in it
     #[arg(long, value_name = "NAME=VALUE", value_parser = value::variable)]
     env: Vec<Variable>,
@@ -172,7 +99,7 @@ struct WorkerFlags {
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Resources")]
-struct ResourceFlags {
+pub(super) struct ResourceFlags {
     /// The least and the most workers [default: 1..10]
     #[arg(long, value_name = "MIN..MAX", value_parser = value::worker_range)]
     workers: Option<WorkerRange>,
@@ -223,52 +150,6 @@ struct ResourceFlags {
     network: Option<NetworkMode>,
 }
 
-#[derive(Args, Debug)]
-pub(crate) struct CheckArgs {
-    /// The configuration file (YAML)
-    #[arg(value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// Print the mistakes as a JSON list
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Which daemon to talk to.
-#[derive(Args, Debug)]
-pub(crate) struct DaemonChoice {
-    /// The control socket of the daemon [default: $HERD_SOCKET, else the one daemon that runs]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct PsArgs {
-    #[command(flatten)]
-    pub(crate) daemon: DaemonChoice,
-    /// Print JSON: {"sessions": […], "workers": […]}
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct EndArgs {
-    /// The session's ID
-    #[arg(value_name = "SESSION")]
-    pub(crate) session: String,
-    /// Kill the worker at once instead of asking it to stop
-    #[arg(long, short)]
-    pub(crate) force: bool,
-    #[command(flatten)]
-    pub(crate) daemon: DaemonChoice,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct ReplArgs {
-    /// Listen on this Unix socket
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket: Option<PathBuf>,
-}
-
 fn flag<T>(name: &str, value: Option<T>) -> Maybe<T> {
     value.map(|value| Written { value, origin: Origin::flag(name) })
 }
@@ -278,7 +159,7 @@ fn switch(name: &str, on: bool) -> Maybe<bool> {
     flag(name, on.then_some(true))
 }
 
-fn flags<T>(name: &str, values: Vec<T>) -> Maybe<Vec<Written<T>>> {
+pub(super) fn flags<T>(name: &str, values: Vec<T>) -> Maybe<Vec<Written<T>>> {
     let one = |value| Written { value, origin: Origin::flag(name) };
     flag(name, (!values.is_empty()).then(|| values.into_iter().map(one).collect()))
 }
@@ -300,9 +181,12 @@ impl DaemonFlags {
             session_key,
             lookup_only,
             drain_timeout,
+            response_timeout,
+            max_connections,
             threads,
             log_format,
             log_level,
+            metrics_path,
         } = self;
         set(&mut raw.network.data_bind, flag("--listen", listen));
         set(&mut raw.network.admin_bind, flag("--admin", admin));
@@ -310,27 +194,17 @@ impl DaemonFlags {
         set(&mut raw.network.session_key, flags("--session-key", session_key));
         set(&mut raw.network.lookup_only, switch("--lookup-only", lookup_only));
         set(&mut raw.network.drain_timeout, flag("--drain-timeout", drain_timeout));
+        set(&mut raw.network.response_timeout, flag("--response-timeout", response_timeout.map(Some)));
+        set(&mut raw.network.max_connections, flag("--max-connections", max_connections));
         set(&mut raw.network.threads, flag("--threads", threads));
         set(&mut raw.telemetry.log_format, flag("--log-format", log_format));
         set(&mut raw.telemetry.log_level, flag("--log-level", log_level));
-    }
-}
-
-impl RunArgs {
-    /// The settings that the flags say.
-    pub(crate) fn into_raw(self) -> Raw {
-        let Self { daemon, worker, resources, command } = self;
-        let mut raw = Raw::default();
-        daemon.apply(&mut raw);
-        worker.apply(&mut raw);
-        resources.apply(&mut raw);
-        raw.worker.command = flags("COMMAND", command);
-        raw
+        set(&mut raw.telemetry.metrics_path, flag("--metrics-path", metrics_path));
     }
 }
 
 impl WorkerFlags {
-    fn apply(self, raw: &mut Raw) {
+    pub(super) fn apply(self, raw: &mut Raw) {
         let Self { env, cwd, worker_listen, ready, health_path, start_timeout, stop_signal, stop_grace, http2 } = self;
         let worker = &mut raw.worker;
         worker.env = flags("--env", env);
@@ -346,7 +220,7 @@ impl WorkerFlags {
 }
 
 impl ResourceFlags {
-    fn apply(self, raw: &mut Raw) {
+    pub(super) fn apply(self, raw: &mut Raw) {
         let Self {
             workers,
             spare,
@@ -383,17 +257,5 @@ impl ResourceFlags {
         resources.pids_limit = flag("--pids", pids);
         raw.sandbox.mode = flag("--sandbox", sandbox);
         raw.sandbox.network = flag("--network", network);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_command_line_contradicts_itself_nowhere() {
-        Cli::command().debug_assert();
     }
 }

@@ -1,0 +1,164 @@
+//! The command line: what can be typed, and what it says about the settings.
+
+mod flags;
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+pub(crate) use self::flags::DaemonFlags;
+use self::flags::{ResourceFlags, WorkerFlags, flags};
+use crate::config::raw::Raw;
+
+/// One stateful process per user: herd pins each session to a worker process of its own.
+#[derive(Debug, Parser)]
+#[command(
+    name = "herd",
+    version,
+    about = "One stateful process per user: pins each session to a worker process of its own",
+    long_about = "One stateful process per user.\n\nherd keeps a pool of worker processes and pins each session to one of \
+                  them: one session ID, one worker, for the session's lifetime. Without a command it serves the \
+                  built-in REPL, so that there is something to try.",
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    max_term_width = 100
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) serve: ServeArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  herd                                              try it with the built-in REPL
+  herd run -- ./server --port {{.Port}}             a gateway for any program
+  herd serve --config herd.yaml                     the daemon
+  herd check herd.yaml                              every mistake in a configuration
+  herd ps                                           sessions and workers of a running daemon
+  herd end alice                                    end a session
+
+Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the daemon, from a configuration file or with the built-in REPL
+    Serve(ServeArgs),
+    /// Run a gateway for any program, without a configuration file
+    Run(Box<RunArgs>),
+    /// Check a configuration file and list every mistake in it
+    Check(CheckArgs),
+    /// List the sessions and workers of a running daemon
+    Ps(PsArgs),
+    /// End a session of a running daemon
+    End(EndArgs),
+    /// Be the built-in worker: a REPL that listens where PORT or LISTEN_FDS says
+    #[command(hide = true)]
+    Repl(ReplArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// The configuration file (YAML); without one, workers run the built-in REPL
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonFlags,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonFlags,
+    #[command(flatten)]
+    worker: WorkerFlags,
+    #[command(flatten)]
+    resources: ResourceFlags,
+    /// The program that each worker runs, with its arguments; {{.Port}}, {{.Socket}}, {{.WorkerID}} and
+    /// {{.Workspace}} stand for the worker's own
+    #[arg(last = true, required = true, value_name = "COMMAND", help_heading = "Program")]
+    pub(crate) command: Vec<OsString>,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  herd run --health-path / -- python3 -m http.server {{.Port}}
+  herd run --workers 2..20 --spare 2 --ttl 15m --env MODE=prod -- ./server --port {{.Port}}
+  herd run --ready tcp --session-key cookie:sid -- ./server
+  herd run --worker-listen socket -- ./server --socket {{.Socket}}
+
+Each worker has PORT, PATH, HOME and LANG in its environment and what --env names, and nothing of herd's own.
+Durations are written 500ms, 15m or 1h30m; sizes 512MiB, 2GiB or 500MB.";
+
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// The configuration file (YAML)
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Print the mistakes as a JSON list
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which daemon to talk to.
+#[derive(Args, Debug)]
+pub(crate) struct DaemonChoice {
+    /// The control socket of the daemon [default: $HERD_SOCKET, else the one daemon that runs]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct PsArgs {
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+    /// Print JSON: {"sessions": […], "workers": […]}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct EndArgs {
+    /// The session's ID
+    #[arg(value_name = "SESSION")]
+    pub(crate) session: String,
+    /// Kill the worker at once instead of asking it to stop
+    #[arg(long, short)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ReplArgs {
+    /// Listen on this Unix socket
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// The settings that the flags say.
+    pub(crate) fn into_raw(self) -> Raw {
+        let Self { daemon, worker, resources, command } = self;
+        let mut raw = Raw::default();
+        daemon.apply(&mut raw);
+        worker.apply(&mut raw);
+        resources.apply(&mut raw);
+        raw.worker.command = flags("COMMAND", command);
+        raw
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Cli::command().debug_assert();
+    }
+}
