@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod packages;
 mod test;
 
 use std::process::ExitCode;
@@ -31,4 +32,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Tells on stderr what takes a while.
+#[expect(clippy::print_stderr, reason = "this is a command for people")]
+fn progress(what: &str) {
+    eprintln!("xtask: {what}");
 }

@@ -9,7 +9,6 @@ mod frame;
 mod hit_path;
 mod idle;
 mod machine;
-mod packages;
 mod proxy;
 mod report;
 mod requests;
@@ -38,6 +37,7 @@ use self::{
     proxy::{Bench, Kind, Upstream},
     report::{Aim, Section, progress},
 };
+use crate::packages::{self, Need};
 
 /// What is asked of the benchmark, and of the processes that it starts from its own program.
 #[derive(Debug, clap::Subcommand)]
@@ -104,6 +104,10 @@ struct Effort {
     limit: Duration,
 }
 
+/// What herd is compared with, and what makes the load.
+const PROGRAMS: [Need; 3] =
+    [Need::program("nginx", "nginx"), Need::program("haproxy", "haproxy"), Need::program("wrk", "wrk")];
+
 /// What the report in the repository consists of.
 const REPORT: [Part; 6] = [Part::Requests, Part::Bodies, Part::Websocket, Part::Sessions, Part::HitPath, Part::Idle];
 
@@ -129,9 +133,9 @@ fn measure(options: &Options) -> Result<()> {
     let parts = if options.only.is_empty() { REPORT.to_vec() } else { options.only.clone() };
     let effort = Effort::of(options);
     ensure!(effort.rounds > 0, "at least one round is needed");
-    packages::provide(&["nginx", "haproxy", "wrk"])?;
+    packages::provide(&PROGRAMS)?;
     if parts.contains(&Part::Syscalls) {
-        packages::provide(&["perf"])?;
+        packages::provide(&[Need::program("perf", "linux-perf")])?;
     }
     // Whoever compares the others alone needs no herd that builds.
     let with_herd = options.proxies.contains(&Kind::Herd) || parts.iter().any(|part| part.is_of_herd_alone());

@@ -15,6 +15,7 @@ use super::{
     cores::Layout,
     worker::SMALL_BODY,
 };
+use crate::packages;
 
 /// The one session that requests, bodies and WebSockets are measured in.
 pub(crate) const SESSION: &str = "bench";
@@ -147,12 +148,7 @@ pub(crate) fn free_address() -> Result<SocketAddr> {
 
 /// Where a program is: `PATH` of a user often lacks the directories of the administrator's programs.
 pub(crate) fn which(program: &str) -> Result<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':')
-        .chain(["/usr/sbin", "/usr/local/sbin", "/sbin"])
-        .map(|directory| Path::new(directory).join(program))
-        .find(|candidate| candidate.is_file())
-        .with_context(|| format!("{program} is not installed"))
+    packages::which(program).with_context(|| format!("{program} is not installed"))
 }
 
 fn nginx_configuration(directory: &Path, address: SocketAddr, upstreams: &[Upstream]) -> String {

@@ -1,6 +1,5 @@
 //! `cargo xtask test`: sets up what the tests need, and runs all of them.
 
-mod packages;
 mod playwright;
 mod run;
 
@@ -11,7 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use self::{packages::Need, playwright::Playwright};
+use self::playwright::Playwright;
+use crate::packages::{self, Need};
 
 /// Set up what the tests need, and run all of them
 #[derive(Debug, clap::Args)]
@@ -58,10 +58,4 @@ fn target_directory() -> Result<PathBuf> {
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the repository")
-}
-
-/// Tells on stderr what takes a while.
-#[expect(clippy::print_stderr, reason = "this is a command for people")]
-fn progress(what: &str) {
-    eprintln!("xtask: {what}");
 }

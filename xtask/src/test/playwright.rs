@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{
+use crate::{
     packages::{may_sudo, which},
     progress,
 };

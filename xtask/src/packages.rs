@@ -1,3 +1,5 @@
+//! The programs that tests and benchmarks drive, from Debian's packages.
+
 use std::{
     env,
     path::{Path, PathBuf},
@@ -6,11 +8,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::progress;
+use crate::progress;
 
 /// Something that a Debian package provides.
 #[derive(Debug)]
-pub(super) struct Need {
+pub(crate) struct Need {
     program: &'static str,
     /// Arguments with which the program succeeds if what is needed is there.
     trial: Option<&'static [&'static str]>,
@@ -19,12 +21,12 @@ pub(super) struct Need {
 
 impl Need {
     /// A program in `PATH`.
-    pub(super) const fn program(program: &'static str, package: &'static str) -> Self {
+    pub(crate) const fn program(program: &'static str, package: &'static str) -> Self {
         Self { program, trial: None, package }
     }
 
     /// A command that must succeed.
-    pub(super) const fn command(program: &'static str, trial: &'static [&'static str], package: &'static str) -> Self {
+    pub(crate) const fn command(program: &'static str, trial: &'static [&'static str], package: &'static str) -> Self {
         Self { program, trial: Some(trial), package }
     }
 
@@ -37,13 +39,13 @@ impl Need {
 ///
 /// # Errors
 /// If they may not be installed. The error says what to type.
-pub(super) fn provide(needs: &[Need]) -> Result<()> {
+pub(crate) fn provide(needs: &[Need]) -> Result<()> {
     let packages = missing(needs);
     if packages.is_empty() {
         return Ok(());
     }
     let packages = packages.join(" ");
-    ensure!(which("apt-get").is_some(), "install what Debian has in these packages: {packages}");
+    ensure!(which("apt-get").is_some(), "this is no Debian; install what Debian has in these packages: {packages}");
     let by_hand =
         format!("install them: sudo apt-get update && sudo apt-get install -y --no-install-recommends {packages}");
     let Some(apt) = Apt::if_allowed() else {
@@ -66,9 +68,11 @@ fn missing(needs: &[Need]) -> Vec<&'static str> {
     packages
 }
 
-/// Where in `PATH` a program is.
-pub(super) fn which(program: &str) -> Option<PathBuf> {
-    env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(program)).find(|path| path.is_file())
+/// Where a program is: in `PATH`, or where Debian puts servers and not everybody's `PATH` leads to.
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let directories = env::split_paths(&path).chain(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from));
+    directories.map(|directory| directory.join(program)).find(|path| path.is_file())
 }
 
 /// The package manager, run by somebody who may.
@@ -99,7 +103,7 @@ impl Apt {
 }
 
 /// Whether this user is root, or may become root without being asked anything.
-pub(super) fn may_sudo() -> bool {
+pub(crate) fn may_sudo() -> bool {
     which("sudo").is_some() && succeeds("sudo", &["--non-interactive", "true"])
 }
 
