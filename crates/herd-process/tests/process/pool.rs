@@ -62,12 +62,14 @@ pub(crate) async fn a_pool_that_shuts_down_leaves_no_process_and_no_file() {
     let base = tempfile::tempdir().expect("a directory");
     let options = role(&["serve"]).env("ROLL", roll.path()).state_dir(base.path());
     let factory = options.build().expect("the options are valid");
-    let pool = Pool::builder(factory).min_workers(4).build().expect("the options are valid");
+    let pool = Pool::builder(factory.clone()).min_workers(4).build().expect("the options are valid");
     let processes = [roll.next().await, roll.next().await, roll.next().await, roll.next().await];
     // While some of them may still be starting.
     let lease = acquire(&pool, "alice").await;
     patiently(pool.shutdown()).await;
     drop(lease);
+    // Those that were still starting were dropped.
+    patiently(factory.none_left()).await;
     for process in &processes {
         assert!(!exists(process.pid));
     }
