@@ -82,6 +82,7 @@ mod probe;
 mod process;
 mod readiness;
 mod removal;
+mod sock_diag;
 mod start;
 mod template;
 mod watch;

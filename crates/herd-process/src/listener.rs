@@ -7,8 +7,10 @@ use std::{
     collections::{HashSet, VecDeque},
     fs::{self, File},
     io::{self, BufRead as _, BufReader},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
+
+use crate::sock_diag;
 
 /// The state of a listening socket in /proc/net/tcp.
 const LISTEN: &str = "0A";
@@ -48,6 +50,20 @@ pub(crate) fn holder(port: u16, roots: &[u32]) -> io::Result<Holder> {
 
 /// The inodes of the sockets that would get a connection to 127.0.0.1 on this port.
 fn listeners(port: u16) -> io::Result<HashSet<u64>> {
+    let Ok(listening) = sock_diag::listening(port) else { return listeners_in_proc(port) };
+    Ok(listening.iter().filter(|socket| takes_loopback(socket.address)).map(|socket| socket.inode).collect())
+}
+
+/// Whether a socket bound to this address gets connections to 127.0.0.1.
+fn takes_loopback(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => true,
+        address => matches!(address.to_canonical(), IpAddr::V4(Ipv4Addr::LOCALHOST | Ipv4Addr::UNSPECIFIED)),
+    }
+}
+
+/// The same as [`listeners`] where the kernel has no sock_diag, and slower.
+fn listeners_in_proc(port: u16) -> io::Result<HashSet<u64>> {
     let mut inodes = HashSet::new();
     for table in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
         let table = match File::open(table) {
@@ -64,7 +80,7 @@ fn listeners(port: u16) -> io::Result<HashSet<u64>> {
             if !entry.listens {
                 break;
             }
-            if entry.port == port && entry.takes_loopback {
+            if entry.port == port && takes_loopback(entry.address) {
                 inodes.insert(entry.inode);
             }
         }
@@ -75,7 +91,7 @@ fn listeners(port: u16) -> io::Result<HashSet<u64>> {
 #[derive(Debug, Eq, PartialEq)]
 struct Entry {
     port: u16,
-    takes_loopback: bool,
+    address: IpAddr,
     listens: bool,
     inode: u64,
 }
@@ -84,33 +100,26 @@ impl Entry {
     /// Reads a line such as `0: 0100007F:4E21 00000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 12345 1 …`.
     fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split_ascii_whitespace();
-        let (address, port) = fields.nth(1)?.split_once(':')?;
+        let (bound, port) = fields.nth(1)?.split_once(':')?;
         let state = fields.nth(1)?;
         let inode = fields.nth(5)?.parse().ok()?;
         Some(Self {
             port: u16::from_str_radix(port, 16).ok()?,
-            takes_loopback: takes_loopback(address),
+            address: address(bound)?,
             listens: state == LISTEN,
             inode,
         })
     }
 }
 
-/// Whether a socket bound to this address, written as 32-bit words in host order, gets connections to 127.0.0.1.
-fn takes_loopback(address: &str) -> bool {
-    let last_word = address.get(address.len().saturating_sub(8)..).unwrap_or_default();
-    let Ok(word) = u32::from_str_radix(last_word, 16) else { return false };
-    let v4 = Ipv4Addr::from(word.to_ne_bytes());
-    if v4 != Ipv4Addr::LOCALHOST && v4 != Ipv4Addr::UNSPECIFIED {
-        return false;
-    }
-    // An IPv6 address has three words more: none set in `::`, and 0xffff in network order in `::ffff:127.0.0.1`.
-    let mapped = format!("0000000000000000{:08X}", u32::from_ne_bytes([0, 0, 0xff, 0xff]));
-    match address.len() {
-        8 => true,
-        32 if v4 == Ipv4Addr::UNSPECIFIED => address.bytes().all(|digit| digit == b'0'),
-        32 => address[..24] == mapped,
-        _ => false,
+/// Reads an address that is written as 32-bit words, each in the machine's order.
+fn address(text: &str) -> Option<IpAddr> {
+    let words = text.as_bytes().chunks(8).map(|word| u32::from_str_radix(str::from_utf8(word).ok()?, 16).ok());
+    let bytes: Vec<u8> = words.map(|word| word.map(u32::to_ne_bytes)).collect::<Option<Vec<_>>>()?.concat();
+    match (<[u8; 4]>::try_from(&*bytes), <[u8; 16]>::try_from(&*bytes)) {
+        (Ok(v4), _) => Some(Ipv4Addr::from(v4).into()),
+        (_, Ok(v6)) => Some(Ipv6Addr::from(v6).into()),
+        _ => None,
     }
 }
 
@@ -175,27 +184,25 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_take_loopback_connections_are_told_from_others() {
-        // As a little-endian kernel writes them; on a big-endian one the words are the other way round.
-        let native = |words: &[[u8; 4]]| -> String {
-            words.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word))).collect()
-        };
-        let [zero, loopback, lan, mapped] = [[0; 4], [127, 0, 0, 1], [10, 0, 0, 1], [0, 0, 255, 255]];
-        assert!(takes_loopback(&native(&[zero])));
-        assert!(takes_loopback(&native(&[loopback])));
-        assert!(!takes_loopback(&native(&[lan])));
-        assert!(takes_loopback(&native(&[zero, zero, zero, zero])));
-        assert!(takes_loopback(&native(&[zero, zero, mapped, loopback])));
-        assert!(!takes_loopback(&native(&[zero, zero, mapped, lan])));
-        assert!(!takes_loopback(&native(&[zero, zero, zero, [0, 0, 0, 1]])), "::1 takes no IPv4 connections");
-        assert!(!takes_loopback(""));
+    fn the_kernels_two_answers_agree() {
+        for bound in ["127.0.0.1:0", "127.0.0.2:0", "0.0.0.0:0", "[::1]:0", "[::]:0", "[::ffff:127.0.0.1]:0"] {
+            let listener = TcpListener::bind(bound).expect("a port");
+            let port = own_port(&listener);
+            let expected = !matches!(bound, "127.0.0.2:0" | "[::1]:0");
+            assert_eq!(!listeners(port).expect("sock_diag is there").is_empty(), expected, "{bound}");
+            assert_eq!(listeners(port).expect("sock_diag is there"), listeners_in_proc(port).expect("/proc is there"));
+        }
     }
 
     #[test]
     fn a_line_that_is_no_entry_is_passed_over() {
         let line = "   0: 0100007F:4E21 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12345 1";
-        let entry =
-            Entry { port: 20_001, takes_loopback: cfg!(target_endian = "little"), listens: true, inode: 12_345 };
+        let entry = Entry {
+            port: 20_001,
+            address: Ipv4Addr::from(0x0100_007f_u32.to_ne_bytes()).into(),
+            listens: true,
+            inode: 12_345,
+        };
         assert_eq!(Entry::parse(line), Some(entry));
         assert_eq!(Entry::parse("nonsense"), None);
         assert_eq!(Entry::parse(""), None);
