@@ -127,6 +127,7 @@ impl Init {
             // Either init is gone, or its buffer is full; then the end of the stream tells it the same.
             self.channel.end();
         }
+        self.wake();
     }
 
     /// The process ID of init; the worker's own comes with [`Report::Ready`].
@@ -176,6 +177,12 @@ impl Init {
         self.greeting.load(Ordering::Acquire) == EXPECTED && self.launched.elapsed() > HELLO_TIMEOUT
     }
 
+    /// A worker of the same user can stop its init, which then reads nothing. To others this does nothing.
+    fn wake(&self) {
+        // It fails only if the process is gone already.
+        let _ = sys::pidfd_send_signal(self.pidfd(), sys::Signal::CONT);
+    }
+
     /// What was started is no init of ours. It has nothing to lose: it is killed.
     fn refuse(&self, what: &str) -> Report {
         self.greeting.store(REFUSED, Ordering::Release);
@@ -217,6 +224,7 @@ impl Drop for Init {
     fn drop(&mut self) {
         if matches!(self.try_reap(), Ok(None)) {
             self.end_stranger();
+            self.wake();
             reaper::adopt(Arc::clone(&self.pidfd));
         }
     }

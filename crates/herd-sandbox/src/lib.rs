@@ -54,7 +54,9 @@
 //!
 //! # What does not hold
 //! - A worker runs as the same user as its init and can signal it. One that kills its init with -9 dies with it, but
-//!   its descendants may live on; [`Init::reap`] tells that init was killed.
+//!   its descendants may live on; [`Init::reap`] tells that init was killed. One that stops its init again and again
+//!   delays its own end: init is continued by [`Init::kill`], by dropping the [`Init`], and when the launching process
+//!   ends.
 //! - A process that hangs in the kernel (state `D`) dies when the kernel lets it; init waits for that.
 //! - Processes that multiply faster than one process can stop them can evade for as long as they keep that up.
 //!

@@ -15,7 +15,10 @@ use std::{
 
 use rustix::{
     io::{FdFlags, fcntl_setfd},
-    process::{DumpableBehavior, getpid, set_child_subreaper, set_dumpable_behavior, setsid},
+    process::{
+        DumpableBehavior, Signal, getpid, set_child_subreaper, set_dumpable_behavior, set_parent_process_death_signal,
+        setsid,
+    },
     thread::set_name,
 };
 
@@ -70,6 +73,11 @@ fn harden(channel: &Channel) -> Result<(), (&'static str, io::Error)> {
     // Nothing of the daemon, not even what it holds without close-on-exec, reaches the worker through init.
     descriptor::close_from(3, None).map_err(step("descriptors"))?;
     fcntl_setfd(channel, FdFlags::CLOEXEC).map_err(io::Error::from).map_err(step("descriptors"))?;
+    // A worker of the same user can stop init. Let it go on at least when the launching thread or process ends, so that
+    // it notices; where it was not stopped the signal does nothing.
+    set_parent_process_death_signal(Some(Signal::CONT))
+        .map_err(io::Error::from)
+        .map_err(step("parent death signal"))?;
     // It keeps no file system busy.
     rustix::process::chdir("/").map_err(io::Error::from).map_err(step("root directory"))?;
     // Orphans of the worker become children of init, so that no daemonizing escapes it.

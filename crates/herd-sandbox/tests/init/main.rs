@@ -70,6 +70,7 @@ fn main() -> ExitCode {
         tree::orphans_are_reaped_as_they_die,
         dead_man::a_killed_daemon_leaves_no_process,
         dead_man::dropping_the_hold_kills_the_tree,
+        dead_man::a_stopped_init_is_continued_to_kill,
         dead_man::a_killed_init_takes_the_main_process_along,
         dead_man::a_hang_up_before_the_plan_ends_init,
         dead_man::nonsense_on_the_socket_ends_init,

@@ -5,8 +5,8 @@ use herd_sandbox::Signal;
 use crate::{
     role::NASTY,
     stage::{
-        MARK, PATIENCE, children, eventually, exited, gone, hold, launch_piped, mark, marked, pid_of, ready, role,
-        script, stat, survivors,
+        MARK, children, eventually, exited, gone, hold, launch_piped, mark, marked, pid_of, ready, role, script, stat,
+        survivors,
     },
 };
 
@@ -52,32 +52,27 @@ pub(crate) fn kill_finds_those_that_left_the_session() {
 
 /// Some hundred shells that start others as fast as they can, in a session of their own.
 pub(crate) fn a_fork_bomb_is_killed() {
-    let bomb = "b() { while :; do if [ $1 -gt 0 ]; then b $(($1-1)) & b $(($1-1)) & else (:) & fi; wait; done; }; b 5";
+    let bomb = "b() { while :; do if [ $1 -gt 0 ]; then b $(($1-1)) & b $(($1-1)) & else (:) & fi; wait; done; }; \
+                echo off; b 5";
     killed_for_good(bomb);
 }
 
 /// At any moment there is one process, or two, and never for long the same.
 pub(crate) fn a_chain_of_forks_is_killed() {
-    killed_for_good("b() { b & }; b");
+    killed_for_good("i=0; b() { i=$((i+1)); if [ $i = 20 ]; then echo off; fi; b & }; b");
 }
 
 fn killed_for_good(bomb: &str) {
-    let mark = mark();
-    let mut spec = script("setsid sh -c \"$BOMB\" & echo up; sleep 1000");
+    let mut spec = script("setsid sh -c \"$BOMB\" & sleep 1000");
     spec.env.push(("BOMB".into(), bomb.into()));
-    spec.env.push((MARK.into(), mark.clone().into()));
     let (init, mut lines) = launch_piped(spec);
-    let worker = ready(&init);
-    lines.roll_call(&["up"]);
-    eventually("the bomb to go off", || {
-        marked(&mark).iter().filter_map(|pid| stat(*pid)).find(|stat| stat.session != worker.as_raw_pid())
-    });
-    let begin = Instant::now();
+    ready(&init);
+    lines.roll_call(&["off"]);
     init.kill();
     exited(&init);
     gone(&init);
-    assert!(begin.elapsed() < PATIENCE);
-    assert_eq!(marked(&mark), []);
+    // A look at the processes could miss those that come and go. All of them hold the pipe.
+    assert_eq!(lines.rest(), "");
 }
 
 pub(crate) fn orphans_are_reaped_as_they_die() {
