@@ -6,7 +6,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::fixture::{NEVER, PATIENCE, Roll, fail_to_start, patiently, role, script, start};
 
-const SHORT: Duration = Duration::from_millis(400);
+/// Long enough for a worker to show itself on a busy machine.
+const SHORT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn a_program_that_does_not_exist_is_named() {
     for program in ["/nowhere/worker", "no-such-program-anywhere"] {

@@ -5,7 +5,8 @@ use herd_process::{Listen, ProcessFactory, Readiness, StartError};
 
 use crate::fixture::{NEVER, PATIENCE, fail_to_start, get, patiently, role, script, start, timed};
 
-const SHORT: Duration = Duration::from_millis(400);
+/// Long enough for a worker to show itself on a busy machine.
+const SHORT: Duration = Duration::from_secs(2);
 
 fn ready(text: &str) -> Readiness {
     text.parse().expect("it is one")
