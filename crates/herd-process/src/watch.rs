@@ -29,7 +29,7 @@ use crate::{
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a worker may leave a question open before that is worth telling.
-const SILENCE: Duration = Duration::from_millis(100);
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// How long one run of a readiness command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);

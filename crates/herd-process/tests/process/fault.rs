@@ -88,20 +88,15 @@ pub(crate) async fn a_dropped_spawn_leaves_no_process() {
 }
 
 pub(crate) async fn a_spawn_dropped_at_any_moment_leaves_no_process() {
-    let factory = script(r#"(setsid "$0" worker sleep & ); exec "$0" worker sleep"#).build().expect("valid options");
+    let roll = Roll::new();
+    let text = r#"(setsid "$0" worker sleep & ); exec "$0" worker sleep"#;
+    let factory = script(text).env("ROLL", roll.path()).build().expect("the options are valid");
     for step in 0..40 {
         let spawn = factory.spawn(WorkerId::new(step));
         assert!(tokio::time::timeout(Duration::from_micros(250 * step), spawn).await.is_err());
     }
     patiently(factory.none_left()).await;
-    let exe = env::current_exe().expect("this binary");
-    let left = fs::read_dir("/proc").expect("/proc is there").flatten().filter(|process| {
-        let is_own = fs::read_link(process.path().join("exe")).is_ok_and(|link| link == exe);
-        let children = fs::read_to_string(process.path().join("stat")).unwrap_or_default();
-        let parent = children.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse::<u32>().ok());
-        is_own && parent == Some(std::process::id())
-    });
-    assert_eq!(left.count(), 0);
+    roll.all_gone().await;
 }
 
 /// In a process of its own, since the limit holds for a whole process.

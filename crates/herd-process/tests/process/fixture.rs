@@ -116,6 +116,16 @@ impl Roll {
     }
 }
 
+impl Roll {
+    /// Waits until every process that has reported has ended.
+    pub(crate) async fn all_gone(&self) {
+        while let Ok(accepted) = timeout(Duration::ZERO, self.listener.accept()).await {
+            let (mut stream, _) = accepted.expect("a connection");
+            let _ = patiently(stream.read_to_end(&mut Vec::new())).await;
+        }
+    }
+}
+
 /// A process that has reported.
 pub(crate) struct Process {
     pub(crate) pid: u32,
@@ -124,9 +134,9 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Lets a process go on that waits for it.
+    /// Lets a process go on that waits for it, if it still runs.
     pub(crate) async fn go_on(&mut self) {
-        self.stream.get_mut().write_all(b"\n").await.expect("it waits");
+        let _ = self.stream.get_mut().write_all(b"\n").await;
     }
 
     /// Waits until it has ended.
