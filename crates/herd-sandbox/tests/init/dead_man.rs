@@ -14,7 +14,7 @@ use crate::{
     role::{NASTY, outside},
     stage::{
         Lines, MARK, PATIENCE, children, command, eventually, exited, gone, hold, launch, launch_piped, mark, marked,
-        pid_of, readable, ready, report, role, script, stat, survivors,
+        pid_of, readable, ready, report, role, stat, survivors,
     },
 };
 
@@ -56,30 +56,32 @@ pub(crate) fn dropping_the_hold_kills_the_tree() {
     assert_eq!(marked(&mark), []);
 }
 
-/// A worker of the same user can do that to its init.
+/// A worker of the same user can stop its init.
 pub(crate) fn a_stopped_init_is_continued_to_kill() {
-    let stop = "echo up; kill -STOP $PPID; sleep 1000";
-    let stopped = |init: Pid| eventually("init to stop", || (stat(init)?.state == 'T').then_some(()));
+    let stop = |init: Pid| {
+        kill_process(init, Signal::STOP).expect("init runs");
+        eventually("init to stop", || (stat(init)?.state == 'T').then_some(()));
+    };
 
-    let (init, mut lines) = launch_piped(script(stop));
-    stopped(pid_of(&init));
-    init.kill();
+    let (init, mut lines) = launch_piped(command("sleep", &["1000"]));
     ready(&init);
+    stop(pid_of(&init));
+    init.kill();
     exited(&init);
     gone(&init);
-    assert_eq!(lines.rest(), "up\n", "nothing holds the pipe any more");
+    assert_eq!(lines.rest(), "", "nothing holds the pipe any more");
 
-    let (init, mut lines) = launch_piped(script(stop));
-    stopped(pid_of(&init));
+    let (init, mut lines) = launch_piped(command("sleep", &["1000"]));
+    ready(&init);
+    stop(pid_of(&init));
     drop(init);
-    assert_eq!(lines.rest(), "up\n", "nothing holds the pipe any more");
+    assert_eq!(lines.rest(), "", "nothing holds the pipe any more");
 
     // And when the launching process is killed.
-    let mut daemon =
-        outside("idle", &["kill -STOP $PPID; sleep 1000"]).stdout(Stdio::piped()).spawn().expect("it runs");
+    let mut daemon = outside("idle", &[]).stdout(Stdio::piped()).spawn().expect("it runs");
     let line = Lines::new(daemon.stdout.take().expect("a pipe").into()).next();
     let pids: Vec<Pid> = line.split(' ').filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).collect();
-    stopped(pids[0]);
+    stop(pids[0]);
     let everyone = hold(&pids);
     daemon.kill().expect("it runs");
     daemon.wait().expect("it is our child");

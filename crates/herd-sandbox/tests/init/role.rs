@@ -24,7 +24,7 @@ pub(crate) fn play() -> Option<ExitCode> {
         "removed" => removed(),
         "cycles" => cycles(),
         "drops" => drops(),
-        "idle" => idle(&rest),
+        "idle" => idle(),
         _ => return Some(ExitCode::from(99)),
     }
     Some(ExitCode::SUCCESS)
@@ -135,9 +135,9 @@ fn drops() {
     say("reaped");
 }
 
-/// Launches one worker that does nothing, or what the script says, says the process IDs of init and of the worker, and waits to be killed.
-fn idle(args: &[&str]) {
-    let init = launch(stage::script(args.first().copied().unwrap_or("exec sleep 1000")));
+/// Launches one worker that does nothing, says the process IDs of init and of the worker, and waits to be killed.
+fn idle() {
+    let init = launch(stage::command("sleep", &["1000"]));
     let worker = ready(&init);
     say(&format!("{} {}", init.pid(), worker.as_raw_pid()));
     block();
