@@ -9,17 +9,65 @@ use hyper::{
 
 use crate::failure::Failure;
 
+/// Which of the fields that concern the gateway a head has.
+///
+/// It is found in one pass over the names: most heads have hardly any of them, and looking for each costs far more.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Survey {
+    pub(crate) connection: bool,
+    pub(crate) cookie: bool,
+    pub(crate) expect: bool,
+    pub(crate) host: bool,
+    pub(crate) keep_alive: bool,
+    /// Other fields that concern one connection and go without being looked at.
+    pub(crate) obsolete: bool,
+    pub(crate) te: bool,
+    pub(crate) transfer_encoding: bool,
+    pub(crate) upgrade: bool,
+    /// A field that only the gateway itself sends.
+    pub(crate) own: bool,
+    /// Some field comes more than once.
+    pub(crate) repeats: bool,
+}
+
+impl Survey {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut survey = Self { repeats: headers.len() != headers.keys_len(), ..Self::default() };
+        for name in headers.keys() {
+            match name.as_str() {
+                "connection" => survey.connection = true,
+                "cookie" => survey.cookie = true,
+                "expect" => survey.expect = true,
+                "host" => survey.host = true,
+                "keep-alive" => survey.keep_alive = true,
+                "http2-settings" | "proxy-connection" => survey.obsolete = true,
+                "te" => survey.te = true,
+                "transfer-encoding" => survey.transfer_encoding = true,
+                "upgrade" => survey.upgrade = true,
+                name => survey.own |= name.starts_with("herd-"),
+            }
+        }
+        survey
+    }
+}
+
 /// Checks what the HTTP parser leaves open: the request's framing, its target and its host.
 ///
 /// `sent_length` tells whether the raw head of the request had a `content-length`, which the parser drops without a
 /// word beside a `transfer-encoding`.
-pub(crate) fn check<B>(request: &Request<B>, sent_length: impl FnOnce() -> bool) -> Result<(), Failure> {
+pub(crate) fn check<B>(
+    request: &Request<B>,
+    survey: &Survey,
+    sent_length: impl FnOnce() -> bool,
+) -> Result<(), Failure> {
     if request.method() == Method::CONNECT {
         return Err(Failure::Unsupported("the gateway opens no tunnels: CONNECT is not supported"));
     }
-    check_framing(request.headers(), sent_length)?;
+    if survey.transfer_encoding {
+        check_framing(request.headers(), sent_length)?;
+    }
     check_target(request)?;
-    check_host(request)
+    check_host(request, survey)
 }
 
 fn check_framing(headers: &HeaderMap, sent_length: impl FnOnce() -> bool) -> Result<(), Failure> {
@@ -45,10 +93,9 @@ fn check_target<B>(request: &Request<B>) -> Result<(), Failure> {
     if is_fit { Ok(()) } else { Err(Failure::Malformed("the request's target is neither a path nor an HTTP URI")) }
 }
 
-fn check_host<B>(request: &Request<B>) -> Result<(), Failure> {
-    let mut hosts = request.headers().get_all(HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+fn check_host<B>(request: &Request<B>, survey: &Survey) -> Result<(), Failure> {
+    let host = request.headers().get(HOST);
+    if survey.repeats && request.headers().get_all(HOST).iter().nth(1).is_some() {
         return Err(Failure::Malformed("the request has more than one host field"));
     }
     if host.is_some_and(|host| !host.as_bytes().iter().all(|byte| is_host_byte(*byte))) {
@@ -79,7 +126,10 @@ fn is_host_byte(byte: u8) -> bool {
 /// The protocol that the request asks to change to, if the gateway passes that on.
 ///
 /// A change to HTTP/2 is not: what a client then says on the connection would not be looked at by the gateway.
-pub(crate) fn wanted_upgrade<B: Body>(request: &Request<B>) -> Option<&HeaderValue> {
+pub(crate) fn wanted_upgrade<'a, B: Body>(request: &'a Request<B>, survey: &Survey) -> Option<&'a HeaderValue> {
+    if !survey.upgrade {
+        return None;
+    }
     let wanted = request.headers().get(UPGRADE)?;
     let asked = request.version() == Version::HTTP_11
         && request.body().is_end_stream()

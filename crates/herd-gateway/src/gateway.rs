@@ -12,14 +12,15 @@ use herd_pool::{Connect, Lease, Pool, Protocol, SessionId, WorkerFactory};
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
-    header::{CACHE_CONTROL, CONTENT_TYPE, EXPECT, HeaderValue, UPGRADE},
+    header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, UPGRADE},
     upgrade::OnUpgrade,
 };
 use tokio::{sync::Semaphore, time::timeout};
 use tower_service::Service;
 
 use crate::{
-    GatewayOptions, GatewayStats, Sessions, admit,
+    GatewayOptions, GatewayStats, Sessions,
+    admit::{self, Survey},
     client::{self, Client},
     counters::Counters,
     failure::Failure,
@@ -102,9 +103,10 @@ where
     /// Answers one request. Errors are answers too.
     pub(crate) async fn answer(&self, request: Request<Incoming>, from: Origin<'_>) -> Response<ResponseBody<F>> {
         let open = InFlight::begin(self.upstreams.clone(), from.client.map(Client::begin));
-        let response = match self.key(&request, from) {
+        let survey = Survey::of(request.headers());
+        let response = match self.key(&request, &survey, from) {
             Ok(Key::Page(page)) => page.map(Content::from),
-            Ok(Key::Session(mut named)) => match self.proxy(request, from, &mut named).await {
+            Ok(Key::Session(mut named)) => match self.proxy(request, &survey, from, &mut named).await {
                 Ok(response) => response,
                 Err(failure) => failure.into_response(Some(&named.session)).map(Content::from),
             },
@@ -118,12 +120,13 @@ where
     async fn proxy(
         &self,
         request: Request<Incoming>,
+        survey: &Survey,
         from: Origin<'_>,
         named: &mut Named,
     ) -> Result<Response<Content<F>>, Failure> {
         let mut lease = self.lease(&named.session).await?;
         if lease.worker().protocol() == Protocol::Http2 {
-            return self.proxy_http2(request, from, named, lease).await;
+            return self.proxy_http2(request, survey, from, named, lease).await;
         }
         let connection = match self.connect(&lease).await {
             // The worker has seen nothing of the request, so the session can start anew without anyone being fooled.
@@ -134,17 +137,18 @@ where
             other => other?,
         };
         let lease = Arc::new(lease);
-        let (request, upgrade) = self.rewrite(request, from, named, &lease);
+        let (request, upgrade) = self.rewrite(request, survey, from, named, &lease);
         let (mut connection, response) = self.send(connection, request, &lease).await?;
         let (mut response, incoming) = split(response);
-        let switches = response.headers().get(UPGRADE).cloned();
         let keep_for = self.shared.options.upstream_idle_timeout;
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let protocol = if switches { response.headers().get(UPGRADE).cloned() } else { None };
         connection.keep_for = rewrite::response(&mut response, connection.name.clone(), lease.is_new(), named)
             .map_or(keep_for, |announced| announced.saturating_sub(KEEP_ALIVE_MARGIN).min(keep_for));
-        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if !switches {
             return Ok(response.map(|()| Content::Http1 { incoming, connection: Some(connection), lease }));
         }
-        let (Some(upgrade), Some(protocol)) = (upgrade, switches) else {
+        let (Some(upgrade), Some(protocol)) = (upgrade, protocol) else {
             return Err(Failure::Answer("it changed the protocol without being asked to"));
         };
         self.splice(upgrade, connection, lease, &protocol, from)?;
@@ -153,8 +157,8 @@ where
     }
 
     /// *key*: which session is it?
-    fn key(&self, request: &Request<Incoming>, from: Origin<'_>) -> Result<Key, Failure> {
-        admit::check(request, || from.client.is_some_and(|client| client.sent_field("content-length")))?;
+    fn key(&self, request: &Request<Incoming>, survey: &Survey, from: Origin<'_>) -> Result<Key, Failure> {
+        admit::check(request, survey, || from.client.is_some_and(|client| client.sent_field("content-length")))?;
         let options = &self.shared.options;
         let metrics = options.metrics.as_ref().filter(|page| asks_for(request, &page.path));
         let is_health = asks_for(request, "/healthz");
@@ -199,27 +203,27 @@ where
     fn rewrite(
         &self,
         mut request: Request<Incoming>,
+        survey: &Survey,
         from: Origin<'_>,
         named: &mut Named,
         lease: &Arc<Lease<F>>,
     ) -> (Request<RequestBody<F>>, Option<OnUpgrade>) {
         let protocol = lease.worker().protocol();
-        let switch = admit::wanted_upgrade(&request).filter(|_| protocol == Protocol::Http1).cloned();
+        let switch = admit::wanted_upgrade(&request, survey).filter(|_| protocol == Protocol::Http1).cloned();
         let upgrade = switch.as_ref().map(|_| hyper::upgrade::on(&mut request));
-        let expects = request.headers().contains_key(EXPECT);
-        let route = Route {
+        let mut route = Route {
             protocol,
             named,
             client: from.address,
             forwarded: self.shared.options.forwarded,
             upgrade: switch.as_ref(),
         };
-        rewrite::request(&mut request, route);
+        rewrite::request(&mut request, survey, &mut route);
         // What layers outside noted down, and the right to take the connection over, end here.
         request.extensions_mut().clear();
         let mut request =
             request.map(|incoming| RequestBody::new(incoming, lease, from.client.cloned(), &self.upstreams.counters));
-        if expects
+        if survey.expect
             && protocol == Protocol::Http1
             && let Some(permission) = request.body_mut().hold_back()
         {
@@ -296,13 +300,14 @@ where
     async fn proxy_http2(
         &self,
         request: Request<Incoming>,
+        survey: &Survey,
         from: Origin<'_>,
         named: &mut Named,
         lease: Lease<F>,
     ) -> Result<Response<Content<F>>, Failure> {
         let lease = Arc::new(lease);
         let limit = self.shared.options.connect_timeout;
-        let mut request = self.rewrite(request, from, named, &lease).0;
+        let mut request = self.rewrite(request, survey, from, named, &lease).0;
         for attempt in 0.. {
             let mut connection = match self.upstreams.connect_http2(&lease, limit).await {
                 Ok(connection) => connection,

@@ -12,7 +12,7 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use crate::{
     client::OpenRequest,
     rewrite,
-    upstream::{Http1, Upstreams, poll_driven},
+    upstream::{Http1, Polled, Upstreams, poll_driven},
 };
 
 /// The body of a gateway's response.
@@ -80,9 +80,6 @@ where
     }
 }
 
-/// What the next frame of a worker's response is.
-type Polled = Poll<Option<hyper::Result<Frame<Bytes>>>>;
-
 fn poll_http1<F: WorkerFactory>(
     incoming: &mut Incoming,
     connection: &mut Option<Box<Http1<F>>>,
@@ -91,10 +88,13 @@ fn poll_http1<F: WorkerFactory>(
 where
     F::Worker: Connect,
 {
-    let polled = poll_driven(incoming);
-    let (Poll::Pending, Some(driven)) = (&polled, connection.as_mut()) else { return polled };
+    let Some(driven) = connection else { return poll_driven(incoming) };
+    let polled = driven.poll_body(incoming);
+    if polled.is_ready() {
+        return polled;
+    }
     driven.drive(cx);
-    let polled = poll_driven(incoming);
+    let polled = driven.poll_body(incoming);
     if polled.is_pending() && driven.is_ended() {
         // What it has not said by its end, it says when dropped.
         *connection = None;

@@ -14,7 +14,7 @@ use hyper::{
 };
 
 use crate::{
-    admit::{has_token, tokens},
+    admit::{Survey, has_token, tokens},
     options::Forwarded,
     session_key::{Named, WORKER_HEADER},
 };
@@ -42,19 +42,18 @@ pub(crate) struct Route<'a> {
 }
 
 /// Makes the head of a client's request that of a request to the worker.
-pub(crate) fn request<B: Body>(request: &mut Request<B>, route: Route<'_>) {
+pub(crate) fn request<B: Body>(request: &mut Request<B>, survey: &Survey, route: &mut Route<'_>) {
     let has_body = !request.body().is_end_stream();
-    let wants_trailers = request.headers().get_all(TE).iter().any(|value| has_token(value, "trailers"));
-    if request.version() == Version::HTTP_2 {
+    let wants_trailers = survey.te && request.headers().get_all(TE).iter().any(|value| has_token(value, "trailers"));
+    if survey.cookie && request.version() == Version::HTTP_2 {
         join_cookies(request.headers_mut());
     }
-    set_host(request);
+    set_host(request, survey);
     let headers = request.headers_mut();
-    remove_hop_by_hop(headers);
-    headers.remove(HTTP2_SETTINGS);
+    remove_hop_by_hop(headers, survey);
     set_forwarded(headers, route.client, route.forwarded);
     // A client may have listed the field in `connection`, so look after that has taken effect.
-    if !route.named.in_worker_header || !headers.contains_key(WORKER_HEADER) {
+    if !route.named.in_worker_header || (survey.connection && !headers.contains_key(WORKER_HEADER)) {
         headers.insert(WORKER_HEADER, session_value(&route.named.session));
     }
     if wants_trailers {
@@ -99,10 +98,10 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// Sees to it that the host field names the target: where the request line has an authority, that one counts
 /// (RFC 9112 §3.2.2), and a worker that speaks HTTP/1.1 must get one even from an HTTP/1.0 client.
-fn set_host<B>(request: &mut Request<B>) {
+fn set_host<B>(request: &mut Request<B>, survey: &Survey) {
     let host = match request.uri().authority() {
         Some(authority) => HeaderValue::from_str(authority.as_str()).expect("an authority makes a field value"),
-        None if request.headers().contains_key(HOST) => return,
+        None if survey.host => return,
         None => HeaderValue::from_static("localhost"),
     };
     request.headers_mut().insert(HOST, host);
@@ -129,8 +128,10 @@ fn set_absolute_form<B>(request: &mut Request<B>, path: Option<PathAndQuery>) {
 }
 
 /// Removes the fields that concern one connection only (RFC 9110 §7.6.1).
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    if let Entry::Occupied(connection) = headers.entry(CONNECTION) {
+fn remove_hop_by_hop(headers: &mut HeaderMap, survey: &Survey) {
+    if survey.connection
+        && let Entry::Occupied(connection) = headers.entry(CONNECTION)
+    {
         let listed: Vec<HeaderName> = connection
             .remove_entry_mult()
             .1
@@ -143,7 +144,14 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
             }
         }
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+    let found: [(bool, &[HeaderName]); 5] = [
+        (survey.keep_alive, &[KEEP_ALIVE]),
+        (survey.obsolete, &[PROXY_CONNECTION, HTTP2_SETTINGS]),
+        (survey.te, &[TE]),
+        (survey.transfer_encoding, &[TRANSFER_ENCODING]),
+        (survey.upgrade, &[UPGRADE]),
+    ];
+    for name in found.iter().filter(|(present, _)| *present).flat_map(|(_, names)| *names) {
         headers.remove(name);
     }
 }
@@ -190,13 +198,16 @@ pub(crate) fn response<B>(
     // What `version` the worker speaks is between it and the gateway.
     *response.version_mut() = Version::HTTP_11;
     let headers = response.headers_mut();
-    let keep_alive = headers.get(KEEP_ALIVE).and_then(keep_alive_timeout);
+    let survey = Survey::of(headers);
+    let keep_alive = if survey.keep_alive { headers.get(KEEP_ALIVE).and_then(keep_alive_timeout) } else { None };
     // With a transfer-encoding, a content-length says nothing (RFC 9112 §6.3), so nobody must be told it.
-    if headers.contains_key(TRANSFER_ENCODING) {
+    if survey.transfer_encoding {
         headers.remove(CONTENT_LENGTH);
     }
-    remove_hop_by_hop(headers);
-    remove_own(headers);
+    remove_hop_by_hop(headers, &survey);
+    if survey.own {
+        remove_own(headers);
+    }
     headers.insert(HERD_WORKER, worker);
     headers.insert(HERD_SESSION, HeaderValue::from_static(if is_new { "new" } else { "resumed" }));
     if let Some(cookie) = &named.new_cookie {

@@ -13,9 +13,10 @@ fn rewritten(protocol: Protocol, fields: &[(&'static str, &'static str)], target
         request.headers_mut().append(*name, HeaderValue::from_static(value));
     }
     let client = HeaderValue::from_static("192.0.2.1");
-    let route =
+    let mut route =
         Route { protocol, named: &mut named("s"), client: Some(&client), forwarded: Forwarded::Replace, upgrade: None };
-    super::request(&mut request, route);
+    let survey = Survey::of(request.headers());
+    super::request(&mut request, &survey, &mut route);
     request
 }
 

@@ -109,7 +109,7 @@ proptest! {
         let key: SessionKey = format!("path:{number}").parse().unwrap();
         match key.find(&request, false) {
             Ok(Found::Session(named)) => {
-                let mut left = segments.clone();
+                let mut left = segments;
                 let taken = left.remove(number - 1);
                 prop_assert_eq!(named.session.as_str().as_bytes(), &*percent_decoded(&taken).unwrap());
                 let path = named.path.unwrap();

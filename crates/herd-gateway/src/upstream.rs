@@ -8,16 +8,16 @@ use std::{
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use herd_pool::{Connect, Lease, WorkerFactory, WorkerId};
 use hyper::{
     Request, Response,
-    body::Incoming,
+    body::{Body, Bytes, Frame, Incoming},
     client::conn::{TrySendError, http1, http2},
     header::HeaderValue,
 };
@@ -56,6 +56,9 @@ where
     /// `None` once it ended with an error.
     connection: Option<http1::Connection<TokioIo<StreamOf<F>>, RequestBody<F>>>,
     ended: bool,
+    /// Who is woken when the connection can be driven on.
+    wakes: Arc<Wakes>,
+    waker: Waker,
     /// The worker's ID as `herd-worker` tells it.
     pub(crate) name: HeaderValue,
     /// How long it may be kept for another request.
@@ -69,14 +72,11 @@ where
 {
     async fn start(stream: StreamOf<F>, name: HeaderValue) -> hyper::Result<Box<Self>> {
         let (sender, connection) = http1::Builder::new().max_buf_size(BUFFER).handshake(TokioIo::new(stream)).await?;
-        Ok(Box::new(Self {
-            sender,
-            connection: Some(connection),
-            ended: false,
-            name,
-            keep_for: Duration::ZERO,
-            parked_at: 0,
-        }))
+        let wakes = Arc::new(Wakes::default());
+        let waker = wakes.clone().into();
+        let keep_for = Duration::ZERO;
+        let connection = Some(connection);
+        Ok(Box::new(Self { sender, connection, ended: false, wakes, waker, name, keep_for, parked_at: 0 }))
     }
 
     /// Sends the request and waits for the head of the response.
@@ -105,8 +105,16 @@ where
         if !self.ended
             && let Some(connection) = &mut self.connection
         {
-            self.ended = connection.poll_without_shutdown(cx).is_ready();
+            self.wakes.aim(cx.waker());
+            self.ended = connection.poll_without_shutdown(&mut Context::from_waker(&self.waker)).is_ready();
         }
+    }
+
+    /// Asks for the next frame of a response's body without driving the connection.
+    pub(crate) fn poll_body(&self, incoming: &mut Incoming) -> Polled {
+        // The body tells the connection that it has room, which would wake this very task. Whoever gets nothing here
+        // drives the connection next, so nothing is missed.
+        self.wakes.mute(|| poll_driven(incoming))
     }
 
     /// Whether an earlier request was answered on it.
@@ -126,10 +134,47 @@ where
     }
 
     /// Takes the stream, and what was read beyond the response's head, after the worker changed the protocol.
-    pub(crate) fn into_stream(mut self: Box<Self>) -> Option<(StreamOf<F>, hyper::body::Bytes)> {
+    pub(crate) fn into_stream(mut self) -> Option<(StreamOf<F>, Bytes)> {
         self.drive(&mut Context::from_waker(Waker::noop()));
         let parts = self.connection.take().filter(|_| self.ended)?.into_parts();
         Some((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+/// Wakes the task that drives a connection, except for what that task has done itself.
+#[derive(Debug, Default)]
+struct Wakes {
+    task: Mutex<Option<Waker>>,
+    muted: AtomicBool,
+}
+
+impl Wakes {
+    fn aim(&self, task: &Waker) {
+        let mut aimed = lock(&self.task);
+        if !aimed.as_ref().is_some_and(|aimed| aimed.will_wake(task)) {
+            *aimed = Some(task.clone());
+        }
+    }
+
+    fn mute<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.muted.store(true, Relaxed);
+        let done = work();
+        self.muted.store(false, Relaxed);
+        done
+    }
+}
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.muted.load(Relaxed)
+            && let Some(task) = &*lock(&self.task)
+        {
+            task.wake_by_ref();
+        }
     }
 }
 
@@ -268,9 +313,10 @@ where
     }
 }
 
+/// What the next frame of a worker's response is.
+pub(crate) type Polled = Poll<Option<hyper::Result<Frame<Bytes>>>>;
+
 /// Polls `body` without a waker of its own: it moves on only when its connection is driven.
-pub(crate) fn poll_driven<B: hyper::body::Body + Unpin>(
-    body: &mut B,
-) -> Poll<Option<Result<hyper::body::Frame<B::Data>, B::Error>>> {
+pub(crate) fn poll_driven(body: &mut Incoming) -> Polled {
     Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop()))
 }
