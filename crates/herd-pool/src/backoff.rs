@@ -7,7 +7,8 @@ use crate::{WorkerId, clock::Moment};
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// After a failure, starts are one at a time and ever further apart, up to 10 seconds; a success ends that.
+/// After a failure, starts are one at a time and ever further apart, up to 10 seconds; a worker that proves itself ends
+/// that. To become ready is no proof: a worker that dies right afterwards would be started without a pause for ever.
 #[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
@@ -42,6 +43,22 @@ impl Backoff {
         }
     }
 
+    /// A worker became ready: the next start may be tried.
+    pub(crate) fn ready(&mut self, worker: WorkerId) {
+        if self.trial == Some(worker) {
+            self.trial = None;
+        }
+    }
+
+    /// A worker died soon after it became ready, and served nobody. Those that die during a pause count once.
+    pub(crate) fn died_young(&mut self, worker: WorkerId, now: Moment) {
+        if self.trial.is_none() && now >= self.until {
+            self.trial = Some(worker);
+            self.failed(worker, now);
+        }
+    }
+
+    /// A worker served a session, or lived long enough to count as one that works.
     pub(crate) fn succeeded(&mut self) {
         *self = Self::default();
     }
@@ -68,6 +85,24 @@ mod tests {
         assert_eq!(delays, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000]);
         backoff.succeeded();
         assert!(backoff.allows(now));
+    }
+
+    #[test]
+    fn dying_right_after_becoming_ready_is_no_success() {
+        let mut backoff = Backoff::default();
+        let mut now = Moment(0);
+        let mut delays = Vec::new();
+        for number in 1..=9 {
+            assert!(backoff.allows(now));
+            backoff.started(WorkerId::new(number));
+            backoff.ready(WorkerId::new(number));
+            backoff.died_young(WorkerId::new(number), now);
+            backoff.died_young(WorkerId::new(100), now);
+            let until = backoff.until().unwrap();
+            delays.push(until.since(now).as_millis());
+            now = until;
+        }
+        assert_eq!(delays, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
     }
 
     #[test]

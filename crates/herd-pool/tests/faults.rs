@@ -265,6 +265,30 @@ async fn a_factory_that_always_fails_is_tried_ever_more_rarely_and_recovers() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn spares_that_die_as_soon_as_they_are_ready_are_started_ever_more_rarely() {
+    let fake = Fake::new();
+    let pool = Pool::builder(fake.clone()).min_workers(3).spare(2).build().unwrap();
+    let mut events = pool.subscribe();
+    let killer = async {
+        loop {
+            let ready = |kind: &EventKind| match kind {
+                EventKind::WorkerReady { worker, .. } => Some(*worker),
+                _ => None,
+            };
+            let worker = next_event(&mut events, ready).await;
+            fake.control(worker).exit(ExitStatus::Code(0));
+        }
+    };
+    assert!(timeout(60 * SECOND, killer).await.is_err());
+    // At once, then after 100 ms, 200 ms, ... 6.4 s, then every 10 s, as for failing starts. Each time all three are
+    // started, since each that becomes ready lets the next one be tried.
+    assert_eq!(fake.spawns(), 3 * (1 + 7 + 4));
+    // A session that gets a worker shows that workers work: the others come at once.
+    let _lease = pool.acquire(&id("alice")).await.unwrap();
+    spares(&pool, &mut pool.subscribe(), 2).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_caller_that_comes_during_the_back_off_waits_for_the_next_attempt() {
     let fake = Fake::new();
     fake.spawn_gate().set(Behaviour::Error);

@@ -76,6 +76,7 @@ impl<W: Clone> State<W> {
             entry.failures = 0;
         }
         self.index.insert(slot);
+        self.backoff.succeeded();
         self.counters.sessions_started += 1;
         self.publish(EventKind::SessionStarted { session, worker });
     }

@@ -11,6 +11,9 @@ use crate::{AcquireError, Crash, EndReason, EventKind, Exit, SpawnError, WorkerI
 /// Probes that a worker with a session may fail in a row before its session ends.
 const TOLERATED_FAILURES: u8 = 3;
 
+/// How long a worker that no session needs must live after it became ready, to count as one that works.
+const SETTLED: Duration = Duration::from_secs(10);
+
 /// Probes that run at once, so that 10,000 workers do not make a storm of them.
 const MAX_PROBES: usize = 256;
 
@@ -28,7 +31,7 @@ impl<W: Clone> State<W> {
         entry.ready = Some(now);
         let after = now.since(entry.started);
         self.publish(EventKind::WorkerReady { worker, after });
-        self.backoff.succeeded();
+        self.backoff.ready(worker);
         self.last_spawn_error = None;
         self.enter(worker, Phase::Checking(handle.clone()));
         self.schedule_first_probe(worker, now);
@@ -90,6 +93,10 @@ impl<W: Clone> State<W> {
             Phase::Checking(_) | Phase::Spare(_) | Phase::Lingering(_) => None,
             Phase::Live(slot) => Some(slot.id().clone()),
         };
+        let is_young = entry.ready.is_none_or(|ready| now.since(ready) < SETTLED);
+        if is_young && session.is_none() {
+            self.backoff.died_young(worker, now);
+        }
         self.counters.worker_exits += 1;
         self.publish(EventKind::WorkerCrashed { worker, exit: exit.clone() });
         let reason = if exit.out_of_memory { EndReason::OutOfMemory } else { EndReason::Crashed(exit.status) };
@@ -173,6 +180,9 @@ impl<W: Clone> State<W> {
         self.probes.running -= 1;
         if let Some(entry) = self.workers.get_mut(&worker) {
             entry.failures = if healthy { 0 } else { entry.failures.saturating_add(1) };
+            if healthy && entry.ready.is_some_and(|ready| now.since(ready) >= SETTLED) {
+                self.backoff.succeeded();
+            }
             let failures = entry.failures;
             match entry.phase.kind() {
                 Kind::Spare if failures > 0 => {
