@@ -24,12 +24,13 @@ use crate::{
     client::{self, Client},
     counters::Counters,
     failure::Failure,
-    request_body::{ClientBodyError, RequestBody},
+    http1::Broken,
+    request_body::{ClientBodyError, Permission, RequestBody},
     response_body::{Content, InFlight, ResponseBody},
     rewrite::{self, Route},
     session_key::{Found, KeyError, Named, asks_for},
     splice::Splice,
-    upstream::{Http1, Upstreams, worker_name},
+    upstream::{Http1Of, Upstreams, worker_name},
 };
 
 /// How long to wait for the pool to say why a session ended after its worker's connection broke, so that a crash can be
@@ -137,16 +138,16 @@ where
             other => other?,
         };
         let lease = Arc::new(lease);
-        let (request, upgrade) = self.rewrite(request, survey, from, named, &lease);
-        let (mut connection, response) = self.send(connection, request, &lease).await?;
-        let (mut response, incoming) = split(response);
+        let (mut request, upgrade) = self.rewrite(request, survey, from, named, &lease);
+        let permission = if survey.expect { request.body_mut().hold_back() } else { None };
+        let (mut connection, mut response) = self.send(connection, request, permission, &lease).await?;
         let keep_for = self.shared.options.upstream_idle_timeout;
         let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         let protocol = if switches { response.headers().get(UPGRADE).cloned() } else { None };
         connection.keep_for = rewrite::response(&mut response, connection.name.clone(), lease.is_new(), named)
             .map_or(keep_for, |announced| announced.saturating_sub(KEEP_ALIVE_MARGIN).min(keep_for));
         if !switches {
-            return Ok(response.map(|()| Content::Http1 { incoming, connection: Some(connection), lease }));
+            return Ok(response.map(|()| Content::Http1 { connection, lease }));
         }
         let (Some(upgrade), Some(protocol)) = (upgrade, protocol) else {
             return Err(Failure::Answer("it changed the protocol without being asked to"));
@@ -183,16 +184,16 @@ where
     }
 
     /// *connect*: a connection to the session's worker, kept from an earlier request or new.
-    async fn connect(&self, lease: &Lease<F>) -> Result<Box<Http1<F>>, Failure> {
+    async fn connect(&self, lease: &Lease<F>) -> Result<Box<Http1Of<F>>, Failure> {
         while let Some(mut connection) = self.upstreams.take(lease.worker_id()) {
-            if connection.is_reusable() {
+            if connection.is_quiet() {
                 return Ok(connection);
             }
         }
         self.open(lease).await
     }
 
-    async fn open(&self, lease: &Lease<F>) -> Result<Box<Http1<F>>, Failure> {
+    async fn open(&self, lease: &Lease<F>) -> Result<Box<Http1Of<F>>, Failure> {
         match self.upstreams.connect(lease, self.shared.options.connect_timeout).await {
             Ok(connection) => Ok(connection),
             Err(error) => Err(reason(lease).await.unwrap_or(Failure::Connect(error))),
@@ -221,18 +222,8 @@ where
         rewrite::request(&mut request, survey, &mut route);
         // What layers outside noted down, and the right to take the connection over, end here.
         request.extensions_mut().clear();
-        let mut request =
+        let request =
             request.map(|incoming| RequestBody::new(incoming, lease, from.client.cloned(), &self.upstreams.counters));
-        if survey.expect
-            && protocol == Protocol::Http1
-            && let Some(permission) = request.body_mut().hold_back()
-        {
-            hyper::ext::on_informational(&mut request, move |response| {
-                if response.status() == StatusCode::CONTINUE {
-                    permission.give();
-                }
-            });
-        }
         (request, upgrade)
     }
 
@@ -242,24 +233,23 @@ where
     /// only if the worker saw nothing of it, or if sending it twice is the same as once and it has no body.
     async fn send(
         &self,
-        mut connection: Box<Http1<F>>,
+        mut connection: Box<Http1Of<F>>,
         request: Request<RequestBody<F>>,
+        permission: Option<Permission>,
         lease: &Lease<F>,
-    ) -> Result<(Box<Http1<F>>, Response<Incoming>), Failure> {
-        let copy = (connection.was_used() && request.method().is_idempotent() && request.body().is_empty())
-            .then(|| head_of(&request));
-        let mut error = match self.in_time(connection.send(request)).await? {
+    ) -> Result<(Box<Http1Of<F>>, Response<()>), Failure> {
+        let is_idempotent = request.method().is_idempotent();
+        let error = match self.in_time(connection.send(request, permission)).await? {
             Ok(response) => return Ok((connection, response)),
             Err(error) => error,
         };
-        let unseen = error.take_message().or(copy.filter(|_| !error.error().is_parse()));
-        let Some(request) = unseen.filter(|_| connection.was_used()) else {
-            return Err(explain(error.error(), lease).await);
-        };
+        let may_repeat = connection.was_used() && matches!(error, Broken::Unanswered);
+        let sent = connection.into_head().filter(|sent| may_repeat && (is_idempotent || sent.is_unseen));
+        let Some(sent) = sent else { return Err(explain(error, lease).await) };
         let mut connection = self.open(lease).await?;
-        match self.in_time(connection.send(request)).await? {
+        match self.in_time(connection.send_again(sent)).await? {
             Ok(response) => Ok((connection, response)),
-            Err(error) => Err(explain(error.error(), lease).await),
+            Err(error) => Err(explain(error, lease).await),
         }
     }
 
@@ -274,13 +264,12 @@ where
     fn splice(
         &self,
         upgrade: OnUpgrade,
-        connection: Box<Http1<F>>,
+        connection: Box<Http1Of<F>>,
         lease: Arc<Lease<F>>,
         protocol: &HeaderValue,
         from: Origin<'_>,
     ) -> Result<(), Failure> {
-        let (upstream, early) =
-            connection.into_stream().ok_or(Failure::Answer("it changed the protocol and closed the connection"))?;
+        let (upstream, early) = connection.into_stream();
         let splice = Splice {
             upgrade,
             upstream,
@@ -322,7 +311,7 @@ where
                 Err(mut error) => match error.take_message() {
                     // The worker closed the connection in good order before it took the request.
                     Some(unsent) if attempt == 0 => request = unsent,
-                    _ => return Err(explain(error.error(), &lease).await),
+                    _ => return Err(explain(broken(error.error()), &lease).await),
                 },
             }
         }
@@ -365,15 +354,6 @@ fn split(response: Response<Incoming>) -> (Response<()>, Incoming) {
     (Response::from_parts(parts, ()), incoming)
 }
 
-/// The same request once more; it has no body.
-fn head_of<F: WorkerFactory>(request: &Request<RequestBody<F>>) -> Request<RequestBody<F>> {
-    let mut copy = Request::new(RequestBody::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
-}
-
 /// Why the session ended, if it did: the pool may need a moment to notice.
 async fn reason<F: WorkerFactory>(lease: &Lease<F>) -> Option<Failure> {
     if let Some(reason) = lease.end_reason() {
@@ -383,14 +363,22 @@ async fn reason<F: WorkerFactory>(lease: &Lease<F>) -> Option<Failure> {
 }
 
 /// Tells what went wrong between gateway and worker.
-async fn explain<F: WorkerFactory>(error: &hyper::Error, lease: &Lease<F>) -> Failure {
-    if ClientBodyError::caused(error) {
-        return Failure::ClientBody;
+async fn explain<F: WorkerFactory>(error: Broken, lease: &Lease<F>) -> Failure {
+    match error {
+        Broken::Client(_) => Failure::ClientBody,
+        Broken::NotHttp => Failure::Answer("what it sent is not HTTP"),
+        Broken::Unanswered | Broken::Incomplete => {
+            reason(lease).await.unwrap_or(Failure::Answer("it closed the connection before it had answered"))
+        }
     }
-    if error.is_parse() {
-        return Failure::Answer("what it sent is not HTTP");
+}
+
+/// What an error of an HTTP/2 connection to a worker means.
+fn broken(error: &hyper::Error) -> Broken {
+    match ClientBodyError::caused(error) {
+        true => Broken::Client(ClientBodyError::wrong_length()),
+        false => Broken::Unanswered,
     }
-    reason(lease).await.unwrap_or(Failure::Answer("it closed the connection before it had answered"))
 }
 
 /// The address of the client from which a request comes.

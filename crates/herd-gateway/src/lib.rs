@@ -5,8 +5,11 @@
 mod admit;
 mod client;
 mod counters;
+mod decode;
+mod encode;
 mod failure;
 mod gateway;
+mod http1;
 mod options;
 mod pipe;
 mod request_body;

@@ -14,7 +14,7 @@ use herd_pool::{Lease, WorkerFactory};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
-use crate::{client::Client, counters::Counters};
+use crate::{client::Client, counters::Counters, rewrite};
 
 /// How long a client that waits for permission to send its body is kept waiting by a worker that says nothing. Servers
 /// may ignore the expectation (RFC 9110 §10.1.1), so nobody waits for ever.
@@ -36,10 +36,6 @@ struct Upload<F: WorkerFactory> {
 impl<F: WorkerFactory> RequestBody<F> {
     pub(crate) fn empty() -> Self {
         Self { stream: None }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.stream.is_none()
     }
 
     pub(crate) fn new(
@@ -80,14 +76,17 @@ impl<F: WorkerFactory> Body for RequestBody<F> {
             client.note_body(polled.is_pending());
         }
         Poll::Ready(match ready!(polled) {
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    rewrite::request_trailers(trailers);
+                }
                 if let Some(data) = frame.data_ref() {
                     upload.lease.record_bytes(data.len() as u64, 0);
                     upload.counters.received(data.len());
                 }
                 Some(Ok(frame))
             }
-            Some(Err(error)) => Some(Err(ClientBodyError(error))),
+            Some(Err(error)) => Some(Err(ClientBodyError(Some(error)))),
             None => None,
         })
     }
@@ -109,7 +108,7 @@ impl<F: WorkerFactory> fmt::Debug for RequestBody<F> {
 
 /// The client broke off in the middle of its request, or sent what is no HTTP.
 #[derive(Debug)]
-pub(crate) struct ClientBodyError(hyper::Error);
+pub(crate) struct ClientBodyError(Option<hyper::Error>);
 
 impl fmt::Display for ClientBodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -119,11 +118,16 @@ impl fmt::Display for ClientBodyError {
 
 impl Error for ClientBodyError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.0)
+        self.0.as_ref().map(|cause| cause as &(dyn Error + 'static))
     }
 }
 
 impl ClientBodyError {
+    /// The body is not as long as was announced.
+    pub(crate) fn wrong_length() -> Self {
+        Self(None)
+    }
+
     /// Whether the client's body is what made an exchange with the worker fail.
     pub(crate) fn caused(error: &hyper::Error) -> bool {
         let mut cause = error.source();

@@ -11,8 +11,9 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 
 use crate::{
     client::OpenRequest,
+    http1::Broken,
     rewrite,
-    upstream::{Http1, Polled, Upstreams, poll_driven},
+    upstream::{Http1Of, Upstreams},
 };
 
 /// The body of a gateway's response.
@@ -36,8 +37,7 @@ where
     Nothing,
     Text(Bytes),
     Http1 {
-        incoming: Incoming,
-        connection: Option<Box<Http1<F>>>,
+        connection: Box<Http1Of<F>>,
         lease: Arc<Lease<F>>,
     },
     Http2 {
@@ -45,7 +45,7 @@ where
         lease: Arc<Lease<F>>,
     },
     /// It broke off; the client is still to be told.
-    Broken(BrokenResponse),
+    Broken(BrokenCause),
 }
 
 impl<F: WorkerFactory> From<String> for Content<F>
@@ -72,35 +72,10 @@ where
 
     /// The worker's last byte is there: its connection can serve others, and the lease goes back.
     fn finish(&mut self) {
-        if let Content::Http1 { connection: Some(connection), lease, .. } =
-            std::mem::replace(&mut self.content, Content::Nothing)
-        {
+        if let Content::Http1 { connection, lease } = std::mem::replace(&mut self.content, Content::Nothing) {
             self.open.upstreams.park(lease.worker_id(), connection);
         }
     }
-}
-
-fn poll_http1<F: WorkerFactory>(
-    incoming: &mut Incoming,
-    connection: &mut Option<Box<Http1<F>>>,
-    cx: &mut Context<'_>,
-) -> Polled
-where
-    F::Worker: Connect,
-{
-    let Some(driven) = connection else { return poll_driven(incoming) };
-    let polled = driven.poll_body(incoming);
-    if polled.is_ready() {
-        return polled;
-    }
-    driven.drive(cx);
-    let polled = driven.poll_body(incoming);
-    if polled.is_pending() && driven.is_ended() {
-        // What it has not said by its end, it says when dropped.
-        *connection = None;
-        return poll_driven(incoming);
-    }
-    polled
 }
 
 impl<F: WorkerFactory> Body for ResponseBody<F>
@@ -123,10 +98,12 @@ where
                 let Content::Broken(error) = std::mem::replace(&mut this.content, Content::Nothing) else {
                     unreachable!("it was matched just now")
                 };
-                return Poll::Ready(Some(Err(error)));
+                return Poll::Ready(Some(Err(BrokenResponse(error))));
             }
-            Content::Http1 { incoming, connection, lease } => (poll_http1(incoming, connection, cx), lease),
-            Content::Http2 { incoming, lease } => (Pin::new(incoming).poll_frame(cx), lease),
+            Content::Http1 { connection, lease } => (connection.poll_frame(cx).map_err(BrokenCause::Http1), lease),
+            Content::Http2 { incoming, lease } => {
+                (Pin::new(incoming).poll_frame(cx).map_err(BrokenCause::Http2), lease)
+            }
         };
         match ready!(polled) {
             Some(Ok(mut frame)) => {
@@ -146,7 +123,7 @@ where
             }
             Some(Err(error)) => {
                 // The server cuts the connection the moment it hears of this, so let it first write what came before.
-                this.content = Content::Broken(BrokenResponse(error));
+                this.content = Content::Broken(error);
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -161,7 +138,8 @@ where
         match &self.content {
             Content::Nothing => true,
             Content::Text(_) | Content::Broken(_) => false,
-            Content::Http1 { incoming, .. } | Content::Http2 { incoming, .. } => incoming.is_end_stream(),
+            Content::Http1 { connection, .. } => connection.is_end_stream(),
+            Content::Http2 { incoming, .. } => incoming.is_end_stream(),
         }
     }
 
@@ -170,7 +148,8 @@ where
             Content::Nothing => SizeHint::with_exact(0),
             Content::Text(text) => SizeHint::with_exact(text.len() as u64),
             Content::Broken(_) => SizeHint::default(),
-            Content::Http1 { incoming, .. } | Content::Http2 { incoming, .. } => incoming.size_hint(),
+            Content::Http1 { connection, .. } => connection.size_hint(),
+            Content::Http2 { incoming, .. } => incoming.size_hint(),
         }
     }
 }
@@ -187,7 +166,13 @@ where
 /// The worker's response broke off after its head had gone to the client. The client sees its connection (HTTP/1.1) or
 /// its stream (HTTP/2) cut, never a clean end.
 #[derive(Debug)]
-pub struct BrokenResponse(hyper::Error);
+pub struct BrokenResponse(BrokenCause);
+
+#[derive(Debug)]
+pub(crate) enum BrokenCause {
+    Http1(Broken),
+    Http2(hyper::Error),
+}
 
 impl fmt::Display for BrokenResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -197,7 +182,10 @@ impl fmt::Display for BrokenResponse {
 
 impl Error for BrokenResponse {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.0)
+        match &self.0 {
+            BrokenCause::Http1(cause) => Some(cause),
+            BrokenCause::Http2(cause) => Some(cause),
+        }
     }
 }
 

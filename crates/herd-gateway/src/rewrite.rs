@@ -7,8 +7,8 @@ use hyper::{
     HeaderMap, Request, Response, Uri, Version,
     body::Body,
     header::{
-        CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderName, HeaderValue, SET_COOKIE, TE, TRANSFER_ENCODING,
-        UPGRADE,
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, Entry, HOST, HeaderName, HeaderValue, SET_COOKIE, TE,
+        TRAILER, TRANSFER_ENCODING, UPGRADE,
     },
     http::uri::{Authority, PathAndQuery, Scheme},
 };
@@ -67,7 +67,6 @@ pub(crate) fn request<B: Body>(request: &mut Request<B>, survey: &Survey, route:
             } else if wants_trailers {
                 headers.insert(CONNECTION, HeaderValue::from_static("te"));
             }
-            // Else the client side of the connection would think that a GET has no body.
             if has_body && !headers.contains_key(CONTENT_LENGTH) {
                 headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
@@ -226,6 +225,17 @@ pub(crate) fn switching<B>(response: &mut Response<B>, protocol: HeaderValue) {
 pub(crate) fn remove_own(headers: &mut HeaderMap) {
     while let Some(name) = headers.keys().find(|name| name.as_str().starts_with("herd-")).cloned() {
         headers.remove(name);
+    }
+}
+
+/// Removes from a request's trailers what would mean something else to a worker that takes trailers for fields of the
+/// head (RFC 9110 §6.5.1).
+pub(crate) fn request_trailers(trailers: &mut HeaderMap) {
+    for name in [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, TE, UPGRADE, COOKIE, AUTHORIZATION, TRAILER] {
+        trailers.remove(name);
+    }
+    for name in [WORKER_HEADER, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO] {
+        trailers.remove(name);
     }
 }
 
