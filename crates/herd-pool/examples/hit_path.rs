@@ -1,7 +1,7 @@
 //! Measures what an acquire of a live session costs, and what memory a session takes.
 //!
 //! Prints a line of JSON per measurement: `{"sessions":…,"threads":…,"ns_per_acquire":…}` for taking and dropping a
-//! lease, by random access over all sessions; `{"bytes_per_session":…}` for what the process grew by with a million
+//! lease, by random access over all sessions (`null` if two threads never ran at once); `{"bytes_per_session":…}` for what the process grew by with a million
 //! sessions of workers that exist in memory only; and, to hold the first against, `{"mib":…,"ns_per_random_read":…}`
 //! for one read from memory of the given size at a place that the read before has named. An acquire makes two such
 //! reads one after the other, of the index (16 to 64 bytes a session) and of the session.
@@ -12,7 +12,10 @@ use std::{
     future::{Future, pending},
     hint::black_box,
     pin::pin,
-    sync::Barrier,
+    sync::{
+        Barrier,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, Waker},
     thread,
     time::{Duration, Instant},
@@ -21,7 +24,10 @@ use std::{
 use herd_pool::{Exit, HealthError, Lease, Pool, SessionId, SpawnError, Worker, WorkerFactory, WorkerId};
 
 /// Leases per run: few enough that most runs are over before the scheduler takes the processor away.
-const RUN: usize = 1000;
+const RUN: usize = 250;
+
+/// The longest that one measurement may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 struct Factory;
 
@@ -73,8 +79,8 @@ fn main() {
         }
         shuffle(&mut ids);
         for threads in [1, 2] {
-            let ns = measure(&pool, &ids, threads);
-            println!(r#"{{"sessions":{sessions},"threads":{threads},"ns_per_acquire":{ns:.1}}}"#);
+            let ns = measure(&pool, &ids, threads).map_or("null".to_owned(), |ns| format!("{ns:.1}"));
+            println!(r#"{{"sessions":{sessions},"threads":{threads},"ns_per_acquire":{ns}}}"#);
         }
         runtime.block_on(pool.shutdown());
     }
@@ -124,35 +130,53 @@ async fn fill(ids: &[SessionId]) -> Pool<Factory> {
 }
 
 /// Nanoseconds for taking and dropping a lease: the median over short runs, so that a run in which another process
-/// had the processor does not count.
-fn measure(pool: &Pool<Factory>, ids: &[SessionId], threads: usize) -> f64 {
-    let passes = (4_000_000 / ids.len()).max(2);
+/// had the processor does not count. With two threads, only those runs count during which both moved; on a busy machine
+/// there may be none.
+fn measure(pool: &Pool<Factory>, ids: &[SessionId], threads: usize) -> Option<f64> {
+    let wanted = (4_000_000 / RUN).max(2 * ids.len() / RUN);
     let start = Barrier::new(threads);
+    let finished: Vec<Finished> = (0..threads).map(|_| Finished::default()).collect();
     let mut runs: Vec<Duration> = thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
             .map(|thread| {
-                let start = &start;
+                let (start, finished) = (&start, &finished);
                 scope.spawn(move || {
                     // Each thread begins elsewhere, so that they do not warm the caches for each other.
                     let (back, front) = ids.split_at(ids.len() * thread / threads);
                     let mut order = front.iter().chain(back).cycle();
+                    let neighbour = &finished[(thread + 1) % threads].0;
+                    let mut runs = Vec::new();
                     start.wait();
-                    let run = || {
+                    let first = Instant::now();
+                    while runs.len() < wanted && first.elapsed() < PATIENCE {
+                        let before = neighbour.load(Ordering::Relaxed);
                         let began = Instant::now();
                         for id in order.by_ref().take(RUN) {
                             drop(black_box(acquire(pool, id)));
                         }
-                        began.elapsed()
-                    };
-                    std::iter::repeat_with(run).take(passes * ids.len() / RUN).collect::<Vec<_>>()
+                        let took = began.elapsed();
+                        // If the other one moved far, it was this thread that stood still.
+                        let moved = neighbour.load(Ordering::Relaxed) - before;
+                        if threads == 1 || (1..=4).contains(&moved) {
+                            runs.push(took);
+                        }
+                        finished[thread].0.fetch_add(1, Ordering::Relaxed);
+                    }
+                    runs
                 })
             })
             .collect();
         running.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
     runs.sort();
-    runs[runs.len() / 2].as_secs_f64() * 1e9 / RUN as f64
+    let median = runs.get(runs.len() / 2)?;
+    Some(median.as_secs_f64() * 1e9 / RUN as f64)
 }
+
+/// How many runs a thread has finished, on cache lines of its own.
+#[derive(Default)]
+#[repr(align(128))]
+struct Finished(AtomicUsize);
 
 /// A live session is had at the first poll.
 fn acquire(pool: &Pool<Factory>, id: &SessionId) -> Lease<Factory> {

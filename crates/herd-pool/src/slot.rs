@@ -22,16 +22,16 @@ pub(crate) trait Home: Send + Sync {
 
 /// A session with its worker, from the moment it has one until the last lease is gone.
 ///
-/// The fields that each acquire touches stand first and together: they share two cache lines, beginning with the
-/// reference counts that [`Arc`](std::sync::Arc) puts in front.
+/// The fields that each acquire and drop of a lease touch stand first and together, right behind the reference counts
+/// that [`Arc`](std::sync::Arc) puts in front: first those that are written, so that they mostly share one cache line.
 #[repr(C)]
 pub(crate) struct Slot<W> {
     gate: Gate,
     /// When the session was last used: a [`Moment`].
     used: AtomicU64,
-    id: SessionId,
     clock: Clock,
     idle_by: IdleBy,
+    id: SessionId,
     pub(crate) worker_id: WorkerId,
     pub(crate) worker: W,
     pub(crate) created: Moment,

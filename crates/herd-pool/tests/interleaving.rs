@@ -352,10 +352,10 @@ fn idle_race() {
     let users: Vec<_> = (0..2)
         .map(|_| {
             let (shell, session) = (Arc::clone(&shell), session.clone());
-            thread::spawn(move || (0..3).for_each(|_| shell.use_session(&session)))
+            thread::spawn(move || (0..4).for_each(|_| shell.use_session(&session)))
         })
         .collect();
-    for _ in 0..3 {
+    for _ in 0..8 {
         shell.pass_time();
     }
     for user in users {
