@@ -13,8 +13,9 @@ use std::{
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Spec {
-    /// The program. Without a slash it is searched in the `PATH` of [`env`](Self::env) (none: `/usr/local/bin:/usr/bin:/bin`);
-    /// with one it is a path, relative to [`cwd`](Self::cwd) if it does not begin with a slash.
+    /// The program. Without a slash it is searched in the `PATH` of [`env`](Self::env), or in
+    /// `/usr/local/bin:/usr/bin:/bin` if there is none; with one it is a path, relative to [`cwd`](Self::cwd) if it
+    /// does not begin with a slash.
     pub program: OsString,
     /// The arguments after the program's own name. Default: none.
     pub args: Vec<OsString>,

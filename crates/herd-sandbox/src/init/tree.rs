@@ -55,8 +55,8 @@ fn send(init: Pid, member: Member, signal: Signal) {
         let _ = signal::send(member.pid, signal);
         return;
     }
-    // Others are reaped by their own parents, and their number may have a new owner by now. A descriptor holds on to one
-    // process; if that one is still where it was found, or init has inherited it, it is no stranger.
+    // Others are reaped by their own parents, and their number may have a new owner by now. A descriptor holds on to
+    // one process; if that one is still where it was found, or init has inherited it, it is no stranger.
     let Ok(descriptor) = pidfd_open(member.pid, PidfdFlags::empty()) else { return };
     if parent(member.pid).is_some_and(|parent| parent == member.parent || parent == init) {
         let signal = if signal == Signal::KILL { rustix::process::Signal::KILL } else { rustix::process::Signal::STOP };

@@ -31,8 +31,8 @@ use crate::{
 /// The exit code of a child that did not get as far as the program. Nobody sees it: the failure is told by a message.
 const NOT_STARTED: i32 = 127;
 
-/// Starts the worker from the plan in the first of the descriptors. The rest are its standard output, its standard error
-/// and its listening sockets.
+/// Starts the worker from the plan in the first of the descriptors. The rest are its standard output, its standard
+/// error and its listening sockets.
 ///
 /// Returns its process ID and a descriptor that tells how the start goes on: a failure, or the end of file when the
 /// program is executed. Nothing of the plan is left in this process.
