@@ -13,13 +13,13 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use herd_gateway::{Gateway, GatewayOptions, MetricsPage, Sessions};
-use herd_pool::{Crash, Pool, Worker as _};
+use herd_pool::{Crash, EndReason, Pool, Worker as _};
 use rustix::{
     net::listen,
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 use tokio::{
-    runtime,
+    join, runtime,
     sync::{mpsc, watch},
     task::JoinSet,
     time::timeout,
@@ -51,6 +51,9 @@ const GATEWAY_STACK: usize = 1 << 20;
 const BLOCKING_THREADS: usize = 32;
 /// How long connections may take to close, once nothing is left that they could serve.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How much longer than its own timeout the pool lets the start of a worker take: the factory, which can say what it
+/// waited for, comes first, and has to end the worker that was not ready.
+const START_MARGIN: Duration = Duration::from_secs(60);
 
 /// `herd` and `herd serve`.
 ///
@@ -111,7 +114,7 @@ impl Daemon {
     async fn serve(self, for_a_person: bool) -> anyhow::Result<()> {
         let Self { settings, factory, gateway, admin, control } = self;
         let mut signals = Signals::listen().context("cannot listen for signals")?;
-        let pool = pool(factory.clone(), &settings.resources)?;
+        let pool = pool(factory.clone(), &settings)?;
         let journal = Journal::new();
         let metrics = Metrics::new(pool.clone(), journal.clone());
         let draining = Draining::default();
@@ -149,10 +152,14 @@ impl Daemon {
         let cut_short = tokio::select! {
             () = pool.drain(settings.network.drain_timeout) => None,
             signal = signals.stop() => {
-                kill_all(&pool).await;
+                end_all(&pool).await;
                 Some(anyhow::anyhow!("a second signal ({signal}) cut the drain short; what was running was killed"))
             }
         };
+        let cut = pool.stats().sessions_ended.by(EndReason::Shutdown);
+        if cut > 0 && cut_short.is_none() {
+            tracing::warn!(sessions = cut, "the drain timeout passed, and sessions that were still in use were cut");
+        }
         threads.stop().await;
         // Workers that were still starting, and the files of all of them.
         if timeout(LAST_WORDS, factory.none_left()).await.is_err() {
@@ -161,12 +168,14 @@ impl Daemon {
         // Only now: until the last worker is gone, `herd ps` can tell what is being waited for.
         tasks.shutdown().await;
         metrics.forget_gateway();
+        // Nothing is left to end. The pool says this when it is dropped as well, but that would be after the last line.
+        pool.shutdown().await;
         tracing::info!("stopped");
         failure.or(cut_short).map_or(Ok(()), Err)
     }
 }
 
-fn pool(factory: Factory, resources: &settings::Resources) -> anyhow::Result<WorkerPool> {
+fn pool(factory: Factory, settings: &Settings) -> anyhow::Result<WorkerPool> {
     let settings::Resources {
         min_workers,
         max_workers,
@@ -180,7 +189,7 @@ fn pool(factory: Factory, resources: &settings::Resources) -> anyhow::Result<Wor
         worker_reuse,
         health_interval,
         open_files: _,
-    } = *resources;
+    } = settings.resources;
     Pool::builder(factory)
         .min_workers(min_workers)
         .max_workers(max_workers)
@@ -198,6 +207,7 @@ fn pool(factory: Factory, resources: &settings::Resources) -> anyhow::Result<Wor
             WhenFull::EvictIdle => herd_pool::WhenFull::EvictIdle,
         })
         .worker_reuse(worker_reuse)
+        .spawn_timeout(settings.worker.start_timeout + START_MARGIN)
         .health_interval(health_interval)
         .on_crash(log_crash)
         .build()
@@ -205,10 +215,11 @@ fn pool(factory: Factory, resources: &settings::Resources) -> anyhow::Result<Wor
 }
 
 fn log_crash(crash: &Crash) {
-    // The pool itself logs every crash; what it does not say is whom it hit.
-    if let Crash { session: Some(session), worker, exit } = crash {
+    // The pool itself logs every crash; what it does not say is that it hit a session. Which one is not written: whoever
+    // knows a session's ID is in that session.
+    if let Crash { session: Some(_), worker, exit } = crash {
         let last_line = exit.stderr_tail.last().map(String::as_str);
-        tracing::warn!(%session, %worker, %exit, last_line, "a session lost its worker");
+        tracing::warn!(%worker, %exit, last_line, "a session lost its worker");
     }
 }
 
@@ -318,13 +329,18 @@ impl Drop for EndNotice {
     }
 }
 
-/// Leaves nothing of any worker behind, without asking them.
-async fn kill_all(pool: &WorkerPool) {
-    let mut kills = JoinSet::new();
-    for worker in pool.workers().into_iter().filter_map(|info| info.worker) {
-        kills.spawn(async move { worker.kill().await });
-    }
-    kills.join_all().await;
+/// Ends all sessions, and leaves nothing of any worker behind without asking them.
+async fn end_all(pool: &WorkerPool) {
+    let kill_all = async {
+        let mut kills = JoinSet::new();
+        for worker in pool.workers().into_iter().filter_map(|info| info.worker) {
+            kills.spawn(async move { worker.kill().await });
+        }
+        kills.join_all().await;
+    };
+    // The order counts: once polled, the shutdown has ended every session for that reason. A worker that is killed
+    // before would look like one that crashed.
+    join!(biased; pool.shutdown(), kill_all);
 }
 
 fn thread_count(network: &settings::Network) -> usize {
@@ -360,5 +376,20 @@ fn raise_open_files(wanted: u64) -> u64 {
             most
         }
         _ => wanted,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::raw::Raw;
+
+    #[tokio::test]
+    async fn the_pool_is_more_patient_with_a_start_than_the_factory() {
+        let mut settings = config::settle(Raw::default(), Mistakes::default()).unwrap();
+        (settings.resources.min_workers, settings.resources.spare) = (0, 0);
+        settings.worker.start_timeout = Duration::from_secs(3600);
+        let pool = pool(workers::factory(&settings).unwrap(), &settings).unwrap();
+        assert!(format!("{pool:?}").contains("spawn_timeout: Some(3660s)"), "{pool:?}");
     }
 }

@@ -73,7 +73,10 @@ impl Journal {
     pub(crate) async fn record(self, mut events: Events) {
         loop {
             match events.next().await {
-                Ok(event) => self.push(event),
+                Ok(event) => {
+                    log(&event.kind);
+                    self.push(event);
+                }
                 Err(EventsError::Lagged { missed }) => {
                     tracing::warn!(missed, "events were not read in time, and are missing from the journal");
                 }
@@ -111,6 +114,14 @@ impl Journal {
     fn lock(&self) -> MutexGuard<'_, Record> {
         // Nothing in here can panic half-way through a change, so a poisoned lock still guards a whole record.
         self.0.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says why each session ended. Not which one: whoever knows a session's ID is in that session, so the line with the ID
+/// is the pool's, for those who debug.
+fn log(kind: &EventKind) {
+    if let EventKind::SessionEnded { worker, reason, .. } = kind {
+        tracing::info!(%worker, %reason, "a session ended");
     }
 }
 

@@ -26,7 +26,11 @@ fn a_worker_that_dies_ends_its_session_and_the_next_request_starts_a_new_one() {
     eval(daemon.gateway, "alice", "let x = 41");
     kill_process(daemon.worker_of("alice"), Signal::KILL).unwrap();
     let lost = daemon.log_line(|line| line["message"] == "a session lost its worker");
-    assert_eq!((lost["session"].as_str(), lost["exit"].as_str()), (Some("alice"), Some("signal 9")));
+    assert_eq!(lost["exit"], "signal 9", "{lost}");
+    let ended = daemon.log_line(|line| line["message"] == "a session ended");
+    assert_eq!((ended["level"].as_str(), ended["reason"].as_str()), (Some("INFO"), Some("crashed (signal 9)")));
+    assert_eq!(ended["worker"], lost["worker"]);
+    assert!(!daemon.log.join("\n").contains("alice"), "whoever knows a session's ID is in it: {:?}", daemon.log);
     let next = eval(daemon.gateway, "alice", "x");
     assert_eq!((next.status, next.field("herd-session")), (422, Some("new")), "{next:?}");
     let stats = daemon.page("/v1/stats");

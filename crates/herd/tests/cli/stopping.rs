@@ -1,9 +1,10 @@
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::Value;
 
 use crate::{
-    client::{Exchange, eval, get},
+    client::{Exchange, Response, eval, get},
     daemon::{Daemon, eventually, is_gone},
 };
 
@@ -14,6 +15,17 @@ fn open_request(daemon: &Daemon) -> Exchange {
     exchange.send("1");
     daemon.page_when("/v1/sessions/alice", |session| session["leases"] == 1);
     exchange
+}
+
+/// The log so far, without what is no JSON.
+fn log(daemon: &Daemon) -> Vec<Value> {
+    daemon.log.iter().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[track_caller]
+fn assert_cut_by_the_shutdown(answer: &Response) {
+    assert_eq!((answer.status, answer.field("herd-error")), (502, Some("session-ended")), "{answer:?}");
+    assert!(answer.body.contains("shutdown"), "{answer:?}");
 }
 
 #[test]
@@ -34,6 +46,7 @@ fn sigterm_lets_a_request_finish_refuses_new_ones_and_leaves_nothing() {
     let answer = request.finish();
     assert_eq!((answer.status, answer.body.as_str()), (200, "2"), "{answer:?}");
     assert_eq!(daemon.wait().code(), Some(0), "{:?}", daemon.log);
+    assert_eq!(log(&daemon).last().unwrap()["message"], "stopped", "{:?}", daemon.log);
     let left: Vec<_> = processes.into_iter().filter(|pid| !is_gone(*pid)).collect();
     assert!(left.is_empty(), "{left:?}");
     assert!(!daemon.socket.exists(), "the control socket is gone as well");
@@ -46,14 +59,19 @@ fn the_drain_timeout_ends_what_does_not_finish() {
     let processes = daemon.descendants();
     daemon.signal(Signal::INT);
     assert_eq!(daemon.wait().code(), Some(0), "{:?}", daemon.log);
-    assert!(request.finish().status >= 500);
+    assert_cut_by_the_shutdown(&request.finish());
     assert!(processes.into_iter().all(is_gone));
+    let lines = log(&daemon);
+    let cut = lines.iter().find(|line| line["sessions"] == 1).unwrap_or_else(|| panic!("{:?}", daemon.log));
+    assert_eq!(cut["level"], "WARN", "{cut}");
+    let messages: Vec<_> = lines.iter().filter_map(|line| line["message"].as_str()).collect();
+    assert_eq!(messages.last(), Some(&"stopped"), "{messages:?}");
 }
 
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let mut daemon = Daemon::run(&["--stop-grace", "1h"], &["{{herd}}", "repl"]);
-    let _request = open_request(&daemon);
+    let request = open_request(&daemon);
     let processes = daemon.descendants();
     daemon.signal(Signal::TERM);
     daemon.log_line(|line| line["message"] == "draining");
@@ -62,6 +80,12 @@ fn a_second_signal_ends_it_at_once() {
     assert_eq!(status.code(), Some(1), "{:?}", daemon.log);
     let last = daemon.log.last().unwrap();
     assert_eq!(last, "herd: a second signal (SIGTERM) cut the drain short; what was running was killed");
+    assert_cut_by_the_shutdown(&request.finish());
+    let lines = log(&daemon);
+    assert!(lines.iter().all(|line| line["level"] != "WARN"), "it was asked for: {:?}", daemon.log);
+    let ended: Vec<_> = lines.iter().filter(|line| line["message"] == "a session ended").collect();
+    assert_eq!(ended.len(), 1, "{:?}", daemon.log);
+    assert_eq!(ended[0]["reason"], "shutdown", "{ended:?}");
     assert!(processes.into_iter().all(is_gone));
 }
 
