@@ -26,10 +26,18 @@ use tokio::{
 };
 use tower_service::Service;
 
+use crate::listener::{Holder, OwnPort};
+
 /// How long a connection to a Unix socket whose queue is full is tried again.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often a connection is opened anew because the worker has replaced its listener meanwhile.
+const CONNECT_TRIES: usize = 3;
+
 /// Opens connections to one worker. Cheap to clone.
+///
+/// Where the worker has a port that others could take, a connection is handed out only if it is certain that the worker
+/// listens there; otherwise connecting fails.
 ///
 /// It is a [`Connect`] and also a [`Service`] over [`Uri`] that answers hyper-util and tonic clients: whatever URI they
 /// ask for, they reach this worker and nothing else.
@@ -41,13 +49,20 @@ pub struct Connector {
 
 #[derive(Clone, Debug)]
 enum Target {
-    Tcp(SocketAddr),
+    /// A port that the worker binds itself.
+    Port(Arc<OwnPort>),
+    /// A socket that the worker was given: nobody else can have it.
+    Inherited(SocketAddr),
     Unix(Arc<Path>),
 }
 
 impl Connector {
-    pub(crate) fn tcp(port: u16, protocol: Protocol) -> Self {
-        Self { target: Target::Tcp((Ipv4Addr::LOCALHOST, port).into()), protocol }
+    pub(crate) fn port(port: Arc<OwnPort>, protocol: Protocol) -> Self {
+        Self { target: Target::Port(port), protocol }
+    }
+
+    pub(crate) fn inherited(port: u16, protocol: Protocol) -> Self {
+        Self { target: Target::Inherited((Ipv4Addr::LOCALHOST, port).into()), protocol }
     }
 
     pub(crate) fn unix(path: PathBuf, protocol: Protocol) -> Self {
@@ -58,8 +73,26 @@ impl Connector {
     #[must_use]
     pub fn authority(&self) -> String {
         match &self.target {
-            Target::Tcp(address) => address.to_string(),
+            Target::Port(port) => port.address().to_string(),
+            Target::Inherited(address) => address.to_string(),
             Target::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
+    /// The worker's port, if it is one that others could take.
+    pub(crate) fn own_port(&self) -> Option<&Arc<OwnPort>> {
+        match &self.target {
+            Target::Port(port) => Some(port),
+            Target::Inherited(_) | Target::Unix(_) => None,
+        }
+    }
+
+    /// Connects to whoever listens, for a caller that finds out itself who that is.
+    pub(crate) async fn connect_to_anybody(&self) -> io::Result<Stream> {
+        match &self.target {
+            Target::Port(port) => connect_tcp(port.address()).await,
+            Target::Inherited(address) => connect_tcp(*address).await,
+            Target::Unix(path) => Ok(Stream(Inner::Unix(connect_unix(path).await?))),
         }
     }
 }
@@ -68,7 +101,8 @@ impl fmt::Display for Connector {
     /// The worker's internal URI: `http://127.0.0.1:20001` or `unix:/run/user/1000/herd-3fa1/worker-1/socket`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
-            Target::Tcp(address) => write!(f, "http://{address}"),
+            Target::Port(port) => write!(f, "http://{}", port.address()),
+            Target::Inherited(address) => write!(f, "http://{address}"),
             Target::Unix(path) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -79,18 +113,52 @@ impl Connect for Connector {
 
     async fn connect(&self) -> io::Result<Stream> {
         match &self.target {
-            Target::Tcp(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok(Stream(Inner::Tcp(stream)))
-            }
-            Target::Unix(path) => Ok(Stream(Inner::Unix(connect_unix(path).await?))),
+            Target::Port(port) => connect_own(port).await,
+            Target::Inherited(_) | Target::Unix(_) => self.connect_to_anybody().await,
         }
     }
 
     fn protocol(&self) -> Protocol {
         self.protocol
     }
+}
+
+async fn connect_tcp(address: SocketAddr) -> io::Result<Stream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(Stream(Inner::Tcp(stream)))
+}
+
+/// Connects to a worker's own port and makes sure that it is the worker who listens there.
+///
+/// Who listens is asked after connecting: the connection belongs to the one who listened while it was opened, and an
+/// answer from before says nothing about that moment. An answer from after alone does not either, since another program
+/// could have been followed by the worker again. So the sockets that were the worker's before must also be those that
+/// listen after: then they have listened all the time. A port can be shared while it has these (SO_REUSEPORT) only if
+/// the worker allows it.
+async fn connect_own(port: &Arc<OwnPort>) -> io::Result<Stream> {
+    let number = port.number();
+    for _ in 0..CONNECT_TRIES {
+        let trusted = port.trusted();
+        let stream = connect_tcp(port.address()).await?;
+        match port.holder().await {
+            Ok(Holder::Worker) if Arc::ptr_eq(&trusted, &port.trusted()) => return Ok(stream),
+            Ok(Holder::Worker) => {}
+            Ok(Holder::Nobody) => {
+                let problem = format!("the worker does not listen on its port {number} any more");
+                return Err(io::Error::new(io::ErrorKind::ConnectionRefused, problem));
+            }
+            Ok(Holder::Somebody) => {
+                let problem = format!("another program listens on the worker's port {number}");
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, problem));
+            }
+            Err(error) => {
+                let problem = format!("who listens on the worker's port {number} cannot be told: {error}");
+                return Err(io::Error::new(error.kind(), problem));
+            }
+        }
+    }
+    Err(io::Error::other(format!("the worker keeps replacing its listener on port {number}")))
 }
 
 /// A TCP connection waits while the listener's queue is full; a Unix socket refuses with `EAGAIN` (connect(2)), so the

@@ -36,7 +36,8 @@
 //! # Where a worker listens
 //! [`Listen`] has three ways. With a *port* the worker binds it itself, so another program can be quicker: what listens
 //! there counts only once the socket is found among the descriptors of the worker's own processes, and a lost port is
-//! replaced by another, up to five times. With a *socket* or an *inherited* listener there is nothing to lose.
+//! replaced by another, up to five times. Each new connection is checked in the same way, so that a worker that closes
+//! its listener does not hand its session to the next program that takes the port. With a *socket* or an *inherited* listener there is nothing to lose.
 //!
 //! # What a worker is given
 //! Its environment is `PATH` (the daemon's), `HOME` (its workspace, an empty directory that only this user may enter and

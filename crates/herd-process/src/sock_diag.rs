@@ -30,6 +30,9 @@ const HEADER: usize = 16;
 const REQUEST: usize = 56;
 const MESSAGE: usize = 72;
 
+/// After how many sockets the kernel is asked for no more: many can share a port, and each takes time.
+pub(crate) const MAX_LISTENING: usize = 4_096;
+
 /// One listening TCP socket.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Listening {
@@ -37,7 +40,8 @@ pub(crate) struct Listening {
     pub(crate) inode: u64,
 }
 
-/// All TCP sockets, of both families, that listen on this port in this network namespace.
+/// All TCP sockets, of both families, that listen on this port in this network namespace; some of them if there are
+/// more than [`MAX_LISTENING`].
 ///
 /// # Errors
 /// The kernel has no sock_diag for TCP, or does not let this process use it.
@@ -54,7 +58,7 @@ fn dump(family: AddressFamily, port: u16, found: &mut Vec<Listening>) -> io::Res
     sendto(&socket, &request(family, port), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
     // The kernel fills at most 32 KiB at a time; messages have no other sender.
     let mut buffer = vec![0; 32 * 1024];
-    loop {
+    while found.len() <= MAX_LISTENING {
         let (length, _) = recv(&socket, &mut buffer[..], RecvFlags::empty())?;
         let mut rest = &buffer[..length];
         if rest.is_empty() {
@@ -70,6 +74,7 @@ fn dump(family: AddressFamily, port: u16, found: &mut Vec<Listening>) -> io::Res
             rest = after;
         }
     }
+    Ok(())
 }
 
 fn request(family: AddressFamily, port: u16) -> [u8; HEADER + REQUEST] {

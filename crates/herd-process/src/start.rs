@@ -19,7 +19,7 @@ use crate::{
     directory::WorkerDirectory,
     error::StartError,
     factory::Shared,
-    listener::{Holder, holder},
+    listener::{OwnPort, is_listened_on},
     logs::Logs,
     notify::NotifySocket,
     options::{Listen, Ready},
@@ -42,7 +42,6 @@ pub(crate) struct Started {
     pub(crate) pids: Pids,
     pub(crate) logs: Logs,
     pub(crate) connector: Connector,
-    pub(crate) port: Option<u16>,
     pub(crate) at: SystemTime,
     pub(crate) ready_after: Duration,
 }
@@ -104,10 +103,7 @@ impl<'a> Attempt<'a> {
         };
         let number = listener.as_ref().map_or_else(|| port.as_ref().map_or(0, Port::number), |(number, _)| *number);
         let values = options.values(id, number, &directory);
-        let connector = match options.listen {
-            Listen::Socket => Connector::unix(directory.socket().to_owned(), options.protocol),
-            Listen::Port | Listen::Inherit => Connector::tcp(number, options.protocol),
-        };
+        let socket_path = directory.socket().to_owned();
 
         let (notify, notify_path) = match options.ready {
             Ready::Notify => {
@@ -154,12 +150,17 @@ impl<'a> Attempt<'a> {
                 });
             }
         };
+        let connector = match options.listen {
+            Listen::Port => Connector::port(OwnPort::new(number, pids).into(), options.protocol),
+            Listen::Inherit => Connector::inherited(number, options.protocol),
+            Listen::Socket => Connector::unix(socket_path, options.protocol),
+        };
         Ok(Self { shared, values, began_at, process, pids, logs, connector, signs: Signs { notify, line } })
     }
 
     /// Waits until the worker is ready, and ends it if it does not become so.
     async fn wait_ready(&mut self, deadline: Instant) -> Result<(), Unready> {
-        let watch = Watch::new(self.shared, &self.values, self.pids, &self.connector);
+        let watch = Watch::new(self.shared, &self.values, &self.connector);
         let ended = select! {
             biased;
             exit = self.process.exited() => Ended::Exited(exit),
@@ -200,17 +201,15 @@ impl<'a> Attempt<'a> {
             ["address already in use", "address in use", "eaddrinuse"].iter().any(|phrase| line.contains(phrase))
         };
         let means_this_one = |line: &String| line.contains(&port.to_string()) || !ports::is_free(port).unwrap_or(true);
-        matches!(holder(port, &[]), Ok(Holder::Somebody)) || stderr_tail.iter().filter(says_so).any(means_this_one)
+        is_listened_on(port).unwrap_or(false) || stderr_tail.iter().filter(says_so).any(means_this_one)
     }
 
     fn into_started(self, began: Instant) -> Started {
-        let port = (self.shared.options.listen == Listen::Port).then_some(self.values.port);
         Started {
             process: self.process,
             pids: self.pids,
             logs: self.logs,
             connector: self.connector,
-            port,
             at: self.began_at,
             ready_after: began.elapsed(),
         }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use herd_pool::{Connect as _, ExitStatus};
+use herd_pool::ExitStatus;
 use herd_sandbox::Signal;
 use tokio::{
     sync::oneshot,
@@ -16,12 +16,12 @@ use crate::{
     Connector, Stream,
     error::StartError,
     factory::Shared,
-    listener::{Holder, holder},
+    listener::Holder,
     logs::Logs,
     notify::NotifySocket,
     options::{Listen, Ready},
     probe,
-    process::{Launch, Pids, Process},
+    process::{Launch, Process},
     template::{Template, Values},
 };
 
@@ -34,11 +34,16 @@ const SILENCE: Duration = Duration::from_secs(1);
 /// How long one run of a readiness command may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The pause between two looks at a worker begins with the first of these and grows to the second; to the third where
-/// each look takes a process.
+/// The pause between two looks at a worker begins with the first of these and grows to the second, in the first second
+/// only to the third unless each look takes a process. After that it is a twentieth of the time since the first look, so
+/// that no start takes noticeably longer for it and a worker that starts for long is not asked a thousand times.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_COMMAND_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_EARLY_PAUSE: Duration = Duration::from_millis(50);
+const PAUSES_PER_WAIT: u32 = 20;
+
+/// What helps when a worker answers, but not as one that is ready.
+const REMEDY: &str = "name another path with health_path / --health-path, or use ready: tcp";
 
 /// Ways in which the worker itself says that it is ready.
 pub(crate) struct Signs {
@@ -53,7 +58,6 @@ pub(crate) struct PortLost;
 pub(crate) struct Watch<'a> {
     shared: &'a Shared,
     values: &'a Values,
-    pids: Pids,
     connector: &'a Connector,
     seen: Mutex<Seen>,
 }
@@ -68,8 +72,8 @@ struct Seen {
 }
 
 impl<'a> Watch<'a> {
-    pub(crate) fn new(shared: &'a Shared, values: &'a Values, pids: Pids, connector: &'a Connector) -> Self {
-        Self { shared, values, pids, connector, seen: Mutex::default() }
+    pub(crate) fn new(shared: &'a Shared, values: &'a Values, connector: &'a Connector) -> Self {
+        Self { shared, values, connector, seen: Mutex::default() }
     }
 
     /// Resolves when the worker is ready.
@@ -77,9 +81,9 @@ impl<'a> Watch<'a> {
         let options = &self.shared.options;
         sleep(options.start_health_check_delay).await;
         match &options.ready {
-            Ready::Http(path) => return self.poll(LONGEST_PAUSE, || self.look_at_http(path)).await,
-            Ready::Tcp | Ready::Socket => return self.poll(LONGEST_PAUSE, || self.look_at_listener()).await,
-            Ready::Command(command) => self.poll(LONGEST_COMMAND_PAUSE, || self.run(command)).await?,
+            Ready::Http(path) => return self.poll(longest_pause, || self.look_at_http(path)).await,
+            Ready::Tcp | Ready::Socket => return self.poll(longest_pause, || self.look_at_listener()).await,
+            Ready::Command(command) => self.poll(|_| LONGEST_PAUSE, || self.run(command)).await?,
             Ready::Stdout(_) => {
                 self.see("no such line");
                 if let Some(line) = &mut signs.line
@@ -100,11 +104,16 @@ impl<'a> Watch<'a> {
             }
         }
         // It says that it is ready; it has to be reachable, too.
-        self.poll(LONGEST_PAUSE, || self.look_for_listener()).await
+        self.poll(longest_pause, || self.look_for_listener()).await
     }
 
     /// Looks again and again until the worker is ready.
-    async fn poll<F: Future<Output = Look>>(&self, longest: Duration, look: impl Fn() -> F) -> Result<(), PortLost> {
+    async fn poll<F: Future<Output = Look>>(
+        &self,
+        longest: impl Fn(Duration) -> Duration,
+        look: impl Fn() -> F,
+    ) -> Result<(), PortLost> {
+        let began = Instant::now();
         let mut pauses = Pauses::default();
         loop {
             match look().await {
@@ -112,7 +121,7 @@ impl<'a> Watch<'a> {
                 Look::PortLost => return Err(PortLost),
                 Look::NotYet(what) => self.see(what),
             }
-            sleep(pauses.next().min(longest)).await;
+            sleep(pauses.next().min(longest(began.elapsed()))).await;
         }
     }
 
@@ -143,9 +152,16 @@ impl<'a> Watch<'a> {
         self.seen().asked = Some(Instant::now());
         match timeout(PROBE_TIMEOUT, probe::status(self.connector, stream, path)).await {
             Ok(Ok(status)) if status.is_success() => Look::Ready,
-            Ok(Ok(status)) => Look::NotYet(format!("status {}", status.as_u16())),
+            Ok(Ok(status)) => Look::NotYet(format!("status {} ({})", status.as_u16(), self.remedy())),
             Ok(Err(error)) => Look::NotYet(error),
             Err(_) => Look::NotYet(format!("no answer within {PROBE_TIMEOUT:?}")),
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self.shared.options.listen {
+            Listen::Socket => REMEDY.replace("tcp", "socket"),
+            Listen::Port | Listen::Inherit => REMEDY.to_owned(),
         }
     }
 
@@ -158,14 +174,15 @@ impl<'a> Watch<'a> {
         match self.shared.options.listen {
             Listen::Inherit => Look::Ready,
             Listen::Socket => self.look_at_listener().await,
-            Listen::Port => self.look_at_holder(),
+            Listen::Port => self.look_at_holder().await,
         }
     }
 
-    fn look_at_holder(&self) -> Look {
-        match holder(self.values.port, &[self.pids.init, self.pids.main]) {
+    async fn look_at_holder(&self) -> Look {
+        let Some(port) = self.connector.own_port() else { return Look::Ready };
+        match port.holder().await {
             Ok(Holder::Worker) => Look::Ready,
-            Ok(Holder::Nobody) => Look::NotYet(format!("that, but nobody listens on port {}", self.values.port)),
+            Ok(Holder::Nobody) => Look::NotYet(format!("that, but nobody listens on port {}", port.number())),
             Ok(Holder::Somebody) => Look::PortLost,
             Err(error) => Look::NotYet(format!("that, but who listens cannot be told: {error}")),
         }
@@ -173,17 +190,14 @@ impl<'a> Watch<'a> {
 
     /// Connects to the worker, and makes sure that it is the worker.
     async fn connect(&self) -> Result<Stream, Look> {
-        let stream = match timeout(PROBE_TIMEOUT, self.connector.connect()).await {
+        let stream = match timeout(PROBE_TIMEOUT, self.connector.connect_to_anybody()).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return Err(Look::NotYet(probe::describe_connect(&error))),
             Err(_) => return Err(Look::NotYet(format!("no connection within {PROBE_TIMEOUT:?}"))),
         };
-        match self.shared.options.listen {
-            Listen::Socket | Listen::Inherit => Ok(stream),
-            Listen::Port => match self.look_at_holder() {
-                Look::Ready => Ok(stream),
-                other => Err(other),
-            },
+        match self.look_at_holder().await {
+            Look::Ready => Ok(stream),
+            other => Err(other),
         }
     }
 
@@ -220,6 +234,11 @@ enum Look {
     PortLost,
 }
 
+/// The longest pause between two cheap looks after waiting for so long.
+fn longest_pause(waited: Duration) -> Duration {
+    (waited / PAUSES_PER_WAIT).clamp(LONGEST_EARLY_PAUSE, LONGEST_PAUSE)
+}
+
 /// 1 ms twice, then twice as much each time.
 #[derive(Default)]
 struct Pauses(Option<Duration>);
@@ -227,7 +246,7 @@ struct Pauses(Option<Duration>);
 impl Pauses {
     fn next(&mut self) -> Duration {
         let pause = self.0.unwrap_or(FIRST_PAUSE);
-        self.0 = Some(if self.0.is_none() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_COMMAND_PAUSE) });
+        self.0 = Some(if self.0.is_none() { FIRST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) });
         pause
     }
 }
@@ -241,6 +260,22 @@ mod tests {
         let mut pauses = Pauses::default();
         let millis: Vec<_> = (0..12).map(|_| pauses.next().as_millis()).collect();
         assert_eq!(millis, [1, 1, 2, 4, 8, 16, 32, 64, 128, 256, 500, 500]);
+    }
+
+    #[test]
+    fn a_worker_that_starts_for_long_is_looked_at_less_and_less() {
+        let looks_until = |end| {
+            let (mut pauses, mut waited, mut looks) = (Pauses::default(), Duration::ZERO, 0);
+            while waited < end {
+                looks += 1;
+                let pause = pauses.next().min(longest_pause(waited));
+                assert!(pause <= LONGEST_EARLY_PAUSE || pause <= waited / PAUSES_PER_WAIT, "{pause:?}");
+                waited += pause;
+            }
+            looks
+        };
+        assert_eq!(looks_until(Duration::from_secs(1)), 26);
+        assert_eq!(looks_until(Duration::from_secs(30)), 113);
     }
 
     #[test]

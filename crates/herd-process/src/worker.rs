@@ -8,11 +8,7 @@ use herd_pool::{Connect, Exit, HealthError, Protocol, Worker, WorkerId};
 use tokio::time::timeout;
 
 use crate::{
-    Connector, HttpClient, Limits, Logs, Stream,
-    factory::Shared,
-    listener::{Holder, holder},
-    options::Ready,
-    probe,
+    Connector, HttpClient, Limits, Logs, Stream, factory::Shared, listener::Holder, options::Ready, probe,
     start::Started,
 };
 
@@ -89,9 +85,10 @@ impl<C> ProcessWorker<C> {
     }
 
     /// Whether the worker's port is its own. A worker may close its listener, and then anybody may take the port.
-    fn check_port(&self) -> Result<(), HealthError> {
-        let (Some(port), pids) = (self.started.port, self.started.pids) else { return Ok(()) };
-        match holder(port, &[pids.init, pids.main]) {
+    async fn check_port(&self) -> Result<(), HealthError> {
+        let Some(own) = self.started.connector.own_port() else { return Ok(()) };
+        let port = own.number();
+        match own.holder().await {
             Ok(Holder::Worker) => Ok(()),
             Ok(Holder::Nobody) => Err(HealthError::new(format_args!("nobody listens on its port {port}"))),
             Ok(Holder::Somebody) => Err(HealthError::new(format_args!("another program listens on its port {port}"))),
@@ -148,13 +145,17 @@ impl<C: Send + Sync + 'static> Worker for ProcessWorker<C> {
     /// - by TCP or Unix socket, if it accepts a connection; the kernel does that also for a worker that is busy;
     /// - otherwise if its main process runs, so that no work of whatever length makes it look dead.
     ///
-    /// A worker with a port must also be the one who listens there.
+    /// A worker with a port must also be the one who listens there. Where that cannot be told because it has more than
+    /// 4,096 processes or 65,536 descriptors to look through, it is not healthy.
     async fn healthy(&self) -> Result<(), HealthError> {
         if let Some(exit) = self.started.process.exit() {
             return Err(HealthError::new(format_args!("it ended with {exit}")));
         }
-        self.check_port()?;
-        match timeout(HEALTH_TIMEOUT, self.check_answer()).await {
+        let checked = timeout(HEALTH_TIMEOUT, async {
+            self.check_port().await?;
+            self.check_answer().await
+        });
+        match checked.await {
             Ok(checked) => checked,
             Err(_) => Err(HealthError::new(format_args!("no answer within {HEALTH_TIMEOUT:?}"))),
         }

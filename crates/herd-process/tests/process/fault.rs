@@ -61,6 +61,12 @@ pub(crate) async fn a_worker_that_answers_503_is_given_up_and_told() {
     assert!(failure.text().contains("last saw status 503"), "{}", failure.text());
 }
 
+pub(crate) async fn a_worker_without_the_health_path_is_given_up_with_a_remedy() {
+    let failure = fail_to_start(role(&["status", "404"]).start_timeout(SHORT)).await;
+    let expected = "last saw status 404 (name another path with health_path / --health-path, or use ready: tcp)";
+    assert!(failure.text().contains(expected), "{}", failure.text());
+}
+
 pub(crate) async fn garbage_on_the_health_path_is_told() {
     let failure = fail_to_start(role(&["garbage"]).start_timeout(SHORT)).await;
     assert!(failure.text().contains("last saw no HTTP answer: "), "{}", failure.text());

@@ -1,7 +1,7 @@
-use std::collections::HashSet;
+use std::{collections::HashSet, io::ErrorKind};
 
-use herd_pool::{Worker as _, WorkerFactory as _, WorkerId};
-use herd_process::StartError;
+use herd_pool::{Connect as _, Worker as _, WorkerFactory as _, WorkerId};
+use herd_process::{Readiness, StartError};
 
 use crate::{
     fixture::{Roll, fail_to_start, get, patiently, role, script, start},
@@ -59,6 +59,33 @@ pub(crate) async fn what_answers_on_a_stolen_port_is_not_taken_for_the_worker() 
     let (worker, (second, _foreigner)) = tokio::join!(patiently(factory.spawn(WorkerId::new(1))), thief);
     let worker = worker.expect("it gets another port");
     assert_eq!((worker.pid(), &*get(&worker, "/pid").await), (second.pid, &*second.pid.to_string()));
+}
+
+pub(crate) async fn no_connection_goes_to_a_program_that_took_over_the_port_of_a_ready_worker() {
+    let worker = start(role(&["worsen", "closes"]).ready(Readiness::Tcp)).await;
+    get(&worker, "/worse").await;
+    let refusal = async {
+        loop {
+            if let Err(error) = worker.connect().await {
+                return error;
+            }
+        }
+    };
+    assert_eq!(patiently(refusal).await.kind(), ErrorKind::ConnectionRefused);
+    let port = worker.address().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let _foreigner = Foreigner::listen(port).await;
+    let error = patiently(worker.connect()).await.expect_err("it is not the worker");
+    assert_eq!(error.to_string(), format!("another program listens on the worker's port {port}"));
+    patiently(worker.client().get("/pid")).await.expect_err("the client is not answered by another program");
+    patiently(worker.healthy()).await.expect_err("it has lost its port");
+}
+
+pub(crate) async fn a_worker_that_replaces_its_listener_is_reached() {
+    let worker = start(role(&["worsen", "reopens"]).ready(Readiness::Tcp)).await;
+    get(&worker, "/worse").await;
+    patiently(async { while worker.client().get("/").await.is_err() {} }).await;
+    assert_eq!(get(&worker, "/pid").await, worker.pid().to_string());
+    patiently(worker.healthy()).await.expect("it is the worker that listens");
 }
 
 pub(crate) async fn a_worker_that_loses_every_port_is_given_up() {

@@ -221,6 +221,10 @@ fn worsen(how: &str) -> ! {
             drop(listener);
             sleep()
         }
+        "reopens" => {
+            drop(listener);
+            serve(&bind())
+        }
         "hangs" => answer(&listener, |_| sleep()),
         "babbles" => answer(&listener, |_| Answer::Raw(b"what?\r\n\r\n".to_vec())),
         "busy" => loop {
