@@ -1,17 +1,25 @@
 //! One client connection as its parts see it: its task, its stream, its requests and the sweep for time limits.
 
 use std::{
+    io,
     net::IpAddr,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
     },
-    task::Waker,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use hyper::header::HeaderValue;
-use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::Instant};
+use tokio::{
+    io::{Interest, Ready},
+    net::TcpStream,
+    sync::OwnedSemaphorePermit,
+    task::unconstrained,
+    time::Instant,
+};
 
 use crate::GatewayOptions;
 
@@ -99,12 +107,15 @@ pub(crate) struct Client {
     waker: Mutex<Option<Waker>>,
     /// The head of the current request as it came, as far as one can tell.
     head: Mutex<Vec<u8>>,
-    /// The stream after the HTTP connection is done with it.
-    returned: Mutex<Option<TcpStream>>,
+    /// The client's socket. It is here, and not in the stream that the HTTP connection has, so that one can see that
+    /// the client is gone also while nobody reads what it has sent.
+    socket: Mutex<Option<TcpStream>>,
+    /// The HTTP connection is done with the socket.
+    returned: AtomicBool,
 }
 
 impl Client {
-    pub(crate) fn new(address: IpAddr, clock: Arc<Clock>, permit: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(socket: TcpStream, address: IpAddr, clock: Arc<Clock>, permit: OwnedSemaphorePermit) -> Self {
         let now = clock.now().into();
         Self {
             clock,
@@ -120,7 +131,8 @@ impl Client {
             order: AtomicU8::new(Order::Serve as u8),
             waker: Mutex::default(),
             head: Mutex::default(),
-            returned: Mutex::default(),
+            socket: Mutex::new(Some(socket)),
+            returned: AtomicBool::new(false),
         }
     }
 
@@ -245,6 +257,8 @@ impl Client {
         match self.phase() {
             Phase::Idle if age >= options.idle_timeout => self.give(Order::CloseIdle),
             Phase::Head if age >= options.header_timeout => self.give(Order::HeadTimedOut),
+            // The parser notices only when it reads, and it does not while earlier bytes wait to be used.
+            Phase::Busy if !self.is_http2() && self.is_gone() => self.give(Order::Abort),
             Phase::Busy | Phase::Finishing if !self.is_http2() => {
                 let stalled = self.awaits_body.load(Relaxed) || self.write_blocked.load(Relaxed);
                 let still = self.clock.age(self.last_io.load(Relaxed));
@@ -256,13 +270,58 @@ impl Client {
         }
     }
 
-    /// The HTTP connection is done with the stream.
-    pub(crate) fn give_back(&self, stream: TcpStream) {
-        *self.returned.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream);
+    /// Does something with the client's socket.
+    ///
+    /// # Errors
+    /// `NotConnected` once it was taken.
+    pub(crate) fn with_socket<T>(
+        &self,
+        act: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        match &mut *self.socket.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(socket) => act(Pin::new(socket)),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
     }
 
+    /// Whether the client has closed its side, or the connection broke, whatever there is to read still.
+    fn is_gone(&self) -> bool {
+        self.readiness(Interest::READABLE).is_read_closed()
+    }
+
+    /// Whether the connection broke: nothing that is written arrives any more.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.readiness(Interest::WRITABLE).is_write_closed()
+    }
+
+    /// What the runtime knows of the socket, without asking the system.
+    fn readiness(&self, interest: Interest) -> Ready {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(socket) = &*socket else { return Ready::EMPTY };
+        // Many are looked at in one go, which is not to use up what the task may do before others get their turn.
+        let ready = pin!(unconstrained(socket.ready(interest)));
+        match ready.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(ready)) => ready,
+            Poll::Ready(Err(_)) | Poll::Pending => Ready::EMPTY,
+        }
+    }
+
+    /// The HTTP connection is done with the socket.
+    pub(crate) fn give_back(&self) {
+        self.returned.store(true, Relaxed);
+    }
+
+    /// Closes the socket.
+    pub(crate) fn close(&self) {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// The socket, if the HTTP connection is done with it and no upgraded connection goes on.
     pub(crate) fn take_back(&self) -> Option<TcpStream> {
-        self.returned.lock().unwrap_or_else(PoisonError::into_inner).take()
+        if !self.returned.load(Relaxed) {
+            return None;
+        }
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// A request begins; it ends when what this returns is dropped.
@@ -284,10 +343,18 @@ pub(crate) fn address_value(address: IpAddr) -> HeaderValue {
 #[derive(Debug)]
 pub(crate) struct OpenRequest(Arc<Client>);
 
+impl OpenRequest {
+    pub(crate) fn client(&self) -> &Client {
+        &self.0
+    }
+}
+
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         if self.0.requests.fetch_sub(1, Relaxed) == 1 {
             self.0.note_body(false);
+            // What comes next may have been read already; then its head is not known, and this one is not it.
+            self.0.head().clear();
             self.0.enter(Phase::Finishing);
         }
     }

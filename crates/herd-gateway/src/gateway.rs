@@ -279,7 +279,7 @@ where
             grace: self.shared.options.upgrade_grace,
             reason_within: REASON_WITHIN,
             counters: self.upstreams.counters.clone(),
-            _open: from.client.map(Client::begin),
+            open: from.client.map(Client::begin),
         };
         self.upstreams.tasks.spawn(splice.run());
         Ok(())

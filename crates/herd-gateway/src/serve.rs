@@ -18,6 +18,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::net::sockopt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -44,8 +45,16 @@ const LINGER: Duration = Duration::from_secs(1);
 /// How many bytes of a request that nobody wants are read away meanwhile.
 const LINGER_BYTES: usize = 1 << 20;
 
+/// How many bytes of a response wait for an HTTP/2 client that does not take them, at most.
+const HTTP2_SEND_BUFFER: usize = 64 * 1024;
+
 /// How often a client that speaks HTTP/2 and has been silent is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// After how much silence the kernel asks a client whether it is there, and how often before it gives up.
+const PEER_SILENT_FOR: Duration = Duration::from_secs(60);
+const PEER_ASKED_EVERY: Duration = Duration::from_secs(15);
+const PEER_ASKED_TIMES: u32 = 4;
 
 impl<F: WorkerFactory> Gateway<F>
 where
@@ -60,6 +69,7 @@ where
     /// All connections are served by the runtime this is polled in, with connections to workers of their own: for
     /// several serving threads, call it on each of them, with a runtime of its own and a clone of the listener.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        watch_peers(&listener);
         let mut server = Server {
             gateway: self.on_this_thread(),
             connections: JoinSet::new(),
@@ -119,8 +129,8 @@ where
             Ok((stream, address, permit)) => {
                 self.is_failing = false;
                 self.gateway.upstreams.clock.refresh();
-                let client = Arc::new(Client::new(address, self.gateway.upstreams.clock.clone(), permit));
-                let task = self.connections.spawn(connection(self.gateway.clone(), stream, client.clone()));
+                let client = Arc::new(Client::new(stream, address, self.gateway.upstreams.clock.clone(), permit));
+                let task = self.connections.spawn(connection(self.gateway.clone(), client.clone()));
                 self.clients.insert(task.id(), client);
                 None
             }
@@ -180,6 +190,26 @@ where
     }
 }
 
+/// Has the kernel look after clients that vanish without a word, such as a computer that was put to sleep: they would
+/// keep their sessions for ever. Accepted sockets take these settings over from their listener (tcp(7)).
+fn watch_peers(listener: &TcpListener) {
+    let set = || {
+        sockopt::set_socket_keepalive(listener, true)?;
+        sockopt::set_tcp_keepidle(listener, PEER_SILENT_FOR)?;
+        sockopt::set_tcp_keepintvl(listener, PEER_ASKED_EVERY)?;
+        sockopt::set_tcp_keepcnt(listener, PEER_ASKED_TIMES)?;
+        // What was sent and is not acknowledged is another matter, with a clock of its own.
+        sockopt::set_tcp_user_timeout(listener, millis(PEER_SILENT_FOR + PEER_ASKED_EVERY * PEER_ASKED_TIMES))
+    };
+    if let Err(error) = set() {
+        tracing::warn!(%error, "clients that vanish without a word will not be noticed");
+    }
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
 /// Waits, after a pause, until there is room for a connection and one to take it.
 async fn accept(
     listener: &TcpListener,
@@ -197,7 +227,7 @@ async fn accept(
 }
 
 /// Serves one client connection.
-async fn connection<F: WorkerFactory>(gateway: Gateway<F>, stream: TcpStream, client: Arc<Client>)
+async fn connection<F: WorkerFactory>(gateway: Gateway<F>, client: Arc<Client>)
 where
     F::Worker: Connect,
 {
@@ -208,7 +238,7 @@ where
         Poll::Ready(())
     })
     .await;
-    let mut stream = ClientStream::new(stream, client.clone(), gateway.shared.options.max_header_bytes);
+    let mut stream = ClientStream::new(client.clone(), gateway.shared.options.max_header_bytes);
     match unless_ordered(&client, stream.detect()).await {
         Some(Ok(Spoken::Http1)) => serve_http1(&gateway, stream, &client).await,
         Some(Ok(Spoken::Http2)) => serve_http2(gateway, stream, &client).await,
@@ -278,6 +308,8 @@ where
             .timer(TokioTimer::new())
             .max_concurrent_streams(options.max_concurrent_streams)
             .max_header_list_size(u32::try_from(options.max_header_bytes).unwrap_or(u32::MAX))
+            // What the client does not take is bounded by this, times the streams it may have.
+            .max_send_buf_size(HTTP2_SEND_BUFFER)
             .keep_alive_interval(PING_EVERY)
             .serve_connection(TokioIo::new(stream), service)
     );

@@ -14,14 +14,14 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, interval, sleep_until, timeout},
 };
 
 use crate::{
     client::OpenRequest,
     counters::Counters,
     pipe::{Broken, Pipe},
-    upstream::StreamOf,
+    upstream::{SWEEP_EVERY, StreamOf},
     websocket::{self, Frames},
 };
 
@@ -46,7 +46,7 @@ where
     pub(crate) reason_within: Duration,
     pub(crate) counters: Arc<Counters>,
     /// Keeps the client's connection busy.
-    pub(crate) _open: Option<OpenRequest>,
+    pub(crate) open: Option<OpenRequest>,
 }
 
 /// How the relaying ended.
@@ -78,12 +78,13 @@ where
     }
 
     async fn relay(&mut self, client: &mut TokioIo<Upgraded>, down: &mut Pipe, frames: &mut Frames) -> End {
-        let Self { upstream, lease, is_websocket, grace, counters, .. } = self;
+        let Self { upstream, lease, is_websocket, grace, counters, open, .. } = self;
         let mut up = Pipe::default();
         let (mut client_ended, mut worker_ended) = (false, false);
         let mut ended = pin!(lease.ended());
         let mut session_ended = false;
         let mut cut = None;
+        let mut look = interval(SWEEP_EVERY);
         let arm = |cut: &mut Option<_>| {
             cut.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + *grace)));
         };
@@ -108,6 +109,12 @@ where
                         arm(&mut cut);
                     }
                     Poll::Pending => {}
+                }
+            }
+            // A client whose bytes wait for the worker is not read from, so nothing else tells that it is gone.
+            while !up.is_clear() && look.poll_tick(cx).is_ready() {
+                if open.as_ref().is_some_and(|open| open.client().is_cut()) {
+                    return Poll::Ready(End::Over);
                 }
             }
             if client_ended && Pin::new(&mut *upstream).poll_shutdown(cx).is_ready() && worker_ended {

@@ -1,6 +1,7 @@
 //! The client's byte stream, which keeps an eye on what the HTTP parser reads and says.
 
 use std::{
+    future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
     sync::Arc,
@@ -8,10 +9,7 @@ use std::{
 };
 
 use hyper::StatusCode;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     client::{Client, Order, Phase},
@@ -28,7 +26,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// - Where the parser refuses a request with a bare status, it says so with a problem document.
 #[derive(Debug)]
 pub(crate) struct ClientStream {
-    stream: Option<TcpStream>,
     client: Arc<Client>,
     read_ahead: Vec<u8>,
     read_ahead_used: usize,
@@ -45,16 +42,8 @@ pub(crate) enum Spoken {
 }
 
 impl ClientStream {
-    pub(crate) fn new(stream: TcpStream, client: Arc<Client>, max_header_bytes: usize) -> Self {
-        Self {
-            stream: Some(stream),
-            client,
-            read_ahead: Vec::new(),
-            read_ahead_used: 0,
-            max_header_bytes,
-            refused: false,
-            ended: false,
-        }
+    pub(crate) fn new(client: Arc<Client>, max_header_bytes: usize) -> Self {
+        Self { client, read_ahead: Vec::new(), read_ahead_used: 0, max_header_bytes, refused: false, ended: false }
     }
 
     /// Reads until it is clear which protocol the client speaks. A client that goes away before that is not told from
@@ -71,19 +60,18 @@ impl ClientStream {
                 self.read_ahead = first;
                 return Ok(Spoken::Http2);
             }
-            let read = self.stream_mut().read_buf(&mut first).await?;
-            if read == 0 {
+            let mut bytes = [0; 1024];
+            let mut read = ReadBuf::new(&mut bytes);
+            poll_fn(|cx| self.client.with_socket(|socket| socket.poll_read(cx, &mut read))).await?;
+            if read.filled().is_empty() {
                 break;
             }
+            first.extend_from_slice(read.filled());
             self.client.note_read(&[], 0);
         }
         self.client.note_read(&first, self.max_header_bytes);
         self.read_ahead = first;
         Ok(Spoken::Http1)
-    }
-
-    fn stream_mut(&mut self) -> &mut TcpStream {
-        self.stream.as_mut().expect("the stream is there until drop")
     }
 
     /// If the bytes are the parser's own refusal of a request, says it better and takes them as written.
@@ -123,7 +111,7 @@ impl ClientStream {
             failure::HERD_ERROR,
             body.len(),
         );
-        let _ = Pin::new(self.stream_mut()).poll_write(cx, text.as_bytes());
+        let _ = self.client.with_socket(|socket| socket.poll_write(cx, text.as_bytes()));
     }
 }
 
@@ -147,7 +135,7 @@ impl AsyncRead for ClientStream {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        ready!(Pin::new(this.stream_mut()).poll_read(cx, buf))?;
+        ready!(this.client.with_socket(|socket| socket.poll_read(cx, buf)))?;
         let read = &buf.filled()[before..];
         this.ended = read.is_empty();
         if !this.ended {
@@ -163,7 +151,7 @@ impl AsyncWrite for ClientStream {
         if this.refuse_instead(cx, buf) {
             return Poll::Ready(Ok(buf.len()));
         }
-        let written = Pin::new(this.stream_mut()).poll_write(cx, buf);
+        let written = this.client.with_socket(|socket| socket.poll_write(cx, buf));
         this.client.note_write(written.is_pending());
         written
     }
@@ -177,7 +165,7 @@ impl AsyncWrite for ClientStream {
         if this.refuse_instead(cx, bufs.first().map_or(&[], |first| first)) {
             return Poll::Ready(Ok(bufs.iter().map(|buf| buf.len()).sum()));
         }
-        let written = Pin::new(this.stream_mut()).poll_write_vectored(cx, bufs);
+        let written = this.client.with_socket(|socket| socket.poll_write_vectored(cx, bufs));
         this.client.note_write(written.is_pending());
         written
     }
@@ -193,14 +181,16 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.get_mut().stream_mut()).poll_shutdown(cx)
+        self.client.with_socket(|socket| socket.poll_shutdown(cx))
     }
 }
 
 impl Drop for ClientStream {
     fn drop(&mut self) {
-        if let Some(stream) = self.stream.take().filter(|_| !self.ended) {
-            self.client.give_back(stream);
+        if self.ended {
+            self.client.close();
+        } else {
+            self.client.give_back();
         }
     }
 }
