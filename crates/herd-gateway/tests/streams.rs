@@ -214,6 +214,39 @@ async fn a_worker_learns_that_its_client_left_before_the_response() {
 }
 
 #[tokio::test]
+async fn a_worker_learns_that_its_client_left_with_another_request_on_its_way() {
+    let mut fixture = Fixture::start(|mut stream, life| async move {
+        request_head(&mut stream).await.unwrap();
+        life.tell("asked");
+        tell_when_cut(stream, &life).await;
+    })
+    .await;
+    for after in [GET, "\r\n"] {
+        let mut client = fixture.connect().await;
+        client.send(format!("{GET}{after}")).await;
+        assert_eq!(fixture.next_told().await, "asked");
+        drop(client);
+        assert_eq!(fixture.next_told().await, "cut");
+        fixture.released("a").await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_breaks_off_an_upload_nobody_reads_gives_its_lease_back() {
+    let mut fixture = Fixture::start(|mut stream, life| async move {
+        request_head(&mut stream).await.unwrap();
+        life.tell("asked");
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let mut client = fixture.connect().await;
+    client.send("POST / HTTP/1.1\r\nhost: h\r\nx-session-id: a\r\ncontent-length: 1000000000\r\n\r\n").await;
+    assert_eq!(fixture.next_told().await, "asked");
+    client.flood_and_reset().await;
+    fixture.released("a").await;
+}
+
+#[tokio::test]
 async fn a_worker_learns_that_its_client_left_during_the_response() {
     let mut fixture = Fixture::start(|mut stream, life| async move {
         request_head(&mut stream).await.unwrap();

@@ -70,6 +70,19 @@ async fn raw_client(fixture: &Fixture) -> Client {
 }
 
 #[tokio::test]
+async fn a_client_that_breaks_off_while_its_bytes_wait_for_the_worker_gives_its_lease_back() {
+    let fixture = Fixture::start(|mut stream, _| async move {
+        request_head(&mut stream).await.unwrap();
+        let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: raw/1\r\n\r\n";
+        stream.write_all(switch.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    })
+    .await;
+    raw_client(&fixture).await.flood_and_reset().await;
+    fixture.released("a").await;
+}
+
+#[tokio::test]
 async fn websocket_messages_of_all_sizes_come_back_whole() {
     let mut fixture = Fixture::start(echo).await;
     let mut socket = websocket(&fixture).await;

@@ -325,6 +325,16 @@ impl Client {
         soon(self.stream.write_all(bytes.as_ref())).await.unwrap();
     }
 
+    /// Sends until nobody takes any more, then breaks the connection off.
+    pub async fn flood_and_reset(self) {
+        let chunk = [b'a'; 64 * 1024];
+        // A gateway that still moves bytes makes room again within this time.
+        while tokio::time::timeout(std::time::Duration::from_millis(200), self.stream.writable()).await.is_ok() {
+            let _ = self.stream.try_write(&chunk);
+        }
+        self.stream.set_zero_linger().unwrap();
+    }
+
     /// Reads some more; false at the end of the stream, however it came.
     pub async fn read_more(&mut self) -> bool {
         matches!(soon(self.stream.read_buf(&mut self.unread)).await, Ok(1..))
