@@ -1,6 +1,6 @@
 //! Reads a worker's HTTP/1.1 responses (RFC 9112) out of a buffer. It does no I/O, and trusts nothing.
 
-use std::mem::MaybeUninit;
+use std::{io::BufRead, mem::MaybeUninit};
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::{
@@ -42,21 +42,32 @@ pub(crate) struct EndOfHead {
 impl EndOfHead {
     /// The length of the head with the empty line that ends it, once that line is there.
     fn find(&mut self, bytes: &[u8]) -> Result<Option<usize>, NotHttp> {
-        while let Some(at) = bytes[self.scanned..].iter().position(|byte| *byte == b'\n') {
-            let end = self.scanned + at + 1;
+        loop {
+            let Some(line) = line_len(&bytes[self.scanned..]) else {
+                self.scanned = bytes.len();
+                break;
+            };
+            let end = self.scanned + line;
             match bytes[end..] {
                 [b'\n', ..] => return Ok(Some(end + 1)),
                 [b'\r', b'\n', ..] => return Ok(Some(end + 2)),
                 [] | [b'\r'] => {
                     self.scanned = end - 1;
-                    return if bytes.len() > MAX_HEAD { Err(NotHttp) } else { Ok(None) };
+                    break;
                 }
                 _ => self.scanned = end,
             }
         }
-        self.scanned = bytes.len();
         if bytes.len() > MAX_HEAD { Err(NotHttp) } else { Ok(None) }
     }
+}
+
+/// The length of the first line with the line feed that ends it. The standard library's search is a vectorised one,
+/// which a search byte by byte is not.
+fn line_len(mut bytes: &[u8]) -> Option<usize> {
+    let all = bytes;
+    let len = bytes.skip_until(b'\n').expect("memory can be read");
+    (len > 0 && all[len - 1] == b'\n').then_some(len)
 }
 
 /// Takes the head of a response from the buffer, once it is complete.
@@ -246,7 +257,7 @@ fn up_to(buffer: &mut BytesMut, left: &mut u64) -> Option<Bytes> {
 
 /// Takes the line that begins a chunk.
 fn chunk_size(buffer: &mut BytesMut) -> Result<Option<u64>, NotHttp> {
-    let Some(end) = buffer.iter().position(|byte| *byte == b'\n') else {
+    let Some(end) = line_len(buffer).map(|len| len - 1) else {
         return if buffer.len() > MAX_SIZE_LINE { Err(NotHttp) } else { Ok(None) };
     };
     let line = buffer[..end].strip_suffix(b"\r").ok_or(NotHttp)?;

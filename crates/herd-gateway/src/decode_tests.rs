@@ -2,9 +2,12 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Head, data, trailers, and what came after the response.
+type Whole = (Head, Vec<u8>, HeaderMap, Vec<u8>);
+
 /// Feeds the bytes in pieces of the given sizes, over and over, and returns the head, the data, the trailers and what is
 /// left when the response is complete.
-fn decoded(bytes: &[u8], sizes: &[usize]) -> Result<Option<(Head, Vec<u8>, HeaderMap, Vec<u8>)>, NotHttp> {
+fn decoded(bytes: &[u8], sizes: &[usize]) -> Result<Option<Whole>, NotHttp> {
     let (mut buffer, mut end, mut found) = (BytesMut::new(), EndOfHead::default(), None);
     let (mut data, mut trailers) = (Vec::new(), HeaderMap::new());
     let (mut rest, mut sizes) = (bytes, sizes.iter().cycle());
@@ -138,7 +141,7 @@ proptest! {
         sizes in prop::collection::vec(1_usize..50, 1..5),
     ) {
         let bytes = [start.as_bytes(), &rest].concat();
-        let shown = |result: Result<Option<(Head, Vec<u8>, HeaderMap, Vec<u8>)>, NotHttp>| {
+        let shown = |result: Result<Option<Whole>, NotHttp>| {
             result.map(|found| found.map(|(head, data, trailers, rest)| (head.status, head.headers, data, trailers, rest)))
         };
         prop_assert_eq!(shown(decoded(&bytes, &sizes)), shown(decoded(&bytes, &[usize::MAX])));

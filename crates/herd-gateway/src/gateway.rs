@@ -152,7 +152,7 @@ where
         let (Some(upgrade), Some(protocol)) = (upgrade, protocol) else {
             return Err(Failure::Answer("it changed the protocol without being asked to"));
         };
-        self.splice(upgrade, connection, lease, &protocol, from)?;
+        self.splice(upgrade, *connection, lease, &protocol, from);
         rewrite::switching(&mut response, protocol);
         Ok(response.map(|()| Content::Nothing))
     }
@@ -264,11 +264,11 @@ where
     fn splice(
         &self,
         upgrade: OnUpgrade,
-        connection: Box<Http1Of<F>>,
+        connection: Http1Of<F>,
         lease: Arc<Lease<F>>,
         protocol: &HeaderValue,
         from: Origin<'_>,
-    ) -> Result<(), Failure> {
+    ) {
         let (upstream, early) = connection.into_stream();
         let splice = Splice {
             upgrade,
@@ -282,7 +282,6 @@ where
             open: from.client.map(Client::begin),
         };
         self.upstreams.tasks.spawn(splice.run());
-        Ok(())
     }
 
     /// The same phases for a worker that speaks HTTP/2: one connection carries all requests, and nothing is upgraded.

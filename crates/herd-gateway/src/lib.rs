@@ -1,5 +1,41 @@
 //! The HTTP front door of a pool: it reads the session from each request and passes the request to the session's
 //! worker.
+//!
+//! A [`Gateway`] stands in front of a [`Pool`](herd_pool::Pool) whose workers can be [connected
+//! to](herd_pool::Connect). It knows nothing else about them.
+//!
+//! # The life of a request
+//! | phase | what happens | how it can fail |
+//! | --- | --- | --- |
+//! | key | the [`SessionKey`] names the session; ambiguous requests are refused | 400 |
+//! | lease | the pool is asked for the session, which may start a worker | 404, 503 |
+//! | connect | a connection to the worker, kept from an earlier request or new | 502 |
+//! | rewrite | fields that concern one connection go, `x-forwarded-*` and `x-session-id` are set | |
+//! | send | the request goes out, the head of the response comes in | 400, 502, 504 |
+//! | relay | the body of the response passes as it comes; it holds the lease until its last byte | the client is cut |
+//! | splice | instead of relay, after an upgrade: bytes pass both ways until one side or the session ends | [close codes](close_code) |
+//!
+//! Failures are problem documents (RFC 9457) with a `herd-error` field that names the failure: `bad-request`,
+//! `no-session-id`, `invalid-session-id`, `no-such-session`, `queue-full`, `acquire-timeout`, `spawn-failed`, `draining`,
+//! `shutdown`, `session-ended`, `worker-crashed`, `worker-unreachable`, `worker-timeout`, `bad-gateway`,
+//! `not-implemented`, `request-timeout`, `header-too-large`, `target-too-long`, `internal`.
+//!
+//! # What a worker can rely on
+//! - `x-session-id` is the session, wherever the client had put it, and `x-forwarded-for` is the client.
+//! - A request has one framing and one host, and no field that was meant for the gateway alone.
+//! - A request is sent twice only if the worker saw nothing of the first attempt, or if it has no body and its method is
+//!   idempotent (RFC 9110 §9.2.2) and the connection had been kept from an earlier request.
+//! - When the client goes away, the connection is closed (HTTP/1.1) or the stream is reset (HTTP/2).
+//!
+//! # What a client can rely on
+//! - `herd-worker` and `herd-session` come from the gateway, never from a worker.
+//! - A response that broke off never looks complete.
+//! - After a crash no request is silently continued elsewhere. A request that the worker had seen nothing of may start
+//!   the session anew, and is told so with `herd-session: new`.
+//!
+//! # Caveats
+//! - HTTP/2 is spoken with prior knowledge only; there is no TLS and no upgrade to HTTP/2, and WebSocket needs HTTP/1.1.
+//! - Interim responses other than 100 and 101 are not passed on.
 #![forbid(unsafe_code)]
 
 mod admit;

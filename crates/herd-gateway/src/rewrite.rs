@@ -143,15 +143,21 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, survey: &Survey) {
             }
         }
     }
-    let found: [(bool, &[HeaderName]); 5] = [
-        (survey.keep_alive, &[KEEP_ALIVE]),
-        (survey.obsolete, &[PROXY_CONNECTION, HTTP2_SETTINGS]),
-        (survey.te, &[TE]),
-        (survey.transfer_encoding, &[TRANSFER_ENCODING]),
-        (survey.upgrade, &[UPGRADE]),
-    ];
-    for name in found.iter().filter(|(present, _)| *present).flat_map(|(_, names)| *names) {
-        headers.remove(name);
+    if survey.keep_alive {
+        headers.remove(KEEP_ALIVE);
+    }
+    if survey.obsolete {
+        headers.remove(PROXY_CONNECTION);
+        headers.remove(HTTP2_SETTINGS);
+    }
+    if survey.te {
+        headers.remove(TE);
+    }
+    if survey.transfer_encoding {
+        headers.remove(TRANSFER_ENCODING);
+    }
+    if survey.upgrade {
+        headers.remove(UPGRADE);
     }
 }
 
