@@ -13,10 +13,14 @@ use std::{
 
 use herd_pool::{Exit, ExitStatus};
 use herd_sandbox::{Failure, Init, Report, Signal, Spec};
-use rustix::process::{Pid, PidfdFlags, Signal as UnixSignal, kill_process_group, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal as UnixSignal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, pidfd_send_signal,
+    waitid,
+};
 use tokio::{
     io::unix::AsyncFd,
     select,
+    signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
     task::spawn_blocking,
     time::{Instant, sleep, sleep_until, timeout},
@@ -224,12 +228,21 @@ impl Supervisor {
     async fn run(&mut self, mut commands: mpsc::UnboundedReceiver<Command>) -> ExitStatus {
         let mut ending = ExitStatus::Unknown;
         let mut held = true;
+        // The kernel tells the parent of a process that was stopped. The handler is the whole program's and tokio's own;
+        // without it an init that was stopped is found when it is to do something.
+        let mut child_signals = signal(SignalKind::child()).ok();
+        self.look_at_init();
         loop {
             let report = select! {
                 report = next_report(&self.init) => report,
                 command = commands.recv(), if held => {
                     held = command.is_some();
                     self.obey(command.unwrap_or(Command::Kill));
+                    continue;
+                }
+                // It is `None` when the runtime shuts down.
+                Some(()) = next_signal(&mut child_signals) => {
+                    self.look_at_init();
                     continue;
                 }
                 () = sleep_until(self.insist_at.unwrap_or_else(Instant::now)), if self.insist_at.is_some() => {
@@ -276,6 +289,23 @@ impl Supervisor {
         self.wake_init();
     }
 
+    /// Ends a worker whose init was stopped: only the worker, or another one of the same user, has a reason to do that,
+    /// and an init that is stopped does not watch over it.
+    fn look_at_init(&mut self) {
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+        let Ok(Some(_)) = waitid(WaitId::PidFd(self.init().pidfd()), options) else { return };
+        // A worker that keeps stopping its init while it is ended is told of once; what is late is insisted on.
+        if self.insist_at.is_none() {
+            tracing::error!(
+                program = self.program,
+                init = self.init().pid(),
+                "a worker's init was stopped by a signal, which leaves the worker unguarded; the worker is killed"
+            );
+            self.obey(Command::Kill);
+        }
+        self.wake_init();
+    }
+
     /// A worker that runs under the daemon's user can stop its init (`SIGSTOP`), which then obeys nothing.
     fn wake_init(&self) {
         // It fails only if init is gone.
@@ -317,15 +347,30 @@ impl Supervisor {
     /// process gets its parent-death signal, and its process group is killed here.
     async fn reap(self) {
         let init = self.init.into_inner().0;
-        if self.mute {
-            // Its handle ends and reaps it on its own.
-            return;
-        }
-        let reaped = spawn_blocking(move || init.reap()).await;
-        let clean = matches!(&reaped, Ok(Ok(status)) if status.success());
+        let clean = if self.mute {
+            end_mute(init).await;
+            false
+        } else {
+            matches!(spawn_blocking(move || init.reap()).await, Ok(Ok(status)) if status.success())
+        };
         if let Some(main) = self.main.filter(|_| !clean).and_then(|pid| Pid::from_raw(pid.cast_signed())) {
             kill_orphans(main).await;
         }
+    }
+}
+
+/// Ends an init that talks nonsense and resolves when it has ended. An init ends its worker before itself.
+async fn end_mute(init: Init) {
+    let pidfd = init.pidfd().try_clone_to_owned();
+    // Its handle closes the socket, which tells init to end, kills what is no init at all, and reaps it.
+    drop(init);
+    // Without a descriptor to wait for there is nothing more that can be done.
+    let Ok(gone) = pidfd.and_then(polled) else { return };
+    if timeout(KILL_PATIENCE, gone.readable()).await.is_err() {
+        // It fails only if init is gone.
+        let _ = pidfd_send_signal(gone.get_ref(), UnixSignal::KILL);
+        // It fails only if the descriptor cannot be polled.
+        let _ = gone.readable().await.map(drop);
     }
 }
 
@@ -337,6 +382,14 @@ async fn kill_orphans(main: Pid) {
     if let Ok(gone) = pidfd_open(main, PidfdFlags::NONBLOCK).map(polled) {
         // It fails only if the descriptor cannot be polled, and then there is nothing to wait for.
         let _ = timeout(ORPHAN_TIMEOUT, async { gone.ok()?.readable().await.ok().map(drop) }).await;
+    }
+}
+
+/// The next signal, or never if signals cannot be had.
+async fn next_signal(signals: &mut Option<tokio::signal::unix::Signal>) -> Option<()> {
+    match signals {
+        Some(signals) => signals.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use herd_pool::{ExitStatus, Worker as _, WorkerFactory as _, WorkerId};
-use herd_process::{ProcessWorker, Signal};
+use herd_process::Signal;
 use rustix::process::{Pid, Signal as UnixSignal, kill_process};
 
 use crate::fixture::{NEVER, Roll, Running, exists, files_of_workers, get, patiently, role, script, start, timed};
@@ -119,33 +119,27 @@ pub(crate) async fn exited_gives_the_same_answer_again_and_after_the_end() {
     assert_eq!(patiently(late).await.status, ExitStatus::Signal(UnixSignal::HUP.as_raw()));
 }
 
-/// Has a worker stop its init, which it does on `SIGUSR1`.
-async fn stop_init(worker: &ProcessWorker) {
+pub(crate) async fn a_worker_that_stops_its_init_is_killed_unasked() {
+    let roll = Roll::new();
+    // With a descendant that only init would find.
+    let text =
+        r#"(setsid "$0" worker sleep & ); trap 'kill -STOP $PPID' USR1; "$0" worker serve & while :; do wait; done"#;
+    let worker = start(script(text).env("ROLL", roll.path())).await;
+    let processes = [roll.next().await, roll.next().await];
     send(worker.pid(), UnixSignal::USR1);
-    let stat = format!("/proc/{}/stat", worker.init_pid());
-    let is_stopped = || std::fs::read_to_string(&stat).expect("init runs").contains(") T ");
-    patiently(async {
-        while !is_stopped() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    })
-    .await;
-}
-
-pub(crate) async fn a_worker_that_stops_its_init_is_ended_all_the_same() {
-    let text = r#"trap 'kill -STOP $PPID' USR1; "$0" worker serve & while :; do wait; done"#;
-    let worker = start(script(text)).await;
-    stop_init(&worker).await;
-    patiently(worker.close()).await;
-    assert_eq!(patiently(worker.exited()).await.status, ExitStatus::Signal(TERM));
+    assert_eq!(patiently(worker.exited()).await.status, ExitStatus::Signal(KILL));
     assert!(!exists(worker.init_pid()));
+    for process in processes {
+        process.gone().await;
+    }
 }
 
 pub(crate) async fn a_worker_that_keeps_its_init_stopped_is_killed_all_the_same() {
     let stopper = "while :; do kill -STOP $PPID; done";
     let text = format!(r#"trap '({stopper}) & ({stopper}) &' USR1; "$0" worker serve & while :; do wait; done"#);
     let worker = start(script(&text)).await;
-    stop_init(&worker).await;
+    send(worker.pid(), UnixSignal::USR1);
+    patiently(worker.exited()).await;
     patiently(worker.kill()).await;
     assert!(!exists(worker.init_pid()) && !exists(worker.pid()));
 }

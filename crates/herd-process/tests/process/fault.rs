@@ -1,4 +1,4 @@
-use std::{env, fs, os::unix::fs::PermissionsExt as _, process::Stdio, time::Duration};
+use std::{env, fs, os::unix::fs::PermissionsExt as _, path::Path, process::Stdio, time::Duration};
 
 use herd_pool::{ExitStatus, Worker as _, WorkerFactory as _, WorkerId};
 use herd_process::{ProcessFactory, StartError};
@@ -80,6 +80,17 @@ pub(crate) async fn a_worker_that_never_answers_is_told() {
 pub(crate) async fn a_program_that_is_no_init_is_found_out() {
     let failure = fail_to_start(role(&["serve"]).init_program("/bin/true")).await;
     assert!(failure.text().contains("enter_init"), "{}", failure.text());
+}
+
+pub(crate) async fn an_init_that_talks_nonsense_has_ended_when_the_spawn_fails() {
+    let helper = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/process/babbling-init.sh");
+    let failure = fail_to_start(role(&["serve"]).init_program(&helper)).await;
+    assert!(matches!(failure.reason(), StartError::Failed { .. }), "{}", failure.text());
+    let running = fs::read_dir("/proc").expect("/proc is there").flatten().filter(|process| {
+        let command = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command).contains(helper.to_str().expect("a path in UTF-8"))
+    });
+    assert_eq!(running.count(), 0, "it still runs");
 }
 
 pub(crate) async fn a_dropped_spawn_leaves_no_process() {
