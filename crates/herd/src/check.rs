@@ -1,14 +1,22 @@
 //! `herd check FILE`.
 
-use crate::{cli::CheckArgs, config, console};
+use crate::{
+    cli::CheckArgs,
+    config::{self, Settings},
+    console,
+};
 
-/// Lists every mistake in the file on standard output.
+/// Lists every mistake in the file on standard output, and on standard error what is no mistake and hardly wanted.
 ///
 /// # Errors
 /// If there is one, or if the file cannot be read.
 pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let (raw, mistakes) = config::read(&args.file)?;
-    let found = config::settle(raw, mistakes).err().unwrap_or_default();
+    let settled = config::settle(raw, mistakes);
+    for warning in settled.iter().flat_map(Settings::warnings) {
+        console::complain(format_args!("warning: {warning}"));
+    }
+    let found = settled.err().unwrap_or_default();
     if args.json {
         console::print(format_args!("{:#}\n", found.to_json()))?;
     } else if found.is_empty() {

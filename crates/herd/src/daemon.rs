@@ -245,7 +245,7 @@ fn announce(settings: &Settings, banner: &Banner, for_a_person: bool) -> anyhow:
     if !gateway.ip().is_loopback() {
         tracing::warn!(%gateway, "the gateway asks nobody who they are, and is open to the network");
     }
-    for sentence in &settings.sandbox.skipped {
+    for sentence in settings.warnings() {
         tracing::warn!("{sentence}");
     }
     if for_a_person {

@@ -54,7 +54,8 @@ pub(crate) fn judge(resources: &RawResources, sandbox: &RawSandbox) -> Isolation
             skipped.push(format!("{}: {what} is skipped because the sandbox is off", origin.name));
         } else {
             let problem = format!("asks for {what}, which this version cannot give");
-            let remedy = "leave it out, or switch the sandbox off to have it skipped";
+            let off = if origin.position.is_some() { "sandbox.mode: off" } else { "--sandbox off" };
+            let remedy = format!("leave it out, or write `{off}` to have it skipped");
             mistakes.push(Mistake::new(origin, problem, remedy).unavailable());
         }
     }

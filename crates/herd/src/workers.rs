@@ -29,10 +29,13 @@ pub(crate) type PoolWorker = <Factory as WorkerFactory>::Worker;
 /// Makes the factory.
 ///
 /// # Errors
-/// If the program cannot be found or run, or if the workers' directory cannot be made.
+/// If the program cannot be found or run, if the working directory is none, or if the workers' directory cannot be made.
 pub(crate) fn factory(settings: &Settings) -> anyhow::Result<Factory> {
     if let Command::Program { program, .. } = &settings.worker.command {
         check_program(program)?;
+    }
+    if let Some(cwd) = &settings.worker.cwd {
+        check_directory(cwd)?;
     }
     builder(settings)?.build().context("cannot set up the workers")
 }
@@ -45,9 +48,21 @@ pub(crate) fn mistakes(settings: &Settings, written: &RawWorker) -> Vec<Mistake>
     mistakes
         .map(|mistake| {
             let (problem, remedy) = mistake.problem.split_once("; ").unwrap_or((&mistake.problem, "correct it"));
-            Mistake::new(origin_of(&mistake.option, written), problem, remedy).unquoted()
+            Mistake::new(origin_of(&mistake.option, written), one_line(problem), remedy).unquoted()
         })
         .collect()
+}
+
+/// What a regular expression's parser says is a drawing of several lines, the last of which names the mistake.
+fn one_line(problem: &str) -> String {
+    match (problem.split_once('\n'), problem.rsplit_once("\nerror: ")) {
+        (None, _) => problem.to_owned(),
+        (Some((first, _)), Some((_, error))) => {
+            let first = first.strip_suffix(": regex parse error:").unwrap_or(first);
+            format!("{first}: {error}")
+        }
+        (Some(_), None) => problem.split_whitespace().collect::<Vec<_>>().join(" "),
+    }
 }
 
 fn builder(settings: &Settings) -> anyhow::Result<ProcessFactoryBuilder> {
@@ -135,6 +150,21 @@ fn check_program(program: &OsStr) -> anyhow::Result<()> {
         Some(Verdict::Runs) => Ok(()),
         Some(Verdict::NotExecutable) => bail!("the program {name} in PATH is not executable; run `chmod +x` on it"),
         _ => bail!("the program {name} is not in PATH; install it, or write its path"),
+    }
+}
+
+/// Finds a missing working directory now, unless it depends on the worker.
+fn check_directory(cwd: &Path) -> anyhow::Result<()> {
+    let name = cwd.display();
+    if cwd.as_os_str().as_encoded_bytes().windows(2).any(|pair| pair == b"{{") {
+        return Ok(());
+    }
+    match fs::metadata(cwd) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => bail!("the working directory {name} is no directory; correct --cwd or worker.cwd"),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot use the working directory {name}; correct --cwd or worker.cwd"))
+        }
     }
 }
 

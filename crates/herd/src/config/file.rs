@@ -9,8 +9,8 @@ use super::{
     yaml::{self, Entry, Kind, Node},
 };
 
-/// Larger files are refused before they are parsed.
-const LARGEST_FILE: usize = 1 << 20;
+/// Larger files, in bytes, are refused before they are parsed.
+pub(super) const LARGEST_FILE: usize = 1 << 20;
 
 /// Reads the text of a configuration file. What could be read is in the answer, what could not is in `mistakes`.
 pub(crate) fn read(text: &[u8], mistakes: &mut Mistakes) -> Raw {
@@ -19,7 +19,7 @@ pub(crate) fn read(text: &[u8], mistakes: &mut Mistakes) -> Raw {
     if text.len() > LARGEST_FILE {
         mistakes.push(Mistake::new(
             Origin::key("", start),
-            format!("the file has {} bytes, and {LARGEST_FILE} are allowed", text.len()),
+            format!("the file has more than {LARGEST_FILE} bytes"),
             "is it the right file?",
         ));
         return raw;
@@ -42,12 +42,11 @@ pub(crate) fn read(text: &[u8], mistakes: &mut Mistakes) -> Raw {
         Ok(Some(root)) => root,
         Ok(None) => return raw,
         Err(error) => {
-            let problem = format!("the file {}", error.problem);
-            mistakes.push(Mistake::new(
-                Origin::key("", error.at),
-                problem,
-                "correct it; the rest is checked afterwards",
-            ));
+            let remedy = match bare_template(text, error.at.line) {
+                Some(template) => format!("quote the template: \"{template}\"; the rest is checked afterwards"),
+                None => "correct it; the rest is checked afterwards".to_owned(),
+            };
+            mistakes.push(Mistake::new(Origin::key("", error.at), format!("the file {}", error.problem), remedy));
             return raw;
         }
     };
@@ -145,9 +144,44 @@ fn telemetry(f: &mut Fields<'_>) -> RawTelemetry {
     }
 }
 
+/// The word of this line (from 1) that has a template such as `{{.Port}}` in it and stands outside of quotes: for YAML
+/// its brackets are maps.
+fn bare_template(text: &str, line: usize) -> Option<&str> {
+    let line = text.lines().nth(line.checked_sub(1)?)?;
+    let mut quote = None;
+    let mut word = 0;
+    for (at, char) in line.char_indices() {
+        match quote {
+            Some(open) if char == open => quote = None,
+            Some(_) => {}
+            None if line[at..].starts_with("{{.") => {
+                let end = at + line[at..].find("}}")? + "}}".len();
+                let rest = line[end..].find([' ', ',', ']', '\t']).unwrap_or(line.len() - end);
+                return Some(&line[word..end + rest]);
+            }
+            None if char == '"' || char == '\'' => quote = Some(char),
+            None if " \t,[".contains(char) => word = at + char.len_utf8(),
+            None => {}
+        }
+    }
+    None
+}
+
 /// `null` and the word for "none" mean the same.
 fn flatten<T>(written: Written<Option<Option<T>>>) -> Written<Option<T>> {
     Written { value: written.value.flatten(), origin: written.origin }
+}
+
+/// The mistake of a node that is something else than `wanted`. A single value is quoted; of the rest it is said what it
+/// is.
+fn wrong_kind(name: &str, node: &Node, wanted: &str, remedy: &str) -> Mistake {
+    let origin = Origin::key(name, node.at);
+    let is = match &node.kind {
+        Kind::Scalar { text, .. } => return Mistake::new(origin, format!("is not {wanted}"), remedy).found(text),
+        Kind::List(_) => "a list",
+        Kind::Map(_) => "a map",
+    };
+    Mistake::new(origin, format!("is {is} and not {wanted}"), remedy)
 }
 
 /// One map of the file, from which keys are taken one by one. What is left at the end is unknown.
@@ -166,9 +200,7 @@ impl<'a> Fields<'a> {
             Kind::Map(entries) => entries,
             _ if node.is_null() => Vec::new(),
             _ => {
-                let found = node.found();
-                let (problem, remedy) = ("is not a map of settings", "write `key: value` lines");
-                mistakes.push(Mistake::new(Origin::key(path, node.at), problem, remedy).found(found));
+                mistakes.push(wrong_kind(path, &node, "a map of settings", "write `key: value` lines"));
                 return None;
             }
         };
@@ -243,10 +275,8 @@ impl<'a> Fields<'a> {
         let entry = self.take(key)?;
         let name = self.name(key);
         let Kind::List(items) = &entry.value.kind else {
-            let problem = "is not a list";
             let remedy = "write [one, two] or a line `- one` for each";
-            self.mistakes
-                .push(Mistake::new(Origin::key(name, entry.value.at), problem, remedy).found(entry.value.found()));
+            self.mistakes.push(wrong_kind(&name, &entry.value, "a list", remedy));
             return None;
         };
         self.items(&name, items, read).map(|value| Written { value, origin: Origin::key(name, entry.value.at) })
@@ -301,9 +331,7 @@ impl<'a> Fields<'a> {
                 Err(refusal) => Mistake::new(origin, refusal.problem, refusal.remedy)
                     .found(refusal.quoted.as_deref().unwrap_or(text)),
             },
-            Kind::List(_) | Kind::Map(_) => {
-                Mistake::new(origin, "is not a single value", "write one value").found(node.found())
-            }
+            Kind::List(_) | Kind::Map(_) => wrong_kind(&origin.name, node, "a single value", "write one value"),
         };
         self.mistakes.push(mistake);
         None

@@ -11,7 +11,11 @@ pub(crate) mod settings;
 pub(crate) mod value;
 mod yaml;
 
-use std::{fs, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
 
 use anyhow::Context as _;
 
@@ -24,11 +28,18 @@ use crate::workers;
 /// # Errors
 /// If the file cannot be read at all.
 pub(crate) fn read(path: &Path) -> anyhow::Result<(Raw, Mistakes)> {
-    let text = fs::read(path)
+    let text = read_bytes(path)
         .with_context(|| format!("cannot read the configuration {}; check its path and permissions", path.display()))?;
     let mut mistakes = Mistakes::of_file(&path.display().to_string());
     let raw = file::read(&text, &mut mistakes);
     Ok((raw, mistakes))
+}
+
+/// Reads at most one byte more than a configuration may have, so that a pipe without end does not fill the memory.
+fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(file::LARGEST_FILE as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Settles what was typed.

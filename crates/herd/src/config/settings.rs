@@ -17,6 +17,20 @@ pub(crate) struct Settings {
     pub(crate) telemetry: Telemetry,
 }
 
+impl Settings {
+    /// What is no mistake and yet hardly what is wanted, one sentence each.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.sandbox.skipped.clone();
+        if self.network.lookup_only {
+            warnings.push(
+                "lookup_only: no session can be served, because nothing but the gateway starts sessions in this version"
+                    .to_owned(),
+            );
+        }
+        warnings
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Network {
     pub(crate) data_bind: SocketAddr,

@@ -66,6 +66,18 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
             "network: {session_key: []}",
             "1:24: network.session_key: is an empty list; write header:X-Session-ID, cookie:NAME, query:NAME, path:N or host",
         ),
+        (
+            "network: {session_key: ['path:0']}",
+            "1:25: network.session_key[0]: `path:0` is no session key; allowed: header:NAME, cookie:NAME, query:NAME, path:N, host",
+        ),
+        (
+            "network: {session_key: 'header:X Y'}",
+            "1:24: network.session_key: `header:X Y` names no header that could carry a session ID; allowed: header:NAME, cookie:NAME, query:NAME, path:N, host",
+        ),
+        (
+            "telemetry: {log_level: warning}",
+            "1:24: telemetry.log_level: `warning` is not one of the words allowed here; did you mean warn? allowed: error, warn, info, debug, trace",
+        ),
         // Keys
         (
             "network: {lookup_onyl: true}",
@@ -79,8 +91,8 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
             "network: {lookup_only: true, lookup_only: true}",
             "1:30: network.lookup_only: is written twice, first on line 1; keep one of them",
         ),
-        ("network: [a]", "1:10: network: `a list` is not a map of settings; write `key: value` lines"),
-        ("network: {data_bind: [a]}", "1:22: network.data_bind: `a list` is not a single value; write one value"),
+        ("network: [a]", "1:10: network: is a list and not a map of settings; write `key: value` lines"),
+        ("network: {data_bind: [a]}", "1:22: network.data_bind: is a list and not a single value; write one value"),
         ("just text", "1:1: `just text` is not a map of settings; write `key: value` lines"),
         (
             "pools: {a: {}}",
@@ -103,6 +115,26 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
         (
             "worker: {command: [a, null]}",
             "1:23: worker.command[1]: has no value; write one, or leave the key out to get its default",
+        ),
+        (
+            "worker: {cwd: '{{.Nope}}'}",
+            "1:15: worker.cwd: `{{.Nope}}` is not known; allowed are `{{.Port}}`, `{{.Socket}}`, `{{.WorkerID}}`, `{{.Workspace}}`",
+        ),
+        (
+            "worker: {cwd: '{{.Port}}'}",
+            "1:15: worker.cwd: `{{.Port}}` is not an absolute path; write a path that starts with /",
+        ),
+        (
+            "worker: {ready: 'stdout:('}",
+            "1:17: worker.ready: the regular expression cannot be used: unclosed group; correct it",
+        ),
+        (
+            "worker:\n  command: [a, {{.Port}}]",
+            "2:17: the file is a list or map where a key is expected; quote the template: \"{{.Port}}\"; the rest is checked afterwards",
+        ),
+        (
+            "worker:\n  command: ['{{.Port}}', --port={{.Port}}]",
+            "2:33: the file is not valid YAML: while parsing a flow sequence, expected ',' or ']'; quote the template: \"--port={{.Port}}\"; the rest is checked afterwards",
         ),
         ("worker: {env: [A]}", "1:16: worker.env[0]: `A` has no =; write NAME=VALUE"),
         (
@@ -178,7 +210,7 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
         ),
         (
             "resources: {when_full: evict}",
-            "1:24: resources.when_full: `evict` is not one of the words allowed here; allowed: wait, evict-idle",
+            "1:24: resources.when_full: `evict` is not one of the words allowed here; did you mean evict-idle? allowed: wait, evict-idle",
         ),
         (
             "resources: {pids_limit: 0}",
@@ -199,23 +231,23 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
         // What this version cannot do
         (
             "resources: {memory_limit_mb: 512}",
-            "1:30: resources.memory_limit_mb: `512` asks for a memory limit, which this version cannot give; leave it out, or switch the sandbox off to have it skipped",
+            "1:30: resources.memory_limit_mb: `512` asks for a memory limit, which this version cannot give; leave it out, or write `sandbox.mode: off` to have it skipped",
         ),
         (
             "resources: {cpu_limit_cores: 0.5}",
-            "1:30: resources.cpu_limit_cores: `0.5` asks for a CPU limit, which this version cannot give; leave it out, or switch the sandbox off to have it skipped",
+            "1:30: resources.cpu_limit_cores: `0.5` asks for a CPU limit, which this version cannot give; leave it out, or write `sandbox.mode: off` to have it skipped",
         ),
         (
             "resources: {pids_limit: 100}",
-            "1:25: resources.pids_limit: `100` asks for a limit of processes, which this version cannot give; leave it out, or switch the sandbox off to have it skipped",
+            "1:25: resources.pids_limit: `100` asks for a limit of processes, which this version cannot give; leave it out, or write `sandbox.mode: off` to have it skipped",
         ),
         (
             "sandbox: {network: private}",
-            "1:20: sandbox.network: `private` asks for a private network, which this version cannot give; leave it out, or switch the sandbox off to have it skipped",
+            "1:20: sandbox.network: `private` asks for a private network, which this version cannot give; leave it out, or write `sandbox.mode: off` to have it skipped",
         ),
         (
             "sandbox: {hidden: [/home]}",
-            "1:19: sandbox.hidden: asks for hidden paths, which this version cannot give; leave it out, or switch the sandbox off to have it skipped",
+            "1:19: sandbox.hidden: asks for hidden paths, which this version cannot give; leave it out, or write `sandbox.mode: off` to have it skipped",
         ),
         (
             "sandbox: {mode: required}",

@@ -80,13 +80,17 @@ pub(crate) fn positive_duration(text: &str) -> Result<Duration, Refusal> {
     }
 }
 
-/// Bytes: `512MiB`, `2GiB`, `64KiB`, `500MB`, `1048576`.
+/// Bytes: `512MiB`, `2GiB`, `64KiB`, `500MB`, `1048576B`, `0`. Without a unit it could be meant in any.
 pub(crate) fn size(text: &str) -> Result<u64, Refusal> {
     let refuse = |problem: &str| Refusal::new(problem, "write a size such as 512MiB, 2GiB or 500MB");
+    if text == "0" {
+        return Ok(0);
+    }
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let scale: u64 = match unit.trim_start() {
-        "" | "B" => 1,
+        "" if !number.is_empty() => return Err(refuse("has a number without a unit (B, KiB, MiB, GiB)")),
+        "B" => 1,
         "kB" | "KB" => 1_000,
         "MB" => 1_000_000,
         "GB" => 1_000_000_000,
@@ -137,7 +141,9 @@ pub(crate) fn session_key(text: &str) -> Result<String, Refusal> {
     let remedy = "allowed: header:NAME, cookie:NAME, query:NAME, path:N, host";
     match text.parse::<herd_gateway::SessionKey>() {
         Ok(_) => Ok(text.to_owned()),
-        Err(error @ herd_gateway::InvalidSessionKey::Header { .. }) => Err(Refusal::new(error.to_string(), remedy)),
+        Err(herd_gateway::InvalidSessionKey::Header { .. }) => {
+            Err(Refusal::new("names no header that could carry a session ID", remedy))
+        }
         Err(_) => Err(Refusal::new("is no session key", remedy)),
     }
 }
@@ -235,8 +241,10 @@ pub(crate) fn socket_path(text: &str) -> Result<PathBuf, Refusal> {
 
 /// A directory for workers: an absolute path, or one below their workspace.
 pub(crate) fn worker_directory(text: &str) -> Result<PathBuf, Refusal> {
-    let in_workspace = text.starts_with("{{.Workspace}}") && !text.contains('\0');
-    if in_workspace { Ok(PathBuf::from(text)) } else { absolute_path(text) }
+    let relative = ["{{.Port}}", "{{.WorkerID}}"].iter().any(|template| text.starts_with(template));
+    // Of a name that nobody knows, the factory says so.
+    let begins_with_template = text.starts_with("{{.") && !relative && !text.contains('\0');
+    if begins_with_template { Ok(PathBuf::from(text)) } else { absolute_path(text) }
 }
 
 /// An absolute path.
@@ -299,6 +307,12 @@ pub(crate) trait Word: Copy + 'static {
 /// The word that `text` was most likely meant to be.
 pub(crate) fn nearest<'a>(text: &str, words: &[&'a str]) -> Option<&'a str> {
     let text = text.to_ascii_lowercase().replace('-', "_");
+    // Of a longer or shorter form, such as `warning` for `warn`, the distance is large.
+    let same_stem = |word: &str| word.len().min(text.len()) >= 3 && (text.starts_with(word) || word.starts_with(&text));
+    let mut stems = words.iter().filter(|word| same_stem(word));
+    if let (Some(word), None) = (stems.next(), stems.next()) {
+        return Some(word);
+    }
     words
         .iter()
         .map(|word| (distance(&text, &word.to_ascii_lowercase().replace('-', "_")), *word))
@@ -352,8 +366,9 @@ mod tests {
     fn sizes_are_bytes_with_binary_and_decimal_units() {
         assert_eq!(size("512MiB"), Ok(512 << 20));
         assert_eq!(size("500MB"), Ok(500_000_000));
-        assert_eq!(size("4096"), Ok(4096));
-        for text in ["", "MiB", "1.5GiB", "-1", "99999999999GiB", "5 parsecs"] {
+        assert_eq!((size("4096B"), size("0")), (Ok(4096), Ok(0)));
+        assert!(size("512").unwrap_err().problem.contains("without a unit"));
+        for text in ["", "512", "MiB", "1.5GiB", "-1", "99999999999GiB", "5 parsecs"] {
             assert!(size(text).is_err(), "{text}");
         }
     }
@@ -393,5 +408,7 @@ mod tests {
         assert_eq!(nearest("max-workers", &words), Some("max_workers"));
         assert_eq!(nearest("tll", &words), Some("ttl"));
         assert_eq!(nearest("banana", &words), None);
+        assert_eq!(nearest("warning", &["warn", "info"]), Some("warn"));
+        assert_eq!(nearest("m", &words), None);
     }
 }

@@ -50,15 +50,6 @@ impl Node {
     pub(crate) fn is_null(&self) -> bool {
         matches!(&self.kind, Kind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
-
-    /// The node as a person would name it in a message.
-    pub(crate) fn found(&self) -> String {
-        match &self.kind {
-            Kind::Scalar { text, .. } => text.clone(),
-            Kind::List(_) => "a list".to_owned(),
-            Kind::Map(_) => "a map".to_owned(),
-        }
-    }
 }
 
 /// Reads the one document in `text`; `None` if it is empty.

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::{eval, get},
-    daemon::{Daemon, failure, herd},
+    daemon::{Daemon, failure, herd, output},
 };
 
 #[test]
@@ -56,6 +56,22 @@ fn a_program_that_cannot_run_is_an_error_before_anything_listens() {
         let said = failure(&["run", "--listen", "127.0.0.1:0", "--admin", "off", "--", program], 1);
         assert!(said.contains(reason), "{program}: {said}");
         assert!(!said.contains("serving"), "{said}");
+    }
+}
+
+#[test]
+fn a_working_directory_that_is_none_is_an_error_before_anything_listens() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "x").unwrap();
+    for (cwd, reason) in [("/no/such/place", "No such file"), (file.to_str().unwrap(), "is no directory")] {
+        let said = failure(&["run", "--cwd", cwd, "--listen", "127.0.0.1:0", "--admin", "off", "--", "true"], 1);
+        assert!(said.contains(reason) && said.contains("correct --cwd or worker.cwd"), "{said}");
+        assert!(!said.contains("serving"), "{said}");
+        // A check may run on another machine than the daemon.
+        let config = directory.path().join("herd.yaml");
+        fs::write(&config, format!("worker: {{cwd: {cwd}}}\n")).unwrap();
+        assert!(output(&["check", config.to_str().unwrap()], directory.path()).status.success());
     }
 }
 
