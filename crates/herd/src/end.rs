@@ -2,6 +2,7 @@
 
 use anyhow::{bail, ensure};
 use hyper::{Method, StatusCode};
+use serde_json::json;
 
 use crate::{
     admin::model::Ended,
@@ -15,8 +16,7 @@ use crate::{
 /// # Errors
 /// If there is no such session, or no daemon to ask.
 pub(crate) fn run(args: EndArgs) -> anyhow::Result<()> {
-    // What could not be a session's ID is not sent: the daemon would only repeat that.
-    let id = herd_pool::SessionId::new(&args.session)?;
+    let id = args.session;
     let daemon = Daemon::find(args.daemon.socket)?;
     let force = if args.force { "?force=true" } else { "" };
     let path = format!("/v1/sessions/{}{force}", escape(id.as_str()));
@@ -26,6 +26,9 @@ pub(crate) fn run(args: EndArgs) -> anyhow::Result<()> {
     }
     ensure!(answer.status == StatusCode::OK, "the daemon answered {}: {}", answer.status, answer.detail());
     let ended: Ended = serde_json::from_slice(&answer.body)?;
+    if args.json {
+        return console::print(format_args!("{:#}\n", json!(ended)));
+    }
     console::print(format_args!("{} ended ({})\n", ended.id, ended.reason))
 }
 

@@ -3,9 +3,10 @@
 use std::{
     collections::{HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
-use herd_pool::{Event, EventKind, Events, EventsError, Exit, ExitStatus, WorkerId};
+use herd_pool::{Event, EventKind, Events, EventsError, Exit, ExitStatus, SpawnError, WorkerId};
 use tokio::sync::watch;
 
 /// How many events are kept. A follower who is further behind has missed some.
@@ -30,6 +31,8 @@ struct Record {
     ready: HashSet<WorkerId>,
     /// Those of them that crashed and are counted.
     crashed: HashSet<WorkerId>,
+    /// The last start of a worker, if it failed and none has become ready since.
+    start_failure: Option<(SystemTime, SpawnError)>,
 }
 
 /// How many workers ended, by how. Workers that were never ready failed to start, which is counted elsewhere.
@@ -61,6 +64,20 @@ pub(crate) enum Entry {
     Event(Event),
     /// This many events are not kept any more.
     Missed(u64),
+}
+
+impl Exits {
+    /// All ways to end by name, with their counts.
+    pub(crate) fn by_reason(&self) -> [(&'static str, u64); 5] {
+        let Self { closed, exited, signalled, out_of_memory, unknown } = *self;
+        [
+            ("closed", closed),
+            ("exited", exited),
+            ("signalled", signalled),
+            ("out-of-memory", out_of_memory),
+            ("unknown", unknown),
+        ]
+    }
 }
 
 impl Journal {
@@ -98,11 +115,16 @@ impl Journal {
         self.lock().exits
     }
 
+    /// When and why the last start of a worker failed, if none has become ready since.
+    pub(crate) fn start_failure(&self) -> Option<(SystemTime, String)> {
+        self.lock().start_failure.as_ref().map(|(at, error)| (*at, error.to_string()))
+    }
+
     fn push(&self, event: Event) {
         let sequence = event.sequence;
         {
             let mut record = self.lock();
-            record.count(&event.kind);
+            record.count(&event);
             if record.events.len() == BACKLOG {
                 record.events.pop_front();
             }
@@ -126,10 +148,12 @@ fn log(kind: &EventKind) {
 }
 
 impl Record {
-    fn count(&mut self, kind: &EventKind) {
-        match kind {
+    fn count(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::SpawnFailed { error, .. } => self.start_failure = Some((event.at, error.clone())),
             EventKind::WorkerReady { worker, .. } => {
                 self.ready.insert(*worker);
+                self.start_failure = None;
             }
             EventKind::WorkerCrashed { worker, exit } => {
                 if !self.ready.contains(worker) {
@@ -187,7 +211,7 @@ impl Follower {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
+    use std::time::Duration;
 
     use super::*;
 

@@ -23,8 +23,6 @@ mod workers;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use crate::{
     cli::{Cli, Command},
     config::mistake::Mistakes,
@@ -32,7 +30,7 @@ use crate::{
 
 fn main() -> ExitCode {
     herd_sandbox::enter_init();
-    let Cli { command, serve } = Cli::parse();
+    let Cli { command, serve } = Cli::read();
     let done = match command.unwrap_or(Command::Serve(serve)) {
         Command::Serve(args) => daemon::serve(args),
         Command::Run(args) => daemon::run(*args),

@@ -11,7 +11,10 @@ use std::{
 use herd_gateway::GatewayStats;
 use herd_pool::EndReason;
 
-use crate::{journal::Journal, workers::WorkerPool};
+use crate::{
+    journal::{Exits, Journal},
+    workers::WorkerPool,
+};
 
 /// The text format, version 0.0.4.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -62,6 +65,15 @@ impl Metrics {
         self.0.gateway.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn exits(&self) -> Exits {
+        self.0.journal.exits()
+    }
+
+    /// When and why the last start of a worker failed, if none has become ready since.
+    pub(crate) fn start_failure(&self) -> Option<(SystemTime, String)> {
+        self.0.journal.start_failure()
+    }
+
     pub(crate) fn uptime(&self) -> Duration {
         self.0.started.elapsed().unwrap_or_default()
     }
@@ -104,15 +116,8 @@ impl Metrics {
         for (reason, count) in stats.sessions_ended.iter() {
             ended.one(&[("reason", reason)], count);
         }
-        let exits = self.0.journal.exits();
         let mut family = page.family("herd_worker_exits_total", Kind::Counter, "Workers that ended, by how.");
-        for (reason, count) in [
-            ("closed", exits.closed),
-            ("exited", exits.exited),
-            ("signalled", exits.signalled),
-            ("out-of-memory", exits.out_of_memory),
-            ("unknown", exits.unknown),
-        ] {
+        for (reason, count) in self.exits().by_reason() {
             family.one(&[("reason", reason)], count);
         }
         page.counter("herd_spawn_failures_total", "Workers that could not be started.", stats.spawn_failures);

@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 
 use crate::{
-    admin::model::{Page, Session, Worker},
+    admin::model::{Page, Session, Troubles, Worker},
     cli::PsArgs,
     console,
     control::client::{self, Daemon},
-    table::{Column, Table},
+    table::{Column, Table, printable},
 };
 
 /// Lists sessions and workers of a running daemon.
@@ -18,15 +18,22 @@ use crate::{
 /// If there is no daemon to ask.
 pub(crate) fn run(args: PsArgs) -> anyhow::Result<()> {
     let daemon = Daemon::find(args.daemon.socket)?;
-    let (sessions, workers): (Vec<Session>, Vec<Worker>) =
-        client::block_on(async { Ok((all(&daemon, "/v1/sessions").await?, all(&daemon, "/v1/workers").await?)) })?;
+    let (sessions, workers, troubles): (Vec<Session>, Vec<Worker>, Troubles) = client::block_on(async {
+        let lists = (all(&daemon, "/v1/sessions").await?, all(&daemon, "/v1/workers").await?);
+        Ok((lists.0, lists.1, daemon.get("/v1/stats").await?))
+    })?;
     if args.json {
         return console::print(format_args!("{:#}\n", json!({ "sessions": sessions, "workers": workers })));
     }
     let now = SystemTime::now();
     console::print(sessions_table(&sessions, now))?;
     console::print("\n")?;
-    console::print(workers_table(&workers, now))
+    console::print(workers_table(&workers, now))?;
+    if let Some(failure) = troubles.last_start_failure {
+        let (ago, error) = (since(&failure.at, now), printable(&failure.error));
+        console::print(format_args!("\nlast start failed {ago} ago: {error}\n"))?;
+    }
+    Ok(())
 }
 
 /// Reads a list page by page.

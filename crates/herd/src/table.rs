@@ -125,7 +125,7 @@ fn cut(text: &str, width: usize) -> String {
 }
 
 /// Text from workers and clients could hold what a terminal obeys.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

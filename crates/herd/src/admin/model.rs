@@ -91,8 +91,23 @@ pub(super) struct Stats {
     sessions_started: u64,
     sessions_ended: Map<String, Value>,
     spawn_failures: u64,
-    worker_exits: u64,
+    worker_exits: Map<String, Value>,
+    /// The last start of a worker, if it failed and none has become ready since.
+    last_start_failure: Option<StartFailure>,
     gateway: GatewayCounts,
+}
+
+/// Why the last start of a worker failed.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct StartFailure {
+    pub(crate) at: String,
+    pub(crate) error: String,
+}
+
+/// The part of the stats that `herd ps` shows.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Troubles {
+    pub(crate) last_start_failure: Option<StartFailure>,
 }
 
 #[derive(Debug, Serialize)]
@@ -236,7 +251,13 @@ impl Stats {
                 .map(|(reason, count)| (reason.to_owned(), count.into()))
                 .collect(),
             spawn_failures: stats.spawn_failures,
-            worker_exits: stats.worker_exits,
+            worker_exits: metrics
+                .exits()
+                .by_reason()
+                .into_iter()
+                .map(|(reason, count)| (reason.to_owned(), count.into()))
+                .collect(),
+            last_start_failure: metrics.start_failure().map(|(at, error)| StartFailure { at: time(at), error }),
             gateway: GatewayCounts {
                 connections: gateway.connections,
                 requests: gateway.requests,

@@ -31,14 +31,7 @@ impl PageQuery {
         mut all: Vec<T>,
         key: impl Fn(&T) -> K,
     ) -> Result<Page<T>, Problem> {
-        let limit = match self.limit.as_deref().map(str::parse::<usize>) {
-            None => DEFAULT_LIMIT,
-            Some(Ok(limit @ 1..=LARGEST_LIMIT)) => limit,
-            Some(_) => {
-                let detail = format!("limit is a number from 1 to {LARGEST_LIMIT}");
-                return Err(Problem::new(StatusCode::BAD_REQUEST, "The limit is no limit").detail(detail));
-            }
-        };
+        let limit = limit(self.limit.as_deref())?.unwrap_or(DEFAULT_LIMIT);
         all.sort_by_cached_key(&key);
         if let Some(cursor) = &self.cursor {
             let last = decode(cursor).ok_or_else(|| {
@@ -52,6 +45,18 @@ impl PageQuery {
         all.truncate(limit);
         let next = all.last().filter(|_| more).map(|item| encode(key(item).as_ref()));
         Ok(Page { items: all, next })
+    }
+}
+
+/// How many items are asked for, if that is said.
+pub(super) fn limit(text: Option<&str>) -> Result<Option<usize>, Problem> {
+    match text.map(str::parse::<usize>) {
+        None => Ok(None),
+        Some(Ok(limit @ 1..=LARGEST_LIMIT)) => Ok(Some(limit)),
+        Some(_) => {
+            let detail = format!("limit is a number from 1 to {LARGEST_LIMIT}");
+            Err(Problem::new(StatusCode::BAD_REQUEST, "The limit is no limit").detail(detail))
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     events::last_event_id,
     extract::{Id, Params},
     model::{LogLine, Worker},
-    page::{Page, PageQuery},
+    page::{Page, PageQuery, limit},
     problem::Problem,
 };
 use crate::workers::PoolWorker;
@@ -44,6 +44,8 @@ pub(super) async fn one(State(admin): State<Admin>, Id(id): Id) -> Result<Json<W
 pub(super) struct LogsQuery {
     #[serde(default)]
     follow: bool,
+    /// The last lines alone, this many; only without `follow`.
+    limit: Option<String>,
 }
 
 pub(super) async fn logs(
@@ -59,7 +61,8 @@ pub(super) async fn logs(
     let from = last_event_id(&headers)?.map_or(0, |last| last.saturating_add(1));
     if !query.follow {
         let lines = worker.logs().since(from);
-        let items = lines.iter().map(LogLine::new).collect();
+        let limit = limit(query.limit.as_deref())?.unwrap_or(lines.len());
+        let items = lines.iter().skip(lines.len().saturating_sub(limit)).map(LogLine::new).collect();
         return Ok(Json(Page { items, next: None }).into_response());
     }
     let follow = worker.logs().follow(from);

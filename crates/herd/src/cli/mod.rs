@@ -4,7 +4,11 @@ mod flags;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+use herd_pool::SessionId;
 
 pub(crate) use self::flags::DaemonFlags;
 use self::flags::{ResourceFlags, WorkerFlags, flags};
@@ -30,10 +34,32 @@ pub(crate) struct Cli {
     pub(crate) serve: ServeArgs,
 }
 
+impl Cli {
+    /// Reads the command line, or says what is wrong with it and ends the program.
+    pub(crate) fn read() -> Self {
+        Self::try_parse().unwrap_or_else(|error| with_tip(error).exit())
+    }
+}
+
+/// A program without `--` before it is the most likely slip, and "unexpected argument" alone does not say so.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let is_run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
+    let unknown = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if !word.starts_with('-') => word.clone(),
+        _ => return error,
+    };
+    if is_run && error.kind() == ErrorKind::UnknownArgument {
+        let tip = format!("put `--` before the program: herd run … -- {unknown} …");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
+
 const EXAMPLES: &str = "\
 Examples:
   herd                                              try it with the built-in REPL
-  herd run -- ./server --port {{.Port}}             a gateway for any program
+  herd run --health-path / -- ./server --port {{.Port}}
+                                                    a gateway for any program
   herd serve --config herd.yaml                     the daemon
   herd check herd.yaml                              every mistake in a configuration
   herd ps                                           sessions and workers of a running daemon
@@ -122,11 +148,14 @@ pub(crate) struct PsArgs {
 #[derive(Args, Debug)]
 pub(crate) struct EndArgs {
     /// The session's ID
-    #[arg(value_name = "SESSION")]
-    pub(crate) session: String,
+    #[arg(value_name = "SESSION", value_parser = |text: &str| SessionId::new(text))]
+    pub(crate) session: SessionId,
     /// Kill the worker at once instead of asking it to stop
     #[arg(long, short)]
     pub(crate) force: bool,
+    /// Print JSON: {"id": …, "reason": …}
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) daemon: DaemonChoice,
 }

@@ -101,6 +101,9 @@ fn a_workers_log_is_read_and_followed() {
     // Two pipes keep no order among each other.
     lines.sort();
     assert_eq!(lines, ["stderr: two", "stdout: one"]);
+    let last = daemon.page(&format!("/v1/workers/{id}/logs?limit=1"));
+    assert_eq!(last["items"].as_array().unwrap()[..], logs["items"].as_array().unwrap()[1..]);
+    assert_eq!(get(daemon.admin, &format!("/v1/workers/{id}/logs?limit=0")).status, 400);
 
     let mut follow = Exchange::begin(daemon.admin, "GET", &format!("/v1/workers/{id}/logs?follow=true"), &[]);
     assert_eq!(follow.head().0, 200);

@@ -1,11 +1,11 @@
-use std::fs;
+use std::{fs, io::Write as _, process::Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     client::eval,
-    daemon::{Daemon, failure, output},
+    daemon::{Daemon, eventually, failure, herd, output},
 };
 
 #[test]
@@ -38,6 +38,10 @@ fn end_ends_a_session_and_names_one_that_is_not_there() {
     eval(daemon.gateway, "bob", "1");
     let killed = daemon.command(&["end", "--force", "bob"]);
     assert_eq!(String::from_utf8(killed.stdout).unwrap(), "bob ended (killed)\n");
+    eval(daemon.gateway, "carol", "1");
+    let ended = daemon.command(&["end", "--json", "carol"]);
+    let json: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!(json, serde_json::json!({ "id": "carol", "reason": "released" }));
 }
 
 #[test]
@@ -74,16 +78,79 @@ fn check_lists_every_mistake_and_passes_a_good_file() {
 }
 
 #[test]
+fn ps_says_why_no_worker_starts_and_stops_saying_it_when_one_does() {
+    let directory = TempDir::new().unwrap();
+    let gate = directory.path().join("gate");
+    let script = format!("[ -e {} ] && exec {{{{herd}}}} repl; echo no license >&2; exit 3", gate.display());
+    let mut daemon = Daemon::run(&["--workers", "1..1"], &["sh", "-c", &script]);
+    daemon.log_line(|line| line["message"] == "worker could not be started");
+    let listed = || String::from_utf8(daemon.command(&["ps"]).stdout).unwrap();
+    eventually(|| listed().contains("last start failed "));
+    let text = listed();
+    assert!(text.lines().last().unwrap().contains(" ago: ") && text.contains("no license"), "{text}");
+    fs::write(&gate, "").unwrap();
+    eventually(|| !listed().contains("last start failed "));
+    assert!(listed().contains("spare"), "{}", listed());
+}
+
+#[test]
+fn an_endless_file_is_refused_and_not_read_to_its_end() {
+    let directory = TempDir::new().unwrap();
+    for command in [&["check"][..], &["serve", "--config"]] {
+        let mut child = herd(&[command, &["/dev/stdin"]].concat(), directory.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let mut written = 0;
+        // It never ends by itself: whoever read all of it would read for ever.
+        while let Ok(count) = pipe.write(&[b'#'; 4096]) {
+            written += count;
+            assert!(written < 8 << 20, "{command:?} reads on and on");
+        }
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(said.contains("the file has more than 1048576 bytes"), "{said}");
+    }
+}
+
+#[test]
+fn what_is_no_mistake_and_hardly_wanted_is_a_warning() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("herd.yaml");
+    fs::write(&file, "network: {lookup_only: true}\n").unwrap();
+    let checked = output(&["check", file.to_str().unwrap()], directory.path());
+    assert!(checked.status.success());
+    let said = String::from_utf8(checked.stderr).unwrap();
+    assert!(said.starts_with("herd: warning: lookup_only: no session can be served"), "{said}");
+    let mut daemon = Daemon::serve(&["--lookup-only"]);
+    let warning = daemon.log_line(|line| line["level"] == "WARN");
+    assert!(warning["message"].as_str().unwrap().starts_with("lookup_only: "), "{warning}");
+}
+
+#[test]
+fn a_program_without_dashes_before_it_gets_the_tip() {
+    let said = failure(&["run", "--health-path", "/", "python3", "-m", "http.server"], 2);
+    assert!(said.contains("tip: put `--` before the program: herd run … -- python3 …"), "{said}");
+    assert!(!failure(&["run", "--banana"], 2).contains("before the program"));
+}
+
+#[test]
 fn wrong_usage_ends_with_2_and_what_cannot_be_had_with_1() {
     for (args, code) in [
         (&["run"][..], 2),
         (&["run", "--ttl", "5", "--", "true"], 2),
         (&["run", "--workers", "3..1", "--", "true"], 2),
+        (&["run", "--memory", "512", "--", "true"], 2),
         (&["run", "--spare", "50", "--", "true"], 2),
         (&["run", "--pids", "0", "--", "true"], 2),
         (&["run", "--banana", "--", "true"], 2),
         (&["run", "--", "true", "{{.Prot}}"], 2),
         (&["banana"], 2),
+        (&["end", "a b"], 2),
         (&["serve", "--config", "/nowhere.yaml"], 1),
         (&["run", "--memory", "512MiB", "--", "true"], 1),
         (&["run", "--cpu", "0.5", "--", "true"], 1),
@@ -104,6 +171,7 @@ fn help_names_every_command_and_its_defaults() {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
     assert!(!help.contains("repl "), "the built-in worker is no command for people: {help}");
+    assert!(help.contains("herd run --health-path / -- ./server --port {{.Port}}\n"), "{help}");
     let help = String::from_utf8(output(&["run", "--help"], directory.path()).stdout).unwrap();
     for text in ["[default: 127.0.0.1:8080]", "[default: 1..10]", "--memory", "Examples:"] {
         assert!(help.contains(text), "{text}: {help}");
