@@ -13,7 +13,11 @@ fn open_request(daemon: &Daemon) -> Exchange {
     let fields = [("x-session-id", "alice"), ("content-length", "5")];
     let mut exchange = Exchange::begin(daemon.gateway, "POST", "/eval", &fields);
     exchange.send("1");
-    daemon.page_when("/v1/sessions/alice", |session| session["leases"] == 1);
+    // Until the gateway has read the head, there is no such session.
+    eventually(|| {
+        let session = get(daemon.admin, "/v1/sessions/alice");
+        session.status == 200 && session.json()["leases"] == 1
+    });
     exchange
 }
 
