@@ -1,6 +1,6 @@
 //! Reads a worker's HTTP/1.1 responses (RFC 9112) out of a buffer. It does no I/O, and trusts nothing.
 
-use std::{io::BufRead, mem::MaybeUninit};
+use std::mem::MaybeUninit;
 
 use bytes::{Buf, Bytes, BytesMut};
 use hyper::{
@@ -62,12 +62,9 @@ impl EndOfHead {
     }
 }
 
-/// The length of the first line with the line feed that ends it. The standard library's search is a vectorised one,
-/// which a search byte by byte is not.
-fn line_len(mut bytes: &[u8]) -> Option<usize> {
-    let all = bytes;
-    let len = bytes.skip_until(b'\n').expect("memory can be read");
-    (len > 0 && all[len - 1] == b'\n').then_some(len)
+/// The length of the first line with the line feed that ends it.
+fn line_len(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1)
 }
 
 /// Takes the head of a response from the buffer, once it is complete.

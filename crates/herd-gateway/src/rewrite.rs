@@ -131,11 +131,13 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, survey: &Survey) {
     if survey.connection
         && let Entry::Occupied(connection) = headers.entry(CONNECTION)
     {
-        let listed: Vec<HeaderName> = connection
-            .remove_entry_mult()
-            .1
-            .flat_map(|value| tokens(&value).filter_map(|token| HeaderName::from_bytes(token).ok()).collect::<Vec<_>>())
-            .collect();
+        let mut listed = Vec::new();
+        for value in connection.remove_entry_mult().1 {
+            // Nearly all say one of these, which name no field that would not go anyway.
+            let others = tokens(&value)
+                .filter(|token| !token.eq_ignore_ascii_case(b"keep-alive") && !token.eq_ignore_ascii_case(b"close"));
+            listed.extend(others.filter_map(|token| HeaderName::from_bytes(token).ok()));
+        }
         for name in listed {
             // These belong to the message: who lists them wants to have the next hop read another one.
             if name != HOST && name != CONTENT_LENGTH {
