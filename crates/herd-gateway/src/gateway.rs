@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use herd_pool::{Connect, Lease, Pool, Protocol, SessionId, WorkerFactory};
+use herd_pool::{AcquireError, Connect, Lease, Pool, Protocol, SessionId, WorkerFactory};
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
@@ -30,7 +30,7 @@ use crate::{
     rewrite::{self, Route},
     session_key::{Found, KeyError, Named, asks_for},
     splice::Splice,
-    upstream::{Http1Of, Upstreams, worker_name},
+    upstream::{Http1Of, Http2, Upstreams, worker_name},
 };
 
 /// How long to wait for the pool to say why a session ended after its worker's connection broke, so that a crash can be
@@ -179,7 +179,12 @@ where
     async fn lease(&self, session: &SessionId) -> Result<Lease<F>, Failure> {
         match self.shared.options.sessions {
             Sessions::Start => Ok(self.shared.pool.acquire(session).await?),
-            Sessions::LookUpOnly => self.shared.pool.get(session).ok_or(Failure::NoSession),
+            Sessions::LookUpOnly => match self.shared.pool.get(session) {
+                Some(lease) => Ok(lease),
+                None if self.shared.pool.is_accepting() => Err(Failure::NoSession),
+                // The session may be there still, but takes no more requests.
+                None => Err(AcquireError::Draining.into()),
+            },
         }
     }
 
@@ -291,16 +296,19 @@ where
         survey: &Survey,
         from: Origin<'_>,
         named: &mut Named,
-        lease: Lease<F>,
+        mut lease: Lease<F>,
     ) -> Result<Response<Content<F>>, Failure> {
+        let mut connection = match self.connect_http2(&lease).await {
+            // As above: the worker has seen nothing of the request.
+            Err(Failure::Ended(_)) => {
+                lease = self.lease(&named.session).await?;
+                self.connect_http2(&lease).await?
+            }
+            other => other?,
+        };
         let lease = Arc::new(lease);
-        let limit = self.shared.options.connect_timeout;
         let mut request = self.rewrite(request, survey, from, named, &lease).0;
         for attempt in 0.. {
-            let mut connection = match self.upstreams.connect_http2(&lease, limit).await {
-                Ok(connection) => connection,
-                Err(error) => return Err(reason(&lease).await.unwrap_or(Failure::Connect(error))),
-            };
             match self.in_time(connection.try_send_request(request)).await? {
                 Ok(response) => {
                     let (mut response, incoming) = split(response);
@@ -309,12 +317,22 @@ where
                 }
                 Err(mut error) => match error.take_message() {
                     // The worker closed the connection in good order before it took the request.
-                    Some(unsent) if attempt == 0 => request = unsent,
+                    Some(unsent) if attempt == 0 => {
+                        request = unsent;
+                        connection = self.connect_http2(&lease).await?;
+                    }
                     _ => return Err(explain(broken(error.error()), &lease).await),
                 },
             }
         }
         unreachable!("the loop ends with its second round")
+    }
+
+    async fn connect_http2(&self, lease: &Lease<F>) -> Result<Http2<F>, Failure> {
+        match self.upstreams.connect_http2(lease, self.shared.options.connect_timeout).await {
+            Ok(connection) => Ok(connection),
+            Err(error) => Err(reason(lease).await.unwrap_or(Failure::Connect(error))),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ mod fakes;
 use std::time::Duration;
 
 use fakes::{Fixture, Life, Setup, request_head, response, say_id};
-use herd_gateway::GatewayOptions;
+use herd_gateway::{GatewayOptions, Sessions};
 use herd_pool::{Exit, ExitStatus};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -269,22 +269,25 @@ async fn a_full_pool_is_answered_for_with_503_when_the_wait_is_over() {
 
 #[tokio::test]
 async fn a_draining_pool_is_answered_for_with_503_and_the_connection_closes() {
-    let fixture = Fixture::start(say_id).await;
-    let lease = fixture.pool.acquire(&"holder".parse().unwrap()).await.unwrap();
-    let pool = fixture.pool.clone();
-    let draining = tokio::spawn(async move { pool.drain(Duration::from_secs(10)).await });
-    let mut client = fixture.connect().await;
-    let answer = loop {
-        client.send(get("/")).await;
-        let answer = client.answer().await;
-        if answer.status != 200 {
-            break answer;
-        }
-    };
-    assert_eq!((answer.status, answer.field("herd-error")), (503, Some("draining")));
-    assert!(answer.field("retry-after").is_some());
-    assert_eq!(answer.field("connection"), Some("close"));
-    assert!(client.is_closed().await);
-    drop(lease);
-    draining.await.unwrap();
+    for sessions in [Sessions::Start, Sessions::LookUpOnly] {
+        let options = GatewayOptions { sessions, ..GatewayOptions::default() };
+        let fixture = Setup::with(options).start(say_id).await;
+        let lease = fixture.pool.acquire(&"a".parse().unwrap()).await.unwrap();
+        let pool = fixture.pool.clone();
+        let draining = tokio::spawn(async move { pool.drain(Duration::from_secs(10)).await });
+        let mut client = fixture.connect().await;
+        let answer = loop {
+            client.send(get("/")).await;
+            let answer = client.answer().await;
+            if answer.status != 200 {
+                break answer;
+            }
+        };
+        assert_eq!((answer.status, answer.field("herd-error")), (503, Some("draining")));
+        assert!(answer.field("retry-after").is_some());
+        assert_eq!(answer.field("connection"), Some("close"));
+        assert!(client.is_closed().await);
+        drop(lease);
+        draining.await.unwrap();
+    }
 }

@@ -69,6 +69,12 @@ impl<F: WorkerFactory> Pool<F> {
         Some(Lease::new(slot, false))
     }
 
+    /// Whether the pool gives leases: it does until it is drained or shut down.
+    #[must_use]
+    pub fn is_accepting(&self) -> bool {
+        self.handle.shared.inspect(|state| state.running())
+    }
+
     /// Ends the session in an orderly way, with the reason [`EndReason::Released`].
     ///
     /// It takes no new leases from the first poll on, those who hold one are told through [`Lease::ended`], and its

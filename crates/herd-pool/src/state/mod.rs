@@ -235,7 +235,7 @@ impl<W: Clone> State<W> {
         self.act(Action::Publish(event));
     }
 
-    fn running(&self) -> bool {
+    pub(crate) fn running(&self) -> bool {
         self.mode == Mode::Running
     }
 }
