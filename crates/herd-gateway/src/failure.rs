@@ -6,7 +6,7 @@ use hyper::{
     header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
-use crate::session_key::KeyError;
+use crate::{SessionKey, session_key::KeyError};
 
 /// Names the kind of a failure, so that programs need not read the `detail`.
 pub(crate) const HERD_ERROR: HeaderName = HeaderName::from_static("herd-error");
@@ -20,8 +20,8 @@ pub(crate) enum Failure {
     /// The request is well-formed, but the gateway cannot do this.
     #[error("{0}")]
     Unsupported(&'static str),
-    #[error("the request names no session")]
-    NoKey,
+    #[error("the request names no session; it has to, in {0}")]
+    NoKey(SessionKey),
     #[error(transparent)]
     Key(#[from] KeyError),
     #[error("there is no such session, and this gateway starts none")]
@@ -50,7 +50,7 @@ impl Failure {
         match self {
             Self::Malformed(_) | Self::ClientBody => "bad-request",
             Self::Unsupported(_) => "not-implemented",
-            Self::NoKey => "no-session-id",
+            Self::NoKey(_) => "no-session-id",
             Self::Key(_) => "invalid-session-id",
             Self::NoSession => "no-such-session",
             Self::Acquire(error) => match error {
@@ -73,7 +73,7 @@ impl Failure {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::ClientBody | Self::NoKey | Self::Key(_) => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::ClientBody | Self::NoKey(_) | Self::Key(_) => StatusCode::BAD_REQUEST,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::NoSession => StatusCode::NOT_FOUND,
             Self::Acquire(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -171,7 +171,7 @@ where
             }
             Found::Cookieless(_) | Found::Nothing if is_health => Key::Page(page("ok".into(), "text/plain")),
             Found::Cookieless(name) => Key::Session(Named::in_new_cookie(new_session_id()?, &name)),
-            Found::Nothing => return Err(Failure::NoKey),
+            Found::Nothing => return Err(Failure::NoKey(options.session_key.clone())),
         })
     }
 

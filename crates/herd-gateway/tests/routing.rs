@@ -102,7 +102,12 @@ async fn a_client_without_a_cookie_gets_a_new_session_in_one() {
 #[tokio::test]
 async fn a_request_without_a_usable_session_is_refused_with_the_reason() {
     for (key, request, error, detail) in [
-        ("header:x-session-id", "GET / HTTP/1.1\r\nhost: h\r\n\r\n", "no-session-id", "names no session"),
+        (
+            "header:x-session-id",
+            "GET / HTTP/1.1\r\nhost: h\r\n\r\n",
+            "no-session-id",
+            "names no session; it has to, in ",
+        ),
         ("header:x-session-id", "GET / HTTP/1.1\r\nhost: h\r\nx-session-id: a b\r\n\r\n", "invalid-session-id", "0x20"),
         ("header:x-session-id", "GET / HTTP/1.1\r\nhost: h\r\nx-session-id:\r\n\r\n", "invalid-session-id", "empty"),
         (
@@ -115,10 +120,10 @@ async fn a_request_without_a_usable_session_is_refused_with_the_reason() {
         ("query:s", "GET /?s=%zz HTTP/1.1\r\nhost: h\r\n\r\n", "invalid-session-id", "hexadecimal"),
         ("query:s", "GET /?s=%0a HTTP/1.1\r\nhost: h\r\n\r\n", "invalid-session-id", "0x0a"),
         ("cookie:s", "GET / HTTP/1.1\r\nhost: h\r\ncookie: s=a; s=b\r\n\r\n", "invalid-session-id", "two different"),
-        ("path:1", "GET / HTTP/1.1\r\nhost: h\r\n\r\n", "no-session-id", "names no session"),
-        ("path:1", "GET /../x HTTP/1.1\r\nhost: h\r\n\r\n", "no-session-id", "names no session"),
-        ("host", "GET / HTTP/1.1\r\nhost: 127.0.0.1:80\r\n\r\n", "no-session-id", "names no session"),
-        ("host", "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", "no-session-id", "names no session"),
+        ("path:1", "GET / HTTP/1.1\r\nhost: h\r\n\r\n", "no-session-id", "names no session; it has to, in "),
+        ("path:1", "GET /../x HTTP/1.1\r\nhost: h\r\n\r\n", "no-session-id", "names no session; it has to, in "),
+        ("host", "GET / HTTP/1.1\r\nhost: 127.0.0.1:80\r\n\r\n", "no-session-id", "names no session; it has to, in "),
+        ("host", "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n", "no-session-id", "names no session; it has to, in "),
     ] {
         let fixture = keyed(key).start(echo_heads).await;
         let answer = fixture.ask(request).await;
