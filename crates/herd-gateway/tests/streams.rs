@@ -21,6 +21,13 @@ async fn tell_when_cut(mut stream: TcpStream, life: &fakes::Life) {
     life.tell("cut");
 }
 
+/// Takes a request and never answers it.
+async fn be_asked_and_cut(mut stream: TcpStream, life: fakes::Life) {
+    request_head(&mut stream).await.unwrap();
+    life.tell("asked");
+    tell_when_cut(stream, &life).await;
+}
+
 #[tokio::test]
 async fn each_event_of_a_stream_passes_before_the_next_one_is_there() {
     let go = Arc::new(Semaphore::new(0));
@@ -183,12 +190,7 @@ async fn a_client_that_leaves_while_it_waits_for_a_worker_leaves_the_queue() {
 
 #[tokio::test]
 async fn a_worker_learns_that_its_client_left_during_the_upload() {
-    let mut fixture = Fixture::start(|mut stream, life| async move {
-        request_head(&mut stream).await.unwrap();
-        life.tell("asked");
-        tell_when_cut(stream, &life).await;
-    })
-    .await;
+    let mut fixture = Fixture::start(be_asked_and_cut).await;
     let mut client = fixture.connect().await;
     client.send(format!("{CHUNKED}3\r\nabc\r\n")).await;
     assert_eq!(fixture.next_told().await, "asked");
@@ -199,12 +201,7 @@ async fn a_worker_learns_that_its_client_left_during_the_upload() {
 
 #[tokio::test]
 async fn a_worker_learns_that_its_client_left_before_the_response() {
-    let mut fixture = Fixture::start(|mut stream, life| async move {
-        request_head(&mut stream).await.unwrap();
-        life.tell("asked");
-        tell_when_cut(stream, &life).await;
-    })
-    .await;
+    let mut fixture = Fixture::start(be_asked_and_cut).await;
     let mut client = fixture.connect().await;
     client.send(GET).await;
     assert_eq!(fixture.next_told().await, "asked");
@@ -215,12 +212,7 @@ async fn a_worker_learns_that_its_client_left_before_the_response() {
 
 #[tokio::test]
 async fn a_worker_learns_that_its_client_left_with_another_request_on_its_way() {
-    let mut fixture = Fixture::start(|mut stream, life| async move {
-        request_head(&mut stream).await.unwrap();
-        life.tell("asked");
-        tell_when_cut(stream, &life).await;
-    })
-    .await;
+    let mut fixture = Fixture::start(be_asked_and_cut).await;
     for after in [GET, "\r\n"] {
         let mut client = fixture.connect().await;
         client.send(format!("{GET}{after}")).await;
