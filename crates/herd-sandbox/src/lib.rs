@@ -78,7 +78,9 @@ mod entry;
 #[doc(hidden)]
 pub mod fuzzing;
 mod handle;
+mod host;
 mod init;
+mod isolation;
 mod launch;
 mod plan;
 mod protocol;
@@ -90,6 +92,8 @@ mod sys;
 
 pub use entry::enter_init;
 pub use handle::Init;
+pub use host::{Host, Layer, Obstacle};
+pub use isolation::{Files, Identity, Isolation, Mode, Mount, Network, Seccomp};
 pub use launch::LaunchError;
 pub use report::{Failure, Report, Usage};
 pub use signal::{InvalidSignal, Signal};

@@ -4,6 +4,8 @@ use std::{
     path::PathBuf,
 };
 
+use crate::Isolation;
+
 /// What to start: one command and everything that its process shall be given.
 ///
 /// Nothing of the launching process reaches the worker unless it is named here: not its environment, not its
@@ -37,6 +39,8 @@ pub struct Spec {
     pub stdout: Option<OwnedFd>,
     /// The worker's standard error. Default: `/dev/null`.
     pub stderr: Option<OwnedFd>,
+    /// How far the worker is sealed off. Default: [`Isolation::off`].
+    pub isolation: Isolation,
 }
 
 /// A limit on what one process may use, see setrlimit(2).
@@ -145,6 +149,7 @@ impl Spec {
             listen: Vec::new(),
             stdout: None,
             stderr: None,
+            isolation: Isolation::off(),
         }
     }
 
