@@ -7,7 +7,7 @@ use std::{
         unix::fs::{DirBuilderExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use herd_pool::WorkerId;
@@ -38,6 +38,7 @@ pub(crate) const MAX_SOCKET_PATH: usize = 107;
 #[derive(Debug)]
 pub(crate) struct StateDirectory {
     path: PathBuf,
+    removed: Mutex<bool>,
     /// Holds the lock until it is closed.
     _lock: OwnedFd,
 }
@@ -56,7 +57,7 @@ impl StateDirectory {
             }
             // Another process may have taken the new directory for an abandoned one before it was locked.
             if let Some(lock) = lock(&path, OFlags::CREATE)? {
-                return Ok(Self { path, _lock: lock });
+                return Ok(Self { path, removed: Mutex::default(), _lock: lock });
             }
         }
     }
@@ -64,6 +65,18 @@ impl StateDirectory {
     /// The longest path of a socket that a worker can have here.
     pub(crate) fn longest_socket_path(&self) -> PathBuf {
         WorkerDirectory::paths(&self.path, WorkerId::new(u64::MAX), MAX_TRY).socket
+    }
+
+    /// Removes it, with all that is in it. A second call does nothing. Blocks for as long as that takes.
+    pub(crate) fn remove(&self) {
+        // Held meanwhile, so that a second caller finds it removed as well.
+        let mut removed = self.removed.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *removed, true) {
+            return;
+        }
+        if let Err(error) = remove_tree(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "a state directory could not be removed");
+        }
     }
 
     #[cfg(test)]
@@ -74,9 +87,7 @@ impl StateDirectory {
 
 impl Drop for StateDirectory {
     fn drop(&mut self) {
-        if let Err(error) = remove_tree(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "a state directory could not be removed");
-        }
+        self.remove();
     }
 }
 

@@ -13,6 +13,9 @@ const SHOWN_CHARS: usize = 300;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// The factory was [closed](crate::ProcessFactory::close).
+    #[error("no worker is started any more: the daemon is stopping")]
+    Closed,
     /// The daemon has no more of something that a worker needs: descriptors, processes, disk space.
     #[error("the worker's {what} could not be made")]
     Resource {

@@ -1,13 +1,14 @@
 use std::{ffi::OsString, fmt, sync::Arc};
 
 use herd_pool::{SpawnError, WorkerFactory, WorkerId};
+use tokio::task::spawn_blocking;
 
 use crate::{
     HttpClient,
     builder::{MakeClient, ProcessFactoryBuilder},
     directory::StateDirectory,
+    live::Live,
     options::Options,
-    process::Live,
     start,
     worker::ProcessWorker,
 };
@@ -48,6 +49,19 @@ impl<C> ProcessFactory<C> {
     /// Cancel safe: it only waits.
     pub async fn none_left(&self) {
         self.shared.live.none_left().await;
+    }
+
+    /// Starts no more workers, waits until [none is left](Self::none_left), and removes the state directory, so that
+    /// nothing of this factory is left whoever still holds a clone of it. It ends no worker: that is the business of
+    /// whoever holds them. A second call waits for the same.
+    ///
+    /// Cancel safe: the factory is closed once this was polled; what is not waited for goes with the last clone.
+    pub async fn close(&self) {
+        self.shared.live.close();
+        self.shared.live.none_left().await;
+        let state = Arc::clone(&self.shared.state);
+        // It fails only if the runtime shuts down, and then the state directory goes with the last clone.
+        let _ = spawn_blocking(move || state.remove()).await;
     }
 }
 

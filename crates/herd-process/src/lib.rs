@@ -74,6 +74,7 @@ mod error;
 mod factory;
 mod lines;
 mod listener;
+mod live;
 mod logs;
 mod notify;
 mod options;

@@ -7,7 +7,6 @@ use std::{
         unix::process::ExitStatusExt as _,
     },
     path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 
@@ -407,35 +406,5 @@ fn exit_status(status: std::process::ExitStatus) -> ExitStatus {
         (Some(code), _) => ExitStatus::Code(code),
         (None, Some(signal)) => ExitStatus::Signal(signal),
         (None, None) => ExitStatus::Unknown,
-    }
-}
-
-/// Counts the processes that a factory has started and that are not released yet.
-#[derive(Clone, Debug)]
-pub(crate) struct Live(Arc<watch::Sender<usize>>);
-
-impl Live {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(watch::Sender::new(0)))
-    }
-
-    /// Counts one more until the guard is dropped.
-    pub(crate) fn enter(&self) -> LiveGuard {
-        self.0.send_modify(|count| *count += 1);
-        LiveGuard(self.clone())
-    }
-
-    pub(crate) async fn none_left(&self) {
-        // The sender is alive as long as `self` is.
-        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
-    }
-}
-
-#[derive(Debug)]
-pub(crate) struct LiveGuard(Live);
-
-impl Drop for LiveGuard {
-    fn drop(&mut self) {
-        self.0.0.send_modify(|count| *count -= 1);
     }
 }

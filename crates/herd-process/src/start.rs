@@ -20,6 +20,7 @@ use crate::{
     error::StartError,
     factory::Shared,
     listener::{OwnPort, is_listened_on},
+    live::LiveGuard,
     logs::Logs,
     notify::NotifySocket,
     options::{Listen, Ready},
@@ -52,7 +53,9 @@ pub(crate) async fn start(shared: &Shared, id: WorkerId) -> Result<Started, Star
     let deadline = began + shared.options.start_timeout;
     let mut lost = Vec::new();
     loop {
-        let mut attempt = Attempt::begin(shared, id, lost.len(), deadline).await?;
+        // Before anything is made, so that whoever waits until nothing is left waits for all of it.
+        let live = shared.live.enter().ok_or(StartError::Closed)?;
+        let mut attempt = Attempt::begin(shared, live, id, lost.len(), deadline).await?;
         let stderr_tail = match attempt.wait_ready(deadline).await {
             Ok(()) => return Ok(attempt.into_started(began)),
             Err(Unready::Failed(error)) => return Err(error),
@@ -88,6 +91,7 @@ impl<'a> Attempt<'a> {
     /// Gathers what a worker needs and launches it.
     async fn begin(
         shared: &'a Shared,
+        live: LiveGuard,
         id: WorkerId,
         earlier_tries: usize,
         deadline: Instant,
@@ -135,7 +139,7 @@ impl<'a> Attempt<'a> {
             output: Some(Output::read(pipes, id, logs.clone(), tap)),
             logs: logs.clone(),
             // The count goes last: when it is back to zero, everything else is released.
-            belongings: Box::new((port, directory, shared.live.enter())),
+            belongings: Box::new((port, directory, live)),
         };
         let began_at = SystemTime::now();
         let (process, pids) = match timeout_at(deadline, Process::launch(launch)).await {

@@ -204,6 +204,7 @@ impl<'a> Watch<'a> {
     /// Runs the readiness command once.
     async fn run(&self, command: &[Template]) -> Look {
         let options = &self.shared.options;
+        let Some(live) = self.shared.live.enter() else { return Look::NotYet(StartError::Closed.to_string()) };
         let launch = Launch {
             program: command.first().map(Template::to_string).unwrap_or_default(),
             spec: options.command_spec(command, self.values),
@@ -212,7 +213,7 @@ impl<'a> Watch<'a> {
             stop_grace: Duration::ZERO,
             output: None,
             logs: Logs::new(),
-            belongings: Box::new(self.shared.live.enter()),
+            belongings: Box::new(live),
         };
         let ran = timeout(COMMAND_TIMEOUT, async {
             let (process, _) = Process::launch(launch).await?;

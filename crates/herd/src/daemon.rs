@@ -162,7 +162,7 @@ impl Daemon {
         }
         threads.stop().await;
         // Workers that were still starting, and the files of all of them.
-        if timeout(LAST_WORDS, factory.none_left()).await.is_err() {
+        if timeout(LAST_WORDS, factory.close()).await.is_err() {
             tracing::warn!("some workers take long to end; their inits see to it");
         }
         // Only now: until the last worker is gone, `herd ps` can tell what is being waited for.

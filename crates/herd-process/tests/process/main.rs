@@ -93,6 +93,7 @@ fn main() -> ExitCode {
         pool::a_session_keeps_its_process_and_shares_it_with_nobody,
         pool::a_crash_is_told_with_the_session_and_the_last_words_and_the_next_acquire_starts_anew,
         pool::a_pool_that_shuts_down_leaves_no_process_and_no_file,
+        pool::a_closed_factory_leaves_nothing_and_starts_nothing_whoever_holds_it,
         pool::an_acquire_that_fails_tells_what_the_worker_said,
         pool::a_worker_that_dies_as_a_spare_is_replaced_unseen,
         port::workers_have_ports_of_their_own,

@@ -1,9 +1,11 @@
 //! The whole: a pool over processes.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
-use herd_pool::{AcquireError, Crash, EndReason, ExitStatus, Lease, Pool, SessionId, Worker as _};
-use herd_process::{ProcessFactory, ProcessWorker};
+use herd_pool::{
+    AcquireError, Crash, EndReason, ExitStatus, Lease, Pool, SessionId, Worker as _, WorkerFactory as _, WorkerId,
+};
+use herd_process::{ProcessFactory, ProcessWorker, StartError};
 use tokio::sync::mpsc;
 
 use crate::fixture::{NEVER, Roll, exists, files_of_workers, get, patiently, role};
@@ -74,6 +76,19 @@ pub(crate) async fn a_pool_that_shuts_down_leaves_no_process_and_no_file() {
         assert!(!exists(process.pid));
     }
     assert_eq!(files_of_workers(base.path()), [""; 0]);
+}
+
+pub(crate) async fn a_closed_factory_leaves_nothing_and_starts_nothing_whoever_holds_it() {
+    let base = tempfile::tempdir().expect("a directory");
+    let factory = role(&["serve"]).state_dir(base.path()).build().expect("the options are valid");
+    let worker = patiently(factory.spawn(WorkerId::new(1))).await.expect("the worker starts");
+    patiently(worker.kill()).await;
+    patiently(factory.close()).await;
+    assert_eq!(fs::read_dir(base.path()).expect("it is there").count(), 0);
+    let error = patiently(factory.spawn(WorkerId::new(2))).await.expect_err("it is closed");
+    assert!(matches!(error.reason().downcast_ref(), Some(StartError::Closed)), "{error}");
+    patiently(factory.close()).await;
+    drop(worker);
 }
 
 pub(crate) async fn an_acquire_that_fails_tells_what_the_worker_said() {
