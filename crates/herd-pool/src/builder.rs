@@ -20,7 +20,8 @@ impl<F: WorkerFactory> PoolBuilder<F> {
         Self { factory, options: Options::default(), on_crash: None, worker_ids: WorkerIds::new() }
     }
 
-    /// The fewest workers the pool keeps, with or without sessions. The default is 1; 0 is allowed.
+    /// The fewest workers the pool keeps, with or without sessions. The default is 1; 0 is allowed. Where each worker is
+    /// [for one session](WorkerFactory::is_per_session) this has no effect.
     pub fn min_workers(mut self, workers: usize) -> Self {
         self.options.min_workers = workers;
         self
@@ -33,7 +34,8 @@ impl<F: WorkerFactory> PoolBuilder<F> {
     }
 
     /// How many healthy workers wait for a session beyond those that have one, as far as `max_workers` allows. The
-    /// default is 1; with 0 each new session waits for its worker to start.
+    /// default is 1; with 0 each new session waits for its worker to start, as it always does where each worker is
+    /// [for one session](WorkerFactory::is_per_session).
     pub fn spare(mut self, workers: usize) -> Self {
         self.options.spare = workers;
         self
@@ -130,8 +132,12 @@ impl<F: WorkerFactory> PoolBuilder<F> {
     /// # Errors
     /// [`OptionsError`] if the options contradict each other, or if there is no tokio runtime with timers here.
     pub fn build(self) -> Result<Pool<F>, OptionsError> {
-        let Self { factory, options, on_crash, worker_ids } = self;
+        let Self { factory, mut options, on_crash, worker_ids } = self;
         options.check()?;
+        if factory.is_per_session() {
+            options = options.per_session();
+            options.check()?;
+        }
         let runtime = Handle::try_current().map_err(|_| OptionsError::NoRuntime)?;
         Ok(Pool::start(factory, options, on_crash, worker_ids, runtime))
     }

@@ -97,6 +97,9 @@ pub enum OptionsError {
         /// Which one.
         option: &'static str,
     },
+    /// `worker_reuse` is set, and the factory's workers serve the session alone that they were started for, see
+    /// [`WorkerFactory::is_per_session`](crate::WorkerFactory::is_per_session).
+    ReusePerSession,
     /// The pool was built outside of a tokio runtime.
     NoRuntime,
 }
@@ -110,6 +113,9 @@ impl fmt::Display for OptionsError {
             }
             Self::NoWaiting => f.write_str("max_waiting is 0; at least one caller must be able to wait for a worker"),
             Self::Zero { option } => write!(f, "{option} is zero; it must be longer"),
+            Self::ReusePerSession => f.write_str(
+                "worker_reuse is set, but these workers serve the one session that they were started for; leave it out",
+            ),
             Self::NoRuntime => f.write_str("a pool must be built within a tokio runtime"),
         }
     }

@@ -39,6 +39,8 @@ pub(crate) struct Options {
     pub(crate) health_interval: Duration,
     pub(crate) worker_reuse: bool,
     pub(crate) idle_by: IdleBy,
+    /// Whether a worker serves the session alone that it was started for.
+    pub(crate) per_session: bool,
 }
 
 impl Default for Options {
@@ -56,11 +58,18 @@ impl Default for Options {
             health_interval: Duration::from_secs(5),
             worker_reuse: false,
             idle_by: IdleBy::Lease,
+            per_session: false,
         }
     }
 }
 
 impl Options {
+    /// The same for workers that serve the session alone that they were started for: none of them can be there before
+    /// its session is.
+    pub(crate) fn per_session(self) -> Self {
+        Self { per_session: true, min_workers: 0, spare: 0, ..self }
+    }
+
     pub(crate) fn check(&self) -> Result<(), OptionsError> {
         let Self {
             min_workers,
@@ -73,8 +82,9 @@ impl Options {
             when_full: _,
             spawn_timeout,
             health_interval,
-            worker_reuse: _,
+            worker_reuse,
             idle_by: _,
+            per_session,
         } = *self;
         if max_workers == 0 {
             return Err(OptionsError::NoWorkers);
@@ -84,6 +94,9 @@ impl Options {
         }
         if max_waiting == 0 {
             return Err(OptionsError::NoWaiting);
+        }
+        if worker_reuse && per_session {
+            return Err(OptionsError::ReusePerSession);
         }
         for (option, value) in [
             ("ttl", Some(ttl)),

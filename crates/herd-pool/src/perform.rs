@@ -9,7 +9,7 @@ use std::{
 use tokio::time::timeout;
 
 use crate::{
-    Crash, Event, EventKind, Exit, ExitStatus, Lease, SpawnError, Worker, WorkerFactory, WorkerId,
+    Crash, Event, EventKind, Exit, ExitStatus, Lease, SessionId, SpawnError, Worker, WorkerFactory, WorkerId,
     caught::caught,
     shared::{Reply, Shared, WorkerOf},
     slot::Home,
@@ -32,7 +32,7 @@ impl<F: WorkerFactory> Shared<F> {
     /// Performs one action. Runs without the core's lock and never blocks.
     pub(crate) fn perform(self: &Arc<Self>, action: Action<WorkerOf<F>>) {
         match action {
-            Action::Spawn(worker) => self.spawn(spawn_worker(Arc::clone(self), worker)),
+            Action::Spawn { worker, session } => self.spawn(spawn_worker(Arc::clone(self), worker, session)),
             Action::CancelSpawns => {
                 self.cancel_spawns.send_replace(true);
             }
@@ -87,11 +87,11 @@ impl<F: WorkerFactory> Shared<F> {
     }
 }
 
-async fn spawn_worker<F: WorkerFactory>(shared: Arc<Shared<F>>, worker: WorkerId) {
+async fn spawn_worker<F: WorkerFactory>(shared: Arc<Shared<F>>, worker: WorkerId, session: Option<SessionId>) {
     let mut cancelled = shared.cancel_spawns.subscribe();
     let outcome = tokio::select! {
         biased;
-        outcome = start(&shared, worker) => outcome,
+        outcome = start(&shared, worker, session.as_ref()) => outcome,
         // The sender lives in `shared`, so this ends only when the value turns true.
         _ = cancelled.wait_for(|cancelled| *cancelled) => return shared.feed(Input::SpawnCancelled { worker }),
     };
@@ -118,10 +118,19 @@ async fn spawn_worker<F: WorkerFactory>(shared: Arc<Shared<F>>, worker: WorkerId
     }
 }
 
-async fn start<F: WorkerFactory>(shared: &Shared<F>, worker: WorkerId) -> Result<F::Worker, SpawnError> {
+async fn start<F: WorkerFactory>(
+    shared: &Shared<F>,
+    worker: WorkerId,
+    session: Option<&SessionId>,
+) -> Result<F::Worker, SpawnError> {
     let limit = shared.options.spawn_timeout;
     // In a block of its own, because the call itself may panic and not only the future that it returns.
-    let attempt = caught(async { shared.factory.spawn(worker).await });
+    let attempt = caught(async {
+        match session {
+            Some(session) => shared.factory.spawn_for(worker, session).await,
+            None => shared.factory.spawn(worker).await,
+        }
+    });
     let outcome = match limit {
         Some(limit) => timeout(limit, attempt).await,
         None => Ok(attempt.await),

@@ -46,6 +46,11 @@ impl Queue {
         self.line.len()
     }
 
+    /// The sessions that stand in line for a worker, in order.
+    pub(crate) fn line(&self) -> impl Iterator<Item = &SessionId> {
+        self.line.values()
+    }
+
     /// Since when somebody waits for this session.
     pub(crate) fn since(&self, session: &SessionId) -> Option<Moment> {
         self.parties.get(session).map(|party| party.since)

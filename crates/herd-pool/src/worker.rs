@@ -1,6 +1,6 @@
 use std::{error::Error, fmt, future::Future, str::FromStr, sync::Arc};
 
-use crate::Exit;
+use crate::{Exit, SessionId};
 
 /// Names a worker: `worker-3`. A pool never gives the same one twice, not even after a crash.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -101,6 +101,29 @@ pub trait WorkerFactory: Send + Sync + 'static {
     /// # Errors
     /// [`SpawnError`] says why the worker did not become ready.
     fn spawn(&self, id: WorkerId) -> impl Future<Output = Result<Self::Worker, SpawnError>> + Send;
+
+    /// Whether a worker can serve the one session alone that it was started for, for example because the session's
+    /// files are the worker's. The answer must always be the same. Default: no.
+    ///
+    /// A pool over such a factory has no spares and no floor of workers, calls [`spawn_for`](Self::spawn_for) instead
+    /// of [`spawn`](Self::spawn), and starts a second worker for a session only when nothing of the first one runs any
+    /// more.
+    fn is_per_session(&self) -> bool {
+        false
+    }
+
+    /// Starts one worker, as [`spawn`](Self::spawn) does, for this session. Default: like any other worker.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    fn spawn_for(
+        &self,
+        id: WorkerId,
+        session: &SessionId,
+    ) -> impl Future<Output = Result<Self::Worker, SpawnError>> + Send {
+        let _ = session;
+        self.spawn(id)
+    }
 }
 
 /// A worker could not be started. Cheap to clone: all callers who waited for it get the same one.

@@ -216,7 +216,7 @@ impl Shell {
     fn perform(self: &Arc<Self>, action: Action<WorkerId>) {
         let shell = Arc::clone(self);
         match action {
-            Action::Spawn(worker) => {
+            Action::Spawn { worker, .. } => {
                 thread::spawn(move || {
                     shell.running.lock().unwrap().insert(worker);
                     shell.feed(Input::Spawned { worker, outcome: Ok(worker) });

@@ -4,7 +4,7 @@ use super::{
     Action, Force, Phase, State,
     entry::{Kind, Listing},
 };
-use crate::{EndReason, WhenFull, WorkerId, clock::Moment, sync::Arc};
+use crate::{EndReason, SessionId, WhenFull, WorkerId, clock::Moment, sync::Arc};
 
 /// How many sessions are looked at in one go for one to evict. The driver goes on right after, without the lock held
 /// in between.
@@ -37,7 +37,24 @@ impl<W: Clone> State<W> {
         }
     }
 
+    /// Starts a worker for each session in line that has none coming, as far as there is room.
+    fn start_workers_for_sessions(&mut self, now: Moment) {
+        let room = self.options.max_workers - self.workers.len();
+        let line = self.queue.line().filter(|session| !self.coming.contains_key(session));
+        let without: Vec<SessionId> = line.take(room).cloned().collect();
+        for session in without {
+            if !self.backoff.allows(now) {
+                self.held_back = true;
+                return;
+            }
+            self.start_worker(Some(session), now);
+        }
+    }
+
     fn start_workers(&mut self, now: Moment) {
+        if self.options.per_session {
+            return self.start_workers_for_sessions(now);
+        }
         let coming = self.count(Kind::Starting) + self.count(Kind::Checking) + self.count(Kind::Spare);
         let for_sessions = (self.queue.in_line() + self.options.spare).saturating_sub(coming);
         let staying = self.workers.len() - self.count(Kind::Ending);
@@ -48,7 +65,7 @@ impl<W: Clone> State<W> {
                 self.held_back = true;
                 return;
             }
-            self.start_worker(now);
+            self.start_worker(None, now);
         }
     }
 

@@ -1,11 +1,13 @@
 //! What the state knows about one worker.
 
 use super::{Force, State};
-use crate::{WorkerId, clock::Moment, queue::Ticket, slot::Slot, sync::Arc};
+use crate::{SessionId, WorkerId, clock::Moment, queue::Ticket, slot::Slot, sync::Arc};
 
 /// A worker's entry.
 pub(super) struct Entry<W> {
     pub(super) phase: Phase<W>,
+    /// The session that it was started for, if it is for one alone.
+    pub(super) reserved: Option<SessionId>,
     pub(super) started: Moment,
     pub(super) ready: Option<Moment>,
     /// Where its session is listed to be looked at again.
@@ -92,9 +94,10 @@ impl<W> Phase<W> {
 }
 
 impl<W: Clone> Entry<W> {
-    pub(super) fn starting(now: Moment) -> Self {
+    pub(super) fn starting(reserved: Option<SessionId>, now: Moment) -> Self {
         Self {
             phase: Phase::Starting,
+            reserved,
             started: now,
             ready: None,
             listing: Listing::None,
@@ -147,8 +150,8 @@ impl<W: Clone> State<W> {
     }
 
     /// Adds a worker that starts.
-    pub(super) fn add(&mut self, worker: WorkerId, now: Moment) {
-        self.workers.insert(worker, Entry::starting(now));
+    pub(super) fn add(&mut self, worker: WorkerId, reserved: Option<SessionId>, now: Moment) {
+        self.workers.insert(worker, Entry::starting(reserved, now));
         self.census[Kind::Starting as usize] += 1;
     }
 

@@ -88,8 +88,8 @@ impl<W: Clone> State<W> {
     /// The session if it is starting or ending. One whose former worker is ending and that is waited for again is
     /// shown as ending.
     pub(crate) fn pending_session(&self, id: &SessionId) -> Option<SessionView<W>> {
-        if let Some(worker) = self.endings.get(id) {
-            return self.ending(*worker);
+        if let Some(ending) = self.endings.get(id).and_then(|worker| self.ending(*worker)) {
+            return Some(ending);
         }
         let since = self.queue.since(id)?;
         Some(SessionView::Starting { id: id.clone(), since })
@@ -101,7 +101,7 @@ impl<W: Clone> State<W> {
         let starting = self
             .queue
             .sessions()
-            .filter(|(id, _)| !self.endings.contains_key(id))
+            .filter(|(id, _)| self.endings.get(id).is_none_or(|worker| self.ending(*worker).is_none()))
             .map(|(id, since)| SessionView::Starting { id: id.clone(), since });
         ending.chain(starting).collect()
     }

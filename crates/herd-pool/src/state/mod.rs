@@ -80,8 +80,8 @@ pub(crate) enum Force {
 /// What the shell has to do.
 #[derive(Debug)]
 pub(crate) enum Action<W> {
-    /// Start a worker; answer with `Spawned`.
-    Spawn(WorkerId),
+    /// Start a worker, for this session if there is one; answer with `Spawned`.
+    Spawn { worker: WorkerId, session: Option<SessionId> },
     /// Give up all starts; answer each with `SpawnCancelled`, or `Spawned` if it was faster.
     CancelSpawns,
     /// Check a worker quickly; answer with `Checked`.
@@ -139,7 +139,9 @@ pub(crate) struct State<W> {
     /// How many workers are in each kind of phase.
     census: [usize; Kind::COUNT],
     spares: BTreeSet<WorkerId>,
-    /// Sessions that ended and whose workers are not gone yet.
+    /// Sessions for which workers are being started that serve nobody else.
+    coming: HashMap<SessionId, WorkerId>,
+    /// Sessions that ended, or whose worker nobody waited for any more, and whose workers are not gone yet.
     endings: HashMap<SessionId, WorkerId>,
     queue: Queue,
     /// Live sessions by when they may be idle, as far as is known: leases come and go without the state. One that is
@@ -181,6 +183,7 @@ impl<W: Clone> State<W> {
             workers: BTreeMap::new(),
             census: [0; Kind::COUNT],
             spares: BTreeSet::new(),
+            coming: HashMap::new(),
             endings: HashMap::new(),
             queue: Queue::default(),
             idle: Schedule::new(),

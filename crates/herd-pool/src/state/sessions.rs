@@ -45,13 +45,20 @@ impl<W: Clone> State<W> {
         self.act(Action::Deny { ticket, error });
     }
 
-    /// Gives a free, healthy worker to the session at the head of the line; without one it becomes a spare, or is
-    /// closed if there are enough.
+    /// Gives a free, healthy worker to the session at the head of the line, or to the one that it is for; without one it
+    /// becomes a spare, or is closed if there are enough.
     pub(super) fn place(&mut self, worker: WorkerId, handle: W, now: Moment) {
         if !self.running() {
             return self.retire(worker, Force::Close, now);
         }
-        let Some((session, tickets)) = self.queue.pop() else {
+        let reserved = self.workers.get(&worker).and_then(|entry| entry.reserved.clone());
+        let party = match reserved {
+            Some(session) => {
+                Some(self.queue.dissolve(&session)).filter(|party| !party.is_empty()).map(|p| (session, p))
+            }
+            None => self.queue.pop(),
+        };
+        let Some((session, tickets)) = party else {
             if self.is_wanted() {
                 self.enter(worker, Phase::Spare(handle));
             } else {
@@ -90,7 +97,7 @@ impl<W: Clone> State<W> {
     pub(super) fn end(&mut self, ticket: Ticket, session: &SessionId, reason: EndReason, force: Force, now: Moment) {
         if let Some(slot) = self.index.find(session) {
             self.end_session(slot.worker_id, reason, force, Some(ticket), now);
-        } else if let Some(&worker) = self.endings.get(session) {
+        } else if let Some(worker) = self.endings.get(session).copied().filter(|worker| self.had_session(*worker)) {
             if let Some(Phase::Lingering(ending) | Phase::Ending(ending)) = self.phase_mut(worker) {
                 ending.tickets.push(ticket);
             }
@@ -104,6 +111,14 @@ impl<W: Clone> State<W> {
             self.act(Action::Answer { ticket, outcome: Ok(reason) });
         } else {
             self.act(Action::Answer { ticket, outcome: Err(NoSuchSession) });
+        }
+    }
+
+    /// Whether a worker that ends has had a session, and not only nobody who waited for it.
+    fn had_session(&self, worker: WorkerId) -> bool {
+        match self.workers.get(&worker).map(|entry| &entry.phase) {
+            Some(Phase::Lingering(ending) | Phase::Ending(ending)) => ending.slot.is_some(),
+            _ => false,
         }
     }
 

@@ -6,7 +6,7 @@ use super::{
     Action, Ending, Force, Mode, Phase, State, Timer,
     entry::{Kind, Probe},
 };
-use crate::{AcquireError, Crash, EndReason, EventKind, Exit, SpawnError, WorkerId, clock::Moment};
+use crate::{AcquireError, Crash, EndReason, EventKind, Exit, SessionId, SpawnError, WorkerId, clock::Moment};
 
 /// Probes that a worker with a session may fail in a row before its session ends.
 const TOLERATED_FAILURES: u8 = 3;
@@ -18,18 +18,24 @@ const SETTLED: Duration = Duration::from_secs(10);
 const MAX_PROBES: usize = 256;
 
 impl<W: Clone> State<W> {
-    pub(super) fn start_worker(&mut self, now: Moment) {
+    pub(super) fn start_worker(&mut self, session: Option<SessionId>, now: Moment) {
         let worker = self.worker_ids.next();
-        self.add(worker, now);
+        if let Some(session) = &session {
+            self.coming.insert(session.clone(), worker);
+        }
+        self.add(worker, session.clone(), now);
         self.backoff.started(worker);
         self.publish(EventKind::WorkerStarting { worker });
-        self.act(Action::Spawn(worker));
+        self.act(Action::Spawn { worker, session });
     }
 
     pub(super) fn ready(&mut self, worker: WorkerId, handle: W, now: Moment) {
         let Some(entry) = self.workers.get_mut(&worker) else { return };
         entry.ready = Some(now);
         let after = now.since(entry.started);
+        if let Some(session) = &entry.reserved {
+            self.coming.remove(session);
+        }
         self.publish(EventKind::WorkerReady { worker, after });
         self.backoff.ready(worker);
         self.last_spawn_error = None;
@@ -42,15 +48,18 @@ impl<W: Clone> State<W> {
     pub(super) fn spawn_failed(&mut self, worker: WorkerId, error: SpawnError, now: Moment) {
         self.counters.spawn_failures += 1;
         self.publish(EventKind::SpawnFailed { worker, error: error.clone() });
+        let reserved = self.workers.get(&worker).and_then(|entry| entry.reserved.clone());
         self.remove(worker);
         if !self.running() {
             return;
         }
         self.backoff.failed(worker, now);
-        if let Some((_, tickets)) = self.queue.pop() {
-            for ticket in tickets {
-                self.deny(ticket, AcquireError::Spawn(error.clone()));
-            }
+        let party = match reserved {
+            Some(session) => Some(self.queue.dissolve(&session)),
+            None => self.queue.pop().map(|(_, tickets)| tickets),
+        };
+        for ticket in party.into_iter().flatten() {
+            self.deny(ticket, AcquireError::Spawn(error.clone()));
         }
         self.last_spawn_error = Some(error);
     }
@@ -81,6 +90,10 @@ impl<W: Clone> State<W> {
             }),
             _ => return,
         };
+        if let Some(session) = self.workers.get(&worker).and_then(|entry| entry.reserved.clone()) {
+            // Until it is gone, what belongs to the session is in use.
+            self.endings.insert(session, worker);
+        }
         self.act(Action::End { worker, handle: ending.handle.clone(), force });
         self.enter(worker, Phase::Ending(ending));
     }
@@ -122,6 +135,15 @@ impl<W: Clone> State<W> {
             self.timers.remove(at, Timer::Probe(worker));
         }
         let was_running = entry.handle().is_some();
+        if let Some(session) = &entry.reserved {
+            if self.coming.get(session) == Some(&worker) {
+                self.coming.remove(session);
+            }
+            if self.endings.get(session) == Some(&worker) {
+                self.endings.remove(session);
+                self.queue.admit(session);
+            }
+        }
         if let Phase::Ending(ending) = entry.phase {
             self.over(&ending);
             self.act(Action::Discard(worker, Some(ending)));

@@ -77,8 +77,9 @@ prop_compose! {
         worker_reuse in any::<bool>(),
         by_bytes in any::<bool>(),
         max_lifetime in prop::option::weighted(0.3, 700..2000_u64),
+        per_session in prop::bool::weighted(0.3),
     ) -> Options {
-        Options {
+        let options = Options {
             min_workers: min_workers.min(max_workers),
             max_workers,
             spare,
@@ -88,10 +89,11 @@ prop_compose! {
             max_waiting,
             when_full: if evict { WhenFull::EvictIdle } else { WhenFull::Wait },
             health_interval: 300 * MS,
-            worker_reuse,
+            worker_reuse: worker_reuse && !per_session,
             idle_by: if by_bytes { IdleBy::Bytes } else { IdleBy::Lease },
             ..Options::default()
-        }
+        };
+        if per_session { options.per_session() } else { options }
     }
 }
 
@@ -127,6 +129,8 @@ struct World {
     enders: BTreeSet<Ticket>,
     leases: Vec<Arc<Slot<WorkerId>>>,
     spawning: BTreeSet<WorkerId>,
+    /// Workers that are for one session alone, until they are gone.
+    reserved: BTreeMap<WorkerId, SessionId>,
     running: BTreeSet<WorkerId>,
     checks: BTreeSet<WorkerId>,
     probes: BTreeSet<WorkerId>,
@@ -167,6 +171,7 @@ impl World {
             enders: BTreeSet::new(),
             leases: Vec::new(),
             spawning: BTreeSet::new(),
+            reserved: BTreeMap::new(),
             running: BTreeSet::new(),
             checks: BTreeSet::new(),
             probes: BTreeSet::new(),
@@ -224,6 +229,7 @@ impl World {
                     self.running.insert(worker);
                     Ok(worker)
                 } else {
+                    self.reserved.remove(&worker);
                     Err(SpawnError::new("told to fail"))
                 };
                 self.feed(Input::Spawned { worker, outcome });
@@ -258,6 +264,7 @@ impl World {
         }
         if self.cancelled {
             while let Some(worker) = take(&mut self.spawning, 0) {
+                self.reserved.remove(&worker);
                 self.feed(Input::SpawnCancelled { worker });
             }
         }
@@ -266,6 +273,7 @@ impl World {
     fn gone(&mut self, worker: WorkerId) {
         self.running.remove(&worker);
         self.ending.remove(&worker);
+        self.reserved.remove(&worker);
         self.feed(Input::Closed { worker });
     }
 
@@ -305,7 +313,15 @@ impl World {
 
     fn perform(&mut self, action: Action<WorkerId>) {
         match action {
-            Action::Spawn(worker) => assert!(self.spawning.insert(worker), "{worker} was used twice"),
+            Action::Spawn { worker, session } => {
+                assert!(self.spawning.insert(worker), "{worker} was used twice");
+                assert_eq!(session.is_some(), self.options.per_session);
+                if let Some(session) = session {
+                    let other = self.reserved.values().any(|other| *other == session);
+                    assert!(!other, "a second worker of {session} starts while there is one");
+                    self.reserved.insert(worker, session);
+                }
+            }
             Action::CancelSpawns => self.cancelled = true,
             Action::Check { worker, .. } => {
                 assert!(self.checks.insert(worker), "{worker} is checked twice at once");
@@ -324,7 +340,11 @@ impl World {
                 let first = line.min_by_key(|(_, place)| **place).map(|(session, _)| session.clone());
                 let waiting = self.answered(ticket);
                 assert_eq!(&waiting.session, slot.id(), "a lease of another session");
-                assert!(!is_new || first == Some(waiting.session), "somebody jumped the queue");
+                if self.options.per_session {
+                    assert_eq!(self.reserved.get(&slot.worker), Some(slot.id()), "a worker of another session");
+                } else {
+                    assert!(!is_new || first == Some(waiting.session), "somebody jumped the queue");
+                }
                 self.leases.push(slot);
             }
             Action::Deny { ticket, error } => {
@@ -352,7 +372,9 @@ impl World {
     }
 
     fn is_ending(&self, session: &SessionId) -> bool {
+        let unwanted = |worker: &WorkerId| self.running.contains(worker) && self.ends.contains(worker);
         self.ending.values().any(|other| other == session)
+            || self.reserved.iter().any(|(worker, other)| other == session && unwanted(worker))
     }
 
     fn observe(&mut self, kind: EventKind) {
@@ -402,7 +424,12 @@ impl World {
         assert_eq!(audit.in_line, in_line);
 
         // Nobody waits while nothing is being done for them.
-        let lacking = in_line > self.spawning.len() + self.checks.len();
+        let lacking = if self.options.per_session {
+            let line = self.places.keys().filter(|session| !self.is_ending(session));
+            line.filter(|session| !self.reserved.values().any(|other| other == *session)).count() > 0
+        } else {
+            in_line > self.spawning.len() + self.checks.len()
+        };
         let room = workers < self.options.max_workers;
         if audit.running && lacking && room {
             assert!(audit.held_back, "there is room, but no worker is started");
