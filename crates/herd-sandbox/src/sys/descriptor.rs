@@ -13,6 +13,17 @@ pub(crate) fn take_standard_input() -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(0) }
 }
 
+/// A new descriptor for what `number` is open to, close-on-exec. It is `EBADF` if the number is open to nothing.
+pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC reads no memory and changes nothing about the descriptor that it duplicates.
+    let result = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(result) })
+}
+
 /// Makes `number` a duplicate of the descriptor, in place of what it was, without close-on-exec.
 pub(crate) fn place(descriptor: impl AsFd, number: RawFd) -> io::Result<()> {
     // SAFETY: dup2 reads no memory. What it closes is owned by nobody in this process: the numbers that callers place
