@@ -71,6 +71,7 @@
 //! exec, `program` finding it, `tree` killing all of it · `sys` the system calls that need `unsafe`.
 #![expect(unexpected_cfgs, reason = "cargo-fuzz sets `fuzzing`, which cargo does not know")]
 
+pub mod cgroup;
 mod channel;
 mod codec;
 mod entry;
