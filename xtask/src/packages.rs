@@ -62,6 +62,49 @@ pub(crate) fn provide(needs: &[Need]) -> Result<()> {
     Ok(())
 }
 
+/// The first dependency whose name begins so, of the version of a package that would be installed.
+pub(crate) fn dependency(package: &str, prefix: &str) -> Result<String> {
+    let depends = || -> Result<Option<String>> {
+        let mut command = Command::new("apt-cache");
+        command.args(["depends", "--important", package]).stdin(Stdio::null());
+        let output = command.stderr(Stdio::null()).output().context("cannot start apt-cache")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        Ok(text.split_whitespace().find(|word| word.starts_with(prefix) && *word != package).map(str::to_owned))
+    };
+    if let Some(name) = depends()? {
+        return Ok(name);
+    }
+    update()?;
+    depends()?.with_context(|| format!("Debian's package {package} is not known; it names the one that is needed"))
+}
+
+/// Fetches a package into a directory without installing it.
+pub(crate) fn download(package: &str, directory: &Path) -> Result<PathBuf> {
+    let fetch = || {
+        // Anybody may, and then nobody has to become somebody else for it.
+        let mut command = Command::new("apt-get");
+        command.args(["-q", "--option=APT::Sandbox::User=root", "download", package]).current_dir(directory);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).status().context("cannot start apt-get")
+    };
+    if !fetch()?.success() {
+        // The lists name a version that a newer one has replaced.
+        update()?;
+        ensure!(fetch()?.success(), "apt-get could not download {package}; is Debian's archive within reach?");
+    }
+    let files = directory.read_dir().with_context(|| format!("cannot list {}", directory.display()))?;
+    let mut paths = files.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let archive = paths.find(|path| path.extension().is_some_and(|extension| extension == "deb"));
+    archive.with_context(|| format!("apt-get downloaded no {package}"))
+}
+
+/// Reads the archive's lists anew.
+fn update() -> Result<()> {
+    let apt =
+        Apt::if_allowed().context("apt's lists are old, and this user may not renew them: sudo apt-get update")?;
+    ensure!(apt.run("update -q")?, "apt-get update failed; is Debian's archive within reach?");
+    Ok(())
+}
+
 fn missing(needs: &[Need]) -> Vec<&'static str> {
     let mut packages: Vec<_> = needs.iter().filter(|need| !need.is_met()).map(|need| need.package).collect();
     packages.dedup();
@@ -92,7 +135,8 @@ impl Apt {
             command.args(["--non-interactive", "env"]);
         }
         let status = command
-            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get"])
+            // Somebody else's installation is waited for.
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "--option=DPkg::Lock::Timeout=300"])
             .args(arguments.split(' '))
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -1,17 +1,24 @@
 //! `cargo xtask test`: sets up what the tests need, and runs all of them.
 
+mod machine;
 mod playwright;
 mod run;
+mod targets;
 
 use std::{
-    env,
+    collections::BTreeMap,
     path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::{Context as _, Result};
 
 use self::playwright::Playwright;
-use crate::packages::{self, Need};
+use crate::{
+    packages::{self, Need},
+    tools::Tools,
+    vm::Machine,
+};
 
 /// Set up what the tests need, and run all of them
 #[derive(Debug, clap::Args)]
@@ -23,9 +30,18 @@ pub(crate) struct Options {
 
 /// The programs that the tests drive.
 const NEEDS: &[Need] = &[
+    Need::program("bwrap", "bubblewrap"),
     Need::program("chromium", "chromium"),
+    Need::program("gcc", "gcc"),
+    Need::command("sh", &["-c", "echo '#include <stdio.h>' | gcc -E -"], "libc6-dev"),
+    Need::program("git", "git"),
+    Need::program("ip", "iproute2"),
+    Need::program("nginx", "nginx"),
     Need::program("node", "nodejs"),
     Need::program("npm", "npm"),
+    Need::program("pasta", "passt"),
+    // Debian keeps the programs of a server out of PATH, in a directory for each version.
+    Need::command("sh", &["-c", "ls /usr/lib/postgresql/*/bin/initdb"], "postgresql"),
     Need::program("python3", "python3"),
     Need::command("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
     Need::program("redis-server", "redis-server"),
@@ -37,23 +53,33 @@ struct Environment {
     redis_server: PathBuf,
 }
 
+impl Environment {
+    fn variables(&self) -> Result<BTreeMap<String, String>> {
+        let variables = [
+            ("HERD_TEST_NODE_MODULES", &self.playwright.node_modules),
+            ("HERD_TEST_PYTHON", &self.playwright.python),
+            ("HERD_TEST_REDIS_SERVER", &self.redis_server),
+        ];
+        let text = |path: &PathBuf| path.to_str().map(str::to_owned);
+        let pairs = variables.iter().map(|(name, path)| Some(((*name).to_owned(), text(path)?)));
+        pairs.collect::<Option<_>>().context("a path to what tests need is no text")
+    }
+}
+
 pub(crate) fn run(options: &Options) -> Result<()> {
     let environment = set_up().context("the tests cannot run yet")?;
-    run::tests(&environment, &options.filters)
+    // What the virtual machine needs is fetched while the tests are built. Chosen tests need it only perhaps.
+    let machine = options.filters.is_empty().then(|| thread::spawn(Machine::provide));
+    run::tests(&environment, &options.filters, machine)
 }
 
 fn set_up() -> Result<Environment> {
+    let tools = Tools::lock()?;
     packages::provide(NEEDS)?;
     playwright::link_chromium()?;
-    let playwright = Playwright::install(&target_directory()?.join("test-tools"))?;
+    let playwright = Playwright::install(tools.directory())?;
     let redis_server = packages::which("redis-server").context("redis-server is in no directory of PATH")?;
     Ok(Environment { playwright, redis_server })
-}
-
-/// This program is itself in a profile's directory of the target directory.
-fn target_directory() -> Result<PathBuf> {
-    let program = env::current_exe()?;
-    Ok(program.ancestors().nth(2).context("this program is in no target directory")?.to_owned())
 }
 
 fn repository() -> &'static Path {

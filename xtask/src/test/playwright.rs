@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     packages::{may_sudo, which},
-    progress,
+    progress, venv,
 };
 
 /// The server (npm `playwright-core`) and the client (PyPI `playwright`) refuse one another unless they are the same.
@@ -35,16 +35,11 @@ impl Playwright {
             fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
             install_server(&home)?;
         }
-        let python = directory.join(format!("python-{VERSION}"));
-        if !python.join(DONE).is_file() {
-            install_client(&python)?;
-        }
+        let python = directory.join(format!("playwright-python-{VERSION}"));
+        venv::provide(&python, &[&format!("playwright=={VERSION}")])?;
         Ok(Self { node_modules: home.join("node_modules"), python: python.join("bin/python") })
     }
 }
-
-/// A virtual environment knows its own path, so it cannot be renamed when it is whole; this file is made then.
-const DONE: &str = "herd-tests-are-set-up";
 
 fn install_server(home: &Path) -> Result<()> {
     progress(&format!("installs playwright-core {VERSION} from npm"));
@@ -60,27 +55,6 @@ fn install_server(home: &Path) -> Result<()> {
         .context("cannot start npm")?;
     ensure!(npm.success(), "npm could not install playwright-core {VERSION}; is its registry within reach?");
     fs::rename(&unfinished, home).with_context(|| format!("cannot make {}", home.display()))
-}
-
-fn install_client(home: &Path) -> Result<()> {
-    progress(&format!("installs playwright {VERSION} from PyPI"));
-    let python = Command::new("python3")
-        .args(["-m", "venv", "--clear"])
-        .arg(home)
-        .stdin(Stdio::null())
-        .stdout(io::stderr())
-        .status()
-        .context("cannot start python3")?;
-    ensure!(python.success(), "python3 could not make a virtual environment in {}", home.display());
-    let pip = Command::new(home.join("bin/python"))
-        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-        .arg(format!("playwright=={VERSION}"))
-        .stdin(Stdio::null())
-        .stdout(io::stderr())
-        .status()
-        .context("cannot start pip")?;
-    ensure!(pip.success(), "pip could not install playwright {VERSION}; is its index within reach?");
-    fs::write(home.join(DONE), VERSION).with_context(|| format!("cannot write into {}", home.display()))
 }
 
 /// Lets Playwright's channel "chrome" find Chromium. A Chrome that is installed stays.

@@ -1,37 +1,55 @@
 use std::{
     env,
     process::{Command, Stdio},
+    thread::JoinHandle,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::{Environment, repository};
+use super::{Environment, machine::InMachine, repository, targets::Targets};
+use crate::vm::Machine;
 
-/// Runs all tests, or those that `filters` name. The summary comes last.
-pub(super) fn tests(environment: &Environment, filters: &[String]) -> Result<()> {
-    // Documentation tests are not for nextest. They run in any case, so that one look shows everything that fails.
+/// Runs all tests, or those that `filters` name. `machine` is being set up meanwhile, if that was begun.
+pub(super) fn tests(
+    environment: &Environment,
+    filters: &[String],
+    machine: Option<JoinHandle<Result<Machine>>>,
+) -> Result<()> {
+    let targets = Targets::build()?;
+    let in_machine = InMachine::list(&targets, filters)?;
+    // Everything runs in any case, so that one look shows all that fails. Documentation tests are not for nextest.
     let documented = !filters.is_empty() || succeeds(environment, &["test", "--quiet", "--doc", "--workspace"], &[])?;
-    let tested = if has_nextest() {
-        succeeds(environment, &["nextest", "run", "--workspace"], filters)?
-    } else {
-        succeeds(environment, &["test", "--workspace", "--tests", "--no-fail-fast", "--"], filters)?
-    };
+    let tested = on_host(environment, &targets, filters, &in_machine)?;
+    let limited = if in_machine.is_empty() { Ok(()) } else { boot(environment, in_machine, machine) };
     ensure!(documented, "documentation tests failed; see above");
     ensure!(tested, "tests failed");
-    Ok(())
+    limited
+}
+
+fn on_host(environment: &Environment, targets: &Targets, filters: &[String], elsewhere: &InMachine) -> Result<bool> {
+    if has_nextest() {
+        // A name that no test has is a mistake, unless it is that of a test in the virtual machine.
+        let none = if elsewhere.is_empty() { "--no-tests=fail" } else { "--no-tests=pass" };
+        return succeeds(environment, &["nextest", "run", "--workspace", none], filters);
+    }
+    let mut arguments = vec!["test", "--workspace", "--no-fail-fast", "--lib", "--bins"];
+    arguments.extend(targets.on_host().flat_map(|name| ["--test", name]));
+    arguments.push("--");
+    succeeds(environment, &arguments, filters)
+}
+
+fn boot(environment: &Environment, tests: InMachine, machine: Option<JoinHandle<Result<Machine>>>) -> Result<()> {
+    let machine = match machine {
+        Some(thread) => thread.join().map_err(|_| anyhow!("the set-up of the virtual machine panicked"))?,
+        None => Machine::provide(),
+    };
+    tests.run(&machine.context("the virtual machine cannot boot yet")?, environment)
 }
 
 fn succeeds(environment: &Environment, arguments: &[&str], filters: &[String]) -> Result<bool> {
-    let status = cargo()
-        .args(arguments)
-        .args(filters)
-        .env("HERD_TEST_NODE_MODULES", &environment.playwright.node_modules)
-        .env("HERD_TEST_PYTHON", &environment.playwright.python)
-        .env("HERD_TEST_REDIS_SERVER", &environment.redis_server)
-        .current_dir(repository())
-        .status()
-        .context("cannot start cargo")?;
-    Ok(status.success())
+    let mut command = cargo();
+    let status = command.args(arguments).args(filters).envs(environment.variables()?).status();
+    Ok(status.context("cannot start cargo")?.success())
 }
 
 fn has_nextest() -> bool {
@@ -40,6 +58,9 @@ fn has_nextest() -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+/// Cargo, in the repository.
+pub(super) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(repository());
+    command
 }
