@@ -12,7 +12,9 @@ use rustix::{
     net::{
         AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
         SendAncillaryMessage, SendFlags, Shutdown, SocketFlags, SocketType, recvmsg, sendmsg, shutdown, socketpair,
+        sockopt::set_socket_passcred,
     },
+    process::Pid,
 };
 
 use crate::protocol::MAX_PACKET;
@@ -28,6 +30,8 @@ pub(crate) struct Channel(OwnedFd);
 pub(crate) struct Packet {
     pub(crate) bytes: Vec<u8>,
     pub(crate) descriptors: Vec<OwnedFd>,
+    /// Who sent it, as this process sees it; only on the launching side.
+    pub(crate) sender: Option<Pid>,
 }
 
 impl Channel {
@@ -35,12 +39,19 @@ impl Channel {
     pub(crate) fn pair() -> io::Result<(Self, OwnedFd)> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        // The kernel says who sends: in a PID namespace nobody knows the own number outside, see unix(7).
+        set_socket_passcred(&ours, true)?;
         Ok((Self(ours), theirs))
     }
 
     /// The end that this descriptor is.
     pub(crate) fn from_descriptor(socket: OwnedFd) -> Self {
         Self(socket)
+    }
+
+    /// Another hold on the same end.
+    pub(crate) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
     }
 
     /// Sends one packet.
@@ -68,7 +79,7 @@ impl Channel {
     /// `WouldBlock` if there is none, `InvalidData` for one that was longer than any message is.
     pub(crate) fn recv(&self) -> io::Result<Option<Packet>> {
         let mut bytes = [0; MAX_PACKET];
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS), ScmCredentials(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
         let message = loop {
@@ -80,9 +91,12 @@ impl Channel {
             }
         };
         let mut descriptors = Vec::new();
+        let mut sender = None;
         for part in control.drain() {
-            if let RecvAncillaryMessage::ScmRights(received) = part {
-                descriptors.extend(received);
+            match part {
+                RecvAncillaryMessage::ScmRights(received) => descriptors.extend(received),
+                RecvAncillaryMessage::ScmCredentials(credentials) => sender = Some(credentials.pid),
+                _ => {}
             }
         }
         if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
@@ -92,7 +106,7 @@ impl Channel {
         if message.bytes == 0 {
             return Ok(None);
         }
-        Ok(Some(Packet { bytes: bytes[..message.bytes].to_vec(), descriptors }))
+        Ok(Some(Packet { bytes: bytes[..message.bytes].to_vec(), descriptors, sender }))
     }
 
     /// Sends nothing more: the other side reads what was sent before, then the end.

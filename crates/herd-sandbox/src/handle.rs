@@ -10,13 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{self as sys, Pid, WaitIdOptions};
+use rustix::process::{self as sys, Pid, PidfdFlags, WaitIdOptions, pidfd_open};
 
 use crate::{
     Failure, Report, Signal,
     channel::{Channel, Packet},
     protocol::{Reply, Request, VERSION},
-    reaper,
+    reaper::{self, Orphan},
 };
 
 /// How long a process that was started as init has to say so. It does that first of all, within a few milliseconds;
@@ -34,12 +34,22 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Init {
     channel: Channel,
-    pid: Pid,
-    /// Shared with the reaper once the value is dropped.
-    pidfd: Arc<OwnedFd>,
+    /// The process that was spawned. Init goes on as another one where there are namespaces.
+    spawned: Child,
+    moved: OnceLock<Child>,
+    /// The worker's main process, where init itself does not know its number.
+    main: OnceLock<Pid>,
     program: PathBuf,
     launched: Instant,
     greeting: AtomicU8,
+}
+
+/// A child of this process.
+#[derive(Debug)]
+struct Child {
+    pid: Pid,
+    /// Shared with the reaper once the value is dropped.
+    pidfd: Arc<OwnedFd>,
     reaped: OnceLock<ExitStatus>,
 }
 
@@ -54,12 +64,12 @@ impl Init {
     pub(crate) fn new(channel: Channel, pid: Pid, pidfd: OwnedFd, program: PathBuf) -> Self {
         Self {
             channel,
-            pid,
-            pidfd: Arc::new(pidfd),
+            spawned: Child::new(pid, pidfd),
+            moved: OnceLock::new(),
+            main: OnceLock::new(),
             program,
             launched: Instant::now(),
             greeting: AtomicU8::new(EXPECTED),
-            reaped: OnceLock::new(),
         }
     }
 
@@ -73,7 +83,7 @@ impl Init {
     /// `WouldBlock` if there is nothing to tell yet; `InvalidData` if the other side does not speak this protocol.
     pub fn recv(&self) -> io::Result<Option<Report>> {
         loop {
-            let packet = match self.channel.recv() {
+            let Packet { bytes, descriptors, sender } = match self.channel.recv() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.is_mute() => {
                     return Ok(Some(self.refuse("did not say that it is one")));
                 }
@@ -81,10 +91,10 @@ impl Init {
                     return Ok(Some(self.refuse("ended without saying that it is one")));
                 }
                 Ok(None) => return Ok(None),
-                Ok(Some(Packet { bytes, .. })) => bytes,
+                Ok(Some(packet)) => packet,
                 Err(error) => return Err(error),
             };
-            match Reply::decode(&packet).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
+            match Reply::decode(&bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))? {
                 Reply::Hello { version: VERSION } => self.greeting.store(RECEIVED, Ordering::Release),
                 Reply::Hello { version } => {
                     // An init all the same: it ends with the stream, and its worker with it.
@@ -94,6 +104,18 @@ impl Init {
                         "it speaks version {version} of the protocol, this program {VERSION}: build both alike"
                     );
                     return Ok(Some(self.no_init(&hint)));
+                }
+                Reply::Moved { pid } => self.follow(pid)?,
+                Reply::Announced => {
+                    let _ = sender.map(|sender| self.main.set(sender));
+                }
+                Reply::Sockets { errno } => {
+                    let errno = Some(errno).filter(|errno| *errno != 0);
+                    return Ok(Some(Report::Sockets { sockets: descriptors, errno }));
+                }
+                Reply::Report(Report::Ready { pid }) => {
+                    let pid = self.main.get().map_or(pid, |main| main.as_raw_pid().cast_unsigned());
+                    return Ok(Some(Report::Ready { pid }));
                 }
                 Reply::Report(report) => return Ok(Some(report)),
             }
@@ -130,16 +152,25 @@ impl Init {
         self.wake();
     }
 
-    /// The process ID of init; the worker's own comes with [`Report::Ready`].
+    /// Asks for TCP sockets of the worker's network, at most 64 at once: they stay in the network in which they were
+    /// made, whoever connects them. The answer is a [`Report::Sockets`].
+    ///
+    /// # Errors
+    /// `BrokenPipe` if init is gone, `WouldBlock` if it has not read earlier requests yet.
+    pub fn request_sockets(&self, count: u8, v6: bool) -> io::Result<()> {
+        self.send(&Request::Sockets { count, v6 }, &[])
+    }
+
+    /// The process ID of init, once the first report has come; the worker's own comes with [`Report::Ready`].
     #[must_use]
     pub fn pid(&self) -> u32 {
-        self.pid.as_raw_pid().cast_unsigned()
+        self.child().pid.as_raw_pid().cast_unsigned()
     }
 
     /// A descriptor that becomes readable when init has ended, see pidfd_open(2).
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+        self.child().pidfd.as_fd()
     }
 
     /// Waits for init to end and reaps it. Call it once [`recv`](Self::recv) has returned `None`: it is then a matter
@@ -151,7 +182,10 @@ impl Init {
     /// # Errors
     /// `ECHILD` if this process ignores `SIGCHLD` or something else in it has reaped init.
     pub fn reap(&self) -> io::Result<ExitStatus> {
-        self.wait(WaitIdOptions::EXITED)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        if self.moved.get().is_some() {
+            self.spawned.wait(WaitIdOptions::EXITED)?;
+        }
+        self.child().wait(WaitIdOptions::EXITED)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
     /// Like [`reap`](Self::reap), but does not wait: `None` if init has not ended yet.
@@ -159,18 +193,24 @@ impl Init {
     /// # Errors
     /// As [`reap`](Self::reap).
     pub fn try_reap(&self) -> io::Result<Option<ExitStatus>> {
-        self.wait(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
+        self.child().wait(WaitIdOptions::EXITED | WaitIdOptions::NOHANG)
     }
 
     pub(crate) fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.channel.send(&request.encode(), descriptors)
     }
 
-    fn wait(&self, options: WaitIdOptions) -> io::Result<Option<ExitStatus>> {
-        if let Some(status) = self.reaped.get() {
-            return Ok(Some(*status));
-        }
-        Ok(reaper::wait(self.pidfd(), options)?.map(|status| *self.reaped.get_or_init(|| status)))
+    /// The process that is init.
+    fn child(&self) -> &Child {
+        self.moved.get().unwrap_or(&self.spawned)
+    }
+
+    /// Init goes on as another child of this process. The one that was spawned ends right after saying so.
+    fn follow(&self, pid: u32) -> io::Result<()> {
+        let pid = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidData)?;
+        // It is a child, which nobody else reaps, so the number is its own even if it has ended.
+        let _ = self.moved.set(Child::new(pid, pidfd_open(pid, PidfdFlags::empty())?));
+        Ok(())
     }
 
     fn is_mute(&self) -> bool {
@@ -195,6 +235,18 @@ impl Init {
     fn no_init(&self, reason: &str) -> Report {
         let hint = format!("{} was started as init, but {reason}", self.program.display());
         Report::Failed(Failure { step: "init".to_owned(), errno: None, hint })
+    }
+
+    /// Takes note of what was said and is not read yet.
+    fn read_rest(&self) {
+        while let Ok(Some(packet)) = self.channel.recv() {
+            match Reply::decode(&packet.bytes) {
+                Ok(Reply::Hello { .. }) => self.greeting.store(RECEIVED, Ordering::Release),
+                // It fails only without descriptors, and then nobody can wait for the process.
+                Ok(Reply::Moved { pid }) => drop(self.follow(pid)),
+                _ => {}
+            }
+        }
     }
 
     /// An init ends when the stream does; anything else has to be killed. An init must not be: its worker's
@@ -222,11 +274,43 @@ impl AsFd for Init {
 
 impl Drop for Init {
     fn drop(&mut self) {
+        let no_hang = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
         if matches!(self.try_reap(), Ok(None)) {
-            self.end_stranger();
+            self.read_rest();
+            if self.greeting.load(Ordering::Acquire) == RECEIVED {
+                // It may still have to say that it goes on as another process.
+                self.channel.end();
+            } else {
+                self.end_stranger();
+            }
             self.wake();
-            reaper::adopt(Arc::clone(&self.pidfd));
         }
+        let gone = !matches!(self.spawned.wait(no_hang), Ok(None));
+        match self.moved.get() {
+            Some(moved) => {
+                if matches!(moved.wait(no_hang), Ok(None)) {
+                    reaper::adopt(Orphan::new(Arc::clone(&moved.pidfd)));
+                }
+                if !gone {
+                    reaper::adopt(Orphan::new(Arc::clone(&self.spawned.pidfd)));
+                }
+            }
+            None if gone => {}
+            None => reaper::adopt(Orphan::with_channel(Arc::clone(&self.spawned.pidfd), &self.channel)),
+        }
+    }
+}
+
+impl Child {
+    fn new(pid: Pid, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd: Arc::new(pidfd), reaped: OnceLock::new() }
+    }
+
+    fn wait(&self, options: WaitIdOptions) -> io::Result<Option<ExitStatus>> {
+        if let Some(status) = self.reaped.get() {
+            return Ok(Some(*status));
+        }
+        Ok(reaper::wait(self.pidfd.as_fd(), options)?.map(|status| *self.reaped.get_or_init(|| status)))
     }
 }
 
@@ -254,7 +338,7 @@ mod tests {
     #[test]
     fn dropping_a_helper_that_says_nothing_kills_it() {
         let init = Init::launch_with("/usr/bin/yes", Spec::new("true")).unwrap();
-        let pidfd = Arc::clone(&init.pidfd);
+        let pidfd = Arc::clone(&init.spawned.pidfd);
         drop(init);
         let mut ended = [rustix::event::PollFd::new(&*pidfd, rustix::event::PollFlags::IN)];
         assert_eq!(rustix::event::poll(&mut ended, Some(&Duration::from_secs(30).try_into().unwrap())), Ok(1));

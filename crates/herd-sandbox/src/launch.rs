@@ -16,10 +16,9 @@ use rustix::{
 };
 
 use crate::{
-    Init, Spec, SpecError,
+    Failure, Host, Init, Missing, Mode, Plan, PlanError, Spec, SpecError,
     channel::Channel,
     entry,
-    plan::Plan,
     protocol::{Request, VERSION},
 };
 
@@ -36,6 +35,9 @@ pub enum LaunchError {
     /// The spec asks for something that cannot be.
     #[error("{0}")]
     Spec(#[from] SpecError),
+    /// The spec requires a sandbox that this host cannot give.
+    #[error("{}", PlanError::list(.0))]
+    Missing(Vec<Missing>),
     /// This program never called [`enter_init`](crate::enter_init), so it cannot serve as init.
     #[error("call herd_sandbox::enter_init() first in main, or name a helper binary that does (Init::launch_with)")]
     EnterInitMissing,
@@ -43,6 +45,9 @@ pub enum LaunchError {
     /// [`enter_init`](crate::enter_init). Launching from it would start the program again and again.
     #[error("this process was started as init: call herd_sandbox::enter_init() first in main")]
     InsideInit,
+    /// What this host can give could not be found out.
+    #[error("cannot try what this host can give: {0}")]
+    Rehearsal(#[source] Failure),
     /// The socket to init could not be made.
     #[error("cannot make a socket for init")]
     Socket(#[source] io::Error),
@@ -80,7 +85,7 @@ impl Init {
         if !entry::was_called() {
             return Err(LaunchError::EnterInitMissing);
         }
-        launch(spec, Path::new(SELF))
+        launch(spec, &own_program())
     }
 
     /// Like [`launch`](Self::launch), with another program as init: one whose `main` calls
@@ -97,8 +102,23 @@ impl Init {
     }
 }
 
-fn launch(mut spec: Spec, program: &Path) -> Result<Init, LaunchError> {
-    let plan = Plan::new(&spec)?.encode();
+/// The program to start as init where that is this very program.
+pub(crate) fn own_program() -> PathBuf {
+    PathBuf::from(SELF)
+}
+
+fn launch(spec: Spec, program: &Path) -> Result<Init, LaunchError> {
+    let plan = match spec.isolation.mode {
+        // What is not asked of the host needs no knowledge of it.
+        Mode::Off => Plan::new(&spec, &Host::unknown()),
+        _ => Plan::new(&spec, Host::current_with(program)?),
+    };
+    carry_out(&plan?, spec, program)
+}
+
+/// Starts an init and hands it the plan with the spec's descriptors.
+pub(crate) fn carry_out(plan: &Plan<'_>, mut spec: Spec, program: &Path) -> Result<Init, LaunchError> {
+    let plan = plan.encode();
     let memory = memory_file(&plan).map_err(LaunchError::Memory)?;
     let stdout = spec.stdout.take().map_or_else(null, Ok).map_err(LaunchError::Null)?;
     let stderr = spec.stderr.take().map_or_else(null, Ok).map_err(LaunchError::Null)?;
@@ -129,6 +149,7 @@ fn launch(mut spec: Spec, program: &Path) -> Result<Init, LaunchError> {
     let init = Init::new(channel, pid, pidfd, program.to_owned());
 
     let mut descriptors = vec![memory.as_fd(), stdout.as_fd(), stderr.as_fd()];
+    descriptors.extend(spec.isolation.cgroup.as_ref().map(AsFd::as_fd));
     descriptors.extend(spec.listen.iter().map(AsFd::as_fd));
     match init.send(&Request::Plan { version: VERSION, length: plan.len() as u64 }, &descriptors) {
         // It has ended already. What there is to say about that, `recv` says.
@@ -149,6 +170,15 @@ fn memory_file(plan: &[u8]) -> io::Result<OwnedFd> {
     memory.write_all(plan)?;
     fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
     Ok(memory.into())
+}
+
+impl From<PlanError> for LaunchError {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Spec(error) => Self::Spec(error),
+            PlanError::Missing(missing) => Self::Missing(missing),
+        }
+    }
 }
 
 /// The harness of these tests has a `main` of its own, which does not call `enter_init`.

@@ -9,7 +9,7 @@ use crate::{
 
 /// Both sides must be built from the same protocol. A helper binary may be older or newer than the launching program,
 /// and a program on disk may be replaced while it runs.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The longest packet, in bytes. Plans are larger; they travel in a memory file.
 pub(crate) const MAX_PACKET: usize = 8 * 1024;
@@ -21,7 +21,8 @@ const MAX_TEXT: usize = 1536;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Request {
     /// Start the worker. The plan of this many bytes, of this version, is in the first descriptor that comes with the
-    /// packet; the others are the worker's standard output, its standard error and its listening sockets.
+    /// packet; the others are the worker's standard output, its standard error, its cgroup's directory if the plan
+    /// has one, and its listening sockets.
     Plan { version: u32, length: u64 },
     /// Send this signal to the worker's process group.
     Signal(Signal),
@@ -29,13 +30,21 @@ pub(crate) enum Request {
     Stop { signal: Signal, grace: Duration },
     /// Kill the worker's tree now.
     Kill,
+    /// Make this many TCP sockets in the worker's network namespace, for IPv6 or for IPv4.
+    Sockets { count: u8, v6: bool },
 }
 
 /// From init to the launching process.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Reply {
     /// This process is an init and speaks this version.
     Hello { version: u32 },
+    /// Init goes on as another process, a child of the launching process with this number.
+    Moved { pid: u32 },
+    /// Who sends this is the worker's process: its number is among the credentials that come with the packet.
+    Announced,
+    /// The sockets that were asked for are with the packet; fewer than that if there was this error.
+    Sockets { errno: i32 },
     /// What became of the worker.
     Report(Report),
 }
@@ -44,11 +53,15 @@ const PLAN: u8 = 1;
 const SIGNAL: u8 = 2;
 const STOP: u8 = 3;
 const KILL: u8 = 4;
+const SOCKETS: u8 = 5;
 
 const HELLO: u8 = 1;
 const READY: u8 = 2;
 const FAILED: u8 = 3;
 const EXITED: u8 = 4;
+const MOVED: u8 = 5;
+const ANNOUNCED: u8 = 6;
+const SOCKETS_MADE: u8 = 7;
 
 impl Request {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -69,6 +82,11 @@ impl Request {
                 duration(&mut out, *grace);
             }
             Self::Kill => out.u8(KILL),
+            Self::Sockets { count, v6 } => {
+                out.u8(SOCKETS);
+                out.u8(*count);
+                out.u8(u8::from(*v6));
+            }
         }
         out.finish()
     }
@@ -80,6 +98,7 @@ impl Request {
             SIGNAL => Self::Signal(signal(&mut packet)?),
             STOP => Self::Stop { signal: signal(&mut packet)?, grace: Duration::from_nanos(packet.u64()?) },
             KILL => Self::Kill,
+            SOCKETS => Self::Sockets { count: packet.u8()?, v6: packet.u8()? != 0 },
             _ => return Err(Malformed),
         };
         packet.finish()?;
@@ -94,6 +113,15 @@ impl Reply {
             Self::Hello { version } => {
                 out.u8(HELLO);
                 out.u32(*version);
+            }
+            Self::Moved { pid } => {
+                out.u8(MOVED);
+                out.u32(*pid);
+            }
+            Self::Announced => out.u8(ANNOUNCED),
+            Self::Sockets { errno } => {
+                out.u8(SOCKETS_MADE);
+                out.i32(*errno);
             }
             Self::Report(Report::Ready { pid }) => {
                 out.u8(READY);
@@ -112,6 +140,11 @@ impl Reply {
                 duration(&mut out, usage.system);
                 out.u64(usage.max_rss);
             }
+            // Sent as `Sockets`, since the descriptors are no part of the message.
+            Self::Report(Report::Sockets { errno, .. }) => {
+                out.u8(SOCKETS_MADE);
+                out.i32(errno.unwrap_or(0));
+            }
         }
         out.finish()
     }
@@ -120,6 +153,9 @@ impl Reply {
         let mut packet = Decoder::new(packet);
         let reply = match packet.u8()? {
             HELLO => Self::Hello { version: packet.u32()? },
+            MOVED => Self::Moved { pid: packet.u32()? },
+            ANNOUNCED => Self::Announced,
+            SOCKETS_MADE => Self::Sockets { errno: packet.i32()? },
             READY => Self::Report(Report::Ready { pid: packet.u32()? }),
             FAILED => Self::Report(Report::Failed(Failure {
                 errno: Some(packet.i32()?).filter(|errno| *errno != 0),
@@ -168,6 +204,7 @@ mod tests {
             (signal(), any::<u64>())
                 .prop_map(|(signal, nanos)| Request::Stop { signal, grace: Duration::from_nanos(nanos) }),
             Just(Request::Kill),
+            any::<(u8, bool)>().prop_map(|(count, v6)| Request::Sockets { count, v6 }),
         ]
     }
 
@@ -184,7 +221,13 @@ mod tests {
                 Report::Exited { status: ExitStatus::from_raw(status), usage }
             }),
         ];
-        prop_oneof![any::<u32>().prop_map(|version| Reply::Hello { version }), report.prop_map(Reply::Report)]
+        prop_oneof![
+            any::<u32>().prop_map(|version| Reply::Hello { version }),
+            any::<u32>().prop_map(|pid| Reply::Moved { pid }),
+            Just(()).prop_map(|()| Reply::Announced),
+            any::<i32>().prop_map(|errno| Reply::Sockets { errno }),
+            report.prop_map(Reply::Report),
+        ]
     }
 
     proptest! {

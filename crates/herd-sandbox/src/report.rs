@@ -1,14 +1,15 @@
-use std::{fmt, io, process::ExitStatus, time::Duration};
+use std::{fmt, io, os::fd::OwnedFd, process::ExitStatus, time::Duration};
 
 /// What an init tells about its worker, in this order: first [`Ready`](Self::Ready) or [`Failed`](Self::Failed), after
 /// `Ready` one [`Exited`](Self::Exited). Then it closes the connection, and with that says that nothing of the worker
 /// is left.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Report {
     /// The worker's program runs: its execve(2) succeeded.
     Ready {
-        /// The process ID of the worker's main process, which is also the ID of its process group and session.
+        /// The process ID of the worker's main process, as the launching process sees it; it is also the ID of its process
+        /// group and session.
         pid: u32,
     },
     /// The worker could not be started. Nothing of it runs.
@@ -20,6 +21,13 @@ pub enum Report {
         status: ExitStatus,
         /// What it used.
         usage: Usage,
+    },
+    /// The answer to [`Init::request_sockets`](crate::Init::request_sockets).
+    Sockets {
+        /// TCP sockets of the worker's network, non-blocking, not connected.
+        sockets: Vec<OwnedFd>,
+        /// Why there are fewer than were asked for, as the operating system's error number.
+        errno: Option<i32>,
     },
 }
 

@@ -24,7 +24,7 @@ pub struct Spec {
     /// The worker's whole environment, in this order. Default: empty.
     pub env: Vec<(OsString, OsString)>,
     /// The working directory, an absolute path. Default: the current directory of the launching process at the time of
-    /// the launch.
+    /// the launch or, in a sandbox, `/`.
     pub cwd: Option<PathBuf>,
     /// How many descriptors the worker may have open (`RLIMIT_NOFILE`, soft and hard). Default: 4096.
     pub open_files: u64,
@@ -35,6 +35,12 @@ pub struct Spec {
     /// Listening sockets to pass on as descriptors 3 and up, announced by `LISTEN_FDS` and `LISTEN_PID`, see
     /// sd_listen_fds(3). At most [`Spec::MAX_LISTEN`]. Default: none.
     pub listen: Vec<OwnedFd>,
+    /// TCP ports of the loopback address 127.0.0.1 on which the worker finds itself listening, passed on after
+    /// [`listen`](Self::listen). The sockets are made in the worker's network namespace. Default: none.
+    pub listen_ports: Vec<u16>,
+    /// TCP ports that the worker serves. Where its network is to be private and only Landlock is there to make it so,
+    /// it may listen on these and connect to these alone. Default: none.
+    pub tcp_ports: Vec<u16>,
     /// The worker's standard output. Default: `/dev/null`.
     pub stdout: Option<OwnedFd>,
     /// The worker's standard error. Default: `/dev/null`.
@@ -96,6 +102,14 @@ pub enum SpecError {
         /// The name.
         name: OsString,
     },
+    /// A path is relative.
+    #[error("{field} {path:?} is relative: give an absolute path")]
+    RelativePath {
+        /// What it is for.
+        field: String,
+        /// The path.
+        path: PathBuf,
+    },
     /// The working directory is a relative path.
     #[error("working directory {path:?} is relative: give an absolute path")]
     RelativeDirectory {
@@ -132,8 +146,8 @@ pub enum SpecError {
 
 impl Spec {
     /// The most listening sockets that one worker can be given: what one message carries (`SCM_MAX_FD`, see unix(7)),
-    /// less the three descriptors that every launch needs.
-    pub const MAX_LISTEN: usize = 250;
+    /// less the four descriptors that a launch needs.
+    pub const MAX_LISTEN: usize = 249;
 
     /// A worker that runs this program, with the defaults.
     #[must_use]
@@ -147,6 +161,8 @@ impl Spec {
             limits: vec![(Limit::CoreDump, 0)],
             umask: 0o077,
             listen: Vec::new(),
+            listen_ports: Vec::new(),
+            tcp_ports: Vec::new(),
             stdout: None,
             stderr: None,
             isolation: Isolation::off(),
@@ -172,10 +188,11 @@ impl Spec {
                 return Err(SpecError::RelativeDirectory { path: cwd.clone() });
             }
         }
-        if self.listen.len() > Self::MAX_LISTEN {
-            return Err(SpecError::TooManySockets { count: self.listen.len() });
+        let sockets = self.listen.len() + self.listen_ports.len();
+        if sockets > Self::MAX_LISTEN {
+            return Err(SpecError::TooManySockets { count: sockets });
         }
-        let needed = 3 + self.listen.len() as u64;
+        let needed = 3 + sockets as u64;
         if self.open_files < needed {
             return Err(SpecError::TooFewFiles { open_files: self.open_files, needed });
         }
@@ -197,7 +214,8 @@ impl Spec {
             if !seen.insert(name) {
                 return Err(SpecError::RepeatedVariable { name: name.clone() });
             }
-            if !self.listen.is_empty() && matches!(bytes, b"LISTEN_FDS" | b"LISTEN_PID") {
+            let listens = !(self.listen.is_empty() && self.listen_ports.is_empty());
+            if listens && matches!(bytes, b"LISTEN_FDS" | b"LISTEN_PID") {
                 return Err(SpecError::ReservedVariable { name: name.clone() });
             }
         }

@@ -1,19 +1,20 @@
 use std::{
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    net::{AddressFamily, SocketFlags, SocketType, socket_with},
     process::{Pid, getpid},
 };
 
-use super::{report, tree, worker};
+use super::{report, tree, worker::Started};
 use crate::{
     Failure, Report, Signal,
-    channel::{Channel, Packet},
-    protocol::{MAX_PACKET, Reply, Request, VERSION},
+    channel::Channel,
+    protocol::{MAX_PACKET, Reply, Request},
     sys::{
         signal,
         wait::{self, Children, Ended},
@@ -23,6 +24,9 @@ use crate::{
 /// How long killed processes get to vanish before init looks for more of them, at first and at most.
 const SETTLE: Duration = Duration::from_millis(5);
 const SETTLE_MAX: Duration = Duration::from_millis(100);
+
+/// The most sockets that are made at once.
+const MAX_SOCKETS: u8 = 64;
 
 /// Waits for the launching process, the worker and the clock, and acts on whichever speaks.
 #[derive(Debug)]
@@ -53,10 +57,15 @@ enum Next {
 }
 
 impl Supervisor {
-    pub(super) fn new(channel: Channel) -> Result<Self, (Channel, io::Error)> {
+    /// Takes over a worker that is on its way.
+    pub(super) fn new(channel: Channel, Started { pid, outcome }: Started) -> Result<Self, (Channel, io::Error)> {
+        let main = Main { pid, start: Some(outcome), failed: false };
         match signal::child_events() {
-            Ok(children) => Ok(Self { channel, children, main: None, deadline: None }),
-            Err(error) => Err((channel, error)),
+            Ok(children) => Ok(Self { channel, children, main: Some(main), deadline: None }),
+            Err(error) => {
+                let _ = signal::send(pid, Signal::KILL);
+                Err((channel, error))
+            }
         }
     }
 
@@ -80,24 +89,32 @@ impl Supervisor {
         let mut settle = SETTLE;
         loop {
             if matches!(self.reap_all(), Children::None) {
-                return;
+                break;
             }
             if let Some(main) = &self.main {
                 // All of a group at once: the kernel lets no fork slip through. Its number is taken as long as the
                 // main process is not reaped.
                 let _ = signal_group(main.pid, Signal::KILL);
             }
-            tree::kill(getpid());
+            if getpid() == Pid::INIT {
+                // All of a PID namespace at once; the kernel lets no fork slip through.
+                let _ = signal::send_to_all(Signal::KILL);
+            } else {
+                tree::kill(getpid());
+            }
             let until = Instant::now() + settle;
             while let Some(left) = until.checked_duration_since(Instant::now()) {
                 if matches!(self.reap_all(), Children::None) {
-                    return;
+                    break;
                 }
                 wait_for(&mut [PollFd::new(&self.children, PollFlags::IN)], Some(left));
                 self.drain_child_events();
             }
             settle = (settle * 2).min(SETTLE_MAX);
         }
+        // This says that nothing is left. What the kernel does when this process ends, taking down its namespaces for
+        // one, nobody has to wait for.
+        self.channel.shut_down();
     }
 
     fn wait(&mut self) {
@@ -179,15 +196,17 @@ impl Supervisor {
                 Ok(None) | Err(_) => return Next::End,
             };
             let Ok(request) = Request::decode(&packet.bytes) else { return Next::End };
-            if self.act(request, packet) == Next::End {
+            if self.act(request) == Next::End {
                 return Next::End;
             }
         }
     }
 
-    fn act(&mut self, request: Request, packet: Packet) -> Next {
+    fn act(&mut self, request: Request) -> Next {
         match request {
-            Request::Plan { version, length } => return self.start(version, length, packet.descriptors),
+            // There is one worker to an init.
+            Request::Plan { .. } => return Next::End,
+            Request::Sockets { count, v6 } => self.make_sockets(count, v6),
             Request::Signal(signal) => self.signal(signal),
             Request::Stop { signal, grace } => {
                 self.signal(signal);
@@ -201,27 +220,24 @@ impl Supervisor {
         Next::Continue
     }
 
-    fn start(&mut self, version: u32, length: u64, descriptors: Vec<OwnedFd>) -> Next {
-        if self.main.is_some() {
-            return Next::End;
-        }
-        let started = if version == VERSION {
-            worker::start(length, descriptors)
-        } else {
-            let hint =
-                format!("init speaks version {VERSION} of the protocol, its launcher {version}: build both alike");
-            Err(Failure { step: "init".to_owned(), errno: None, hint })
-        };
-        match started {
-            Ok((pid, start)) => {
-                self.main = Some(Main { pid, start: Some(start), failed: false });
-                Next::Continue
-            }
-            Err(failure) => {
-                report(&self.channel, Report::Failed(failure));
-                Next::End
+    /// TCP sockets of this network namespace, for whoever asks to connect them.
+    fn make_sockets(&self, count: u8, v6: bool) {
+        let family = if v6 { AddressFamily::INET6 } else { AddressFamily::INET };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let mut sockets: Vec<OwnedFd> = Vec::new();
+        let mut errno = 0;
+        for _ in 0..count.min(MAX_SOCKETS) {
+            match socket_with(family, SocketType::STREAM, flags, None) {
+                Ok(socket) => sockets.push(socket),
+                Err(error) => {
+                    errno = error.raw_os_error();
+                    break;
+                }
             }
         }
+        let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+        // The launching process may be gone; the next look at the channel tells.
+        let _ = self.channel.send(&Reply::Sockets { errno }.encode(), &sockets);
     }
 
     fn signal(&self, signal: Signal) {

@@ -4,26 +4,32 @@ use std::{
     borrow::Cow,
     ffi::{CStr, CString},
     io,
+    net::{Ipv4Addr, SocketAddrV4},
     os::fd::{AsFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
 };
 
+use rustix::process::{Gid, Uid};
 use rustix::{
     fs::{Mode, OFlags},
     io::fcntl_dupfd_cloexec,
+    net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt::set_socket_reuseaddr},
     pipe::{PipeFlags, pipe_with},
-    process::{self as sys, Pid, Resource, Rlimit, getpid, getppid},
+    process::{self as sys, DumpableBehavior, Pid, Resource, Rlimit, getpid, getppid},
+    thread::{CapabilitySet, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 
-use super::program;
+use super::{birth::write_maps, failed, failure, lossy, order::Belongings, privilege, program};
 use crate::{
-    Failure, Limit, Report,
-    plan::{Plan, Step},
+    Failure, Limit, Report, Signal,
+    channel::Channel,
+    landlock,
+    plan::{Place, Plan, Step, Text},
     protocol::Reply,
+    seccomp,
     sys::{
         descriptor,
-        memory::Mapping,
-        process::{Forked, execute, exit_now, fork},
+        process::{Forked, execute, exit_now, fork, fork_into},
         signal,
     },
 };
@@ -31,60 +37,72 @@ use crate::{
 /// The exit code of a child that did not get as far as the program. Nobody sees it: the failure is told by a message.
 const NOT_STARTED: i32 = 127;
 
-/// Starts the worker from the plan in the first of the descriptors. The rest are its standard output, its standard
-/// error and its listening sockets.
-///
-/// Returns its process ID and a descriptor that tells how the start goes on: a failure, or the end of file when the
-/// program is executed. Nothing of the plan is left in this process.
-pub(super) fn start(length: u64, descriptors: Vec<OwnedFd>) -> Result<(Pid, OwnedFd), Failure> {
-    let mut descriptors = descriptors.into_iter();
-    let memory = descriptors.next().ok_or_else(|| failure("plan", None, "it came without a memory file"))?;
-    let streams = Streams::new(descriptors).ok_or_else(|| failure("plan", None, "it came without standard streams"))?;
-    let mapping = Mapping::new(&memory, length).map_err(|error| failed("plan", &error, "it cannot be mapped"))?;
-    let plan = Plan::decode(mapping.bytes())
-        .map_err(|_| failure("plan", None, "it is malformed: is the helper binary of the same version?"))?;
-    let (start, status) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+/// A worker on its way to its program.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) pid: Pid,
+    /// Tells how the start goes on: a failure, or the end of file when the program is executed.
+    pub(super) outcome: OwnedFd,
+}
+
+/// Starts the worker's process.
+pub(super) fn start(plan: &Plan<'_>, belongings: Belongings, channel: &Channel) -> Result<Started, Failure> {
+    let (outcome, status) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
         .map_err(|errno| failed("status pipe", &errno.into(), "init cannot make one"))?;
     let init = getpid();
-    let forked = fork().map_err(|error| failed("fork", &error, "the limit of processes or of memory is reached"))?;
+    let user = plan.steps.iter().find_map(|step| match step {
+        Step::WorkerUserNamespace { uid, gid } => Some((step.name(), *uid, *gid)),
+        _ => None,
+    });
+    let (mapped, map) =
+        pipe_with(PipeFlags::CLOEXEC).map_err(|errno| failed("status pipe", &errno.into(), "init cannot make one"))?;
+    let forked = match user {
+        Some((step, ..)) => fork_into(u64::from(libc::CLONE_NEWUSER.cast_unsigned()), None, false)
+            .map_err(|error| failed(step, &error, "root cannot make a user namespace here"))?,
+        None => fork().map_err(|error| failed("fork", &error, "the limit of processes or of memory is reached"))?,
+    };
     match forked {
-        Forked::Parent { child } => Ok((child, start)),
+        Forked::Parent { child } => {
+            if let Some((step, uid, gid)) = user {
+                write_maps(&child.as_raw_pid().to_string(), uid, gid).map_err(|error| {
+                    let _ = signal::send(child, Signal::KILL);
+                    failed(step, &error, "its user and group cannot be mapped")
+                })?;
+            }
+            // The worker's process goes on when this is closed.
+            drop(map);
+            Ok(Started { pid: child, outcome })
+        }
         Forked::Child => {
+            drop(map);
+            if user.is_some() {
+                let _ = rustix::io::read(&mapped, &mut [0]);
+            }
+            drop(mapped);
             // A panic must not unwind into what the parent does.
-            let _ = catch_unwind(AssertUnwindSafe(|| Child { init, streams: Some(streams), status }.run(&plan)));
+            let child = Child { init, belongings: Some(belongings), status, channel };
+            let _ = catch_unwind(AssertUnwindSafe(|| child.run(plan)));
             exit_now(NOT_STARTED);
         }
     }
 }
 
-/// What the worker's standard output, standard error and further descriptors become.
-#[derive(Debug)]
-struct Streams {
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-    listen: Vec<OwnedFd>,
-}
-
-impl Streams {
-    fn new(mut descriptors: impl Iterator<Item = OwnedFd>) -> Option<Self> {
-        Some(Self { stdout: descriptors.next()?, stderr: descriptors.next()?, listen: descriptors.collect() })
-    }
-}
-
 /// The worker's process before it executes the program.
 #[derive(Debug)]
-struct Child {
+struct Child<'a> {
     init: Pid,
     /// Taken when they are put in place.
-    streams: Option<Streams>,
+    belongings: Option<Belongings>,
     /// Where a failure is told. Closed by a successful exec.
     status: OwnedFd,
+    /// Init's, until descriptors are put in place.
+    channel: &'a Channel,
 }
 
-impl Child {
+impl Child<'_> {
     /// Returns only if a step failed, which has been told then.
     fn run(mut self, plan: &Plan<'_>) {
-        let failed = plan.steps.iter().find_map(|step| self.apply(step).err());
+        let failed = plan.steps_of(Place::Worker).find_map(|step| self.apply(step).err());
         let failure = failed.unwrap_or_else(|| failure("plan", None, "it names no program"));
         // Init reads it, or is gone and this process with it.
         let _ = rustix::io::write(&self.status, &Reply::Report(Report::Failed(failure)).encode());
@@ -93,33 +111,57 @@ impl Child {
     fn apply(&mut self, step: &Step<'_>) -> Result<(), Failure> {
         let name = step.name();
         match step {
-            Step::Session => {
+            Step::Session {} => {
                 sys::setsid().map_err(|errno| failed(name, &errno.into(), ""))?;
             }
-            Step::ParentDeath => self.die_with_init().map_err(|error| failed(name, &error, "init is gone"))?,
+            Step::ParentDeath {} => self.die_with_init().map_err(|error| failed(name, &error, "init is gone"))?,
             Step::Descriptors { listen } => self.place_descriptors(*listen).map_err(|error| {
                 failed(name, &error, "raise the limit of open files of the launching process, or pass fewer sockets")
             })?,
-            Step::Directory(path) => {
+            Step::Directory { path } => {
                 let path: &CStr = path;
                 sys::chdir(path)
                     .map_err(|errno| failed(name, &errno.into(), &format!("cannot enter {}", lossy(path))))?;
             }
-            Step::Umask(mask) => {
+            Step::Umask { mask } => {
                 sys::umask(Mode::from_raw_mode(*mask));
             }
-            Step::Limit(limit, value) => set_limit(resource(*limit), *value)
+            Step::Limit { limit, value } => set_limit(resource(*limit), *value)
                 .map_err(|error| failed(name, &error, &limit_hint(resource(*limit), &format!("{limit:?}"), *value)))?,
-            Step::OpenFiles(value) => set_limit(Resource::Nofile, *value)
+            Step::OpenFiles { number: value } => set_limit(Resource::Nofile, *value)
                 .map_err(|error| failed(name, &error, &limit_hint(Resource::Nofile, "open files", *value)))?,
-            Step::NoNewPrivileges => {
+            Step::NoNewPrivileges {} => {
                 rustix::thread::set_no_new_privs(true).map_err(|errno| failed(name, &errno.into(), ""))?;
             }
-            Step::Signals => {
+            Step::Signals {} => {
                 signal::reset_dispositions();
                 signal::unblock_all().map_err(|error| failed(name, &error, ""))?;
             }
+            // Done by init, in the fork itself.
+            Step::WorkerUserNamespace { .. } => {}
+            Step::Announce {} => self
+                .channel
+                .send(&Reply::Announced.encode(), &[])
+                .map_err(|error| failed(name, &error, "the launching process cannot be told"))?,
+            Step::Listen { ports } => self.listen(ports).map_err(|error| {
+                failed(name, &error, &format!("the worker cannot listen on ports {ports:?} of 127.0.0.1"))
+            })?,
+            Step::BoundingSet {} => privilege::forswear()
+                .map_err(|error| failed(name, &error, "capabilities cannot be given up for good"))?,
+            Step::Identity { uid, gid } => become_user(*uid, *gid).map_err(|error| {
+                failed(name, &error, &format!("the worker cannot run as user {uid} and group {gid}"))
+            })?,
+            Step::Capabilities {} => privilege::keep(CapabilitySet::empty())
+                .map_err(|error| failed(name, &error, "capabilities cannot be given up"))?,
+            Step::Landlock { read, write, tcp, confine_tcp } => {
+                restrict(read, write, confine_tcp.then_some(tcp.as_slice()))
+                    .map_err(|error| failed(name, &error, "files cannot be fenced in"))?;
+            }
+            Step::Seccomp { filters, log } => seccomp::install(filters, *log)
+                .map_err(|error| failed(name, &error, "the filter of system calls cannot be installed"))?,
+            Step::Rehearse {} => exit_now(0),
             Step::Execute { program, args, env, listen } => return Err(run_program(name, program, args, env, *listen)),
+            _ => return Err(failure(name, None, "it is no step of the worker's process")),
         }
         Ok(())
     }
@@ -131,8 +173,23 @@ impl Child {
         if getppid() == Some(self.init) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::ESRCH)) }
     }
 
+    /// Makes listening sockets in this network namespace; see ip(7).
+    fn listen(&mut self, ports: &[u32]) -> io::Result<()> {
+        let streams = self.belongings.as_mut().ok_or(io::ErrorKind::InvalidInput)?;
+        for port in ports {
+            let port = u16::try_from(*port).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            set_socket_reuseaddr(&socket, true)?;
+            bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port))?;
+            // As many as the kernel allows to wait.
+            listen(&socket, i32::MAX)?;
+            streams.listen.push(socket);
+        }
+        Ok(())
+    }
+
     fn place_descriptors(&mut self, listen: u32) -> io::Result<()> {
-        let streams = self.streams.take().ok_or(io::ErrorKind::InvalidInput)?;
+        let streams = self.belongings.take().ok_or(io::ErrorKind::InvalidInput)?;
         if usize::try_from(listen).ok() != Some(streams.listen.len()) {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
@@ -197,14 +254,19 @@ fn resource(limit: Limit) -> Resource {
     }
 }
 
-fn failed(step: &str, error: &io::Error, hint: &str) -> Failure {
-    failure(step, error.raw_os_error(), hint)
+/// Fences the worker in, with no more ports than these if there are any given.
+fn restrict(read: &[Text<'_>], write: &[Text<'_>], tcp: Option<&[u32]>) -> io::Result<()> {
+    let ports: Option<Vec<u16>> = tcp.map(|ports| ports.iter().filter_map(|port| u16::try_from(*port).ok()).collect());
+    landlock::restrict(&landlock::Rules { read, write, tcp: ports.as_deref() })
 }
 
-fn failure(step: &str, errno: Option<i32>, hint: &str) -> Failure {
-    Failure { step: step.to_owned(), errno, hint: hint.to_owned() }
-}
-
-fn lossy(text: &CStr) -> String {
-    text.to_string_lossy().into_owned()
+/// One user, one group, and none of the groups that the launching process has.
+fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    // A kernel that is set to let set-user-ID programs dump their memory (fs.suid_dumpable) would let this process be
+    // looked into, which is still a copy of init.
+    Ok(sys::set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }

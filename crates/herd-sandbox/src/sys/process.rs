@@ -1,4 +1,9 @@
-use std::{ffi::CStr, io, ptr};
+use std::{
+    ffi::CStr,
+    io, mem,
+    os::fd::{AsRawFd, BorrowedFd},
+    ptr,
+};
 
 use rustix::process::Pid;
 
@@ -18,6 +23,44 @@ pub(crate) fn fork() -> io::Result<Forked> {
         child => Ok(Pid::from_raw(child).map_or(Forked::Child, |child| Forked::Parent { child })),
     }
 }
+
+/// Like [`fork`], into new namespaces (`CLONE_NEW*`) and into the cgroup of this directory, see clone(2). `sibling`: the
+/// child's parent is the caller's own.
+pub(crate) fn fork_into(namespaces: u64, cgroup: Option<BorrowedFd<'_>>, sibling: bool) -> io::Result<Forked> {
+    // SAFETY: all bytes zero is a valid value of this plain structure.
+    let mut args: libc::clone_args = unsafe { mem::zeroed() };
+    args.flags = namespaces;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(cgroup.as_raw_fd().cast_unsigned());
+    }
+    if sibling {
+        // The child tells of its end by the signal that the caller tells of its own by.
+        args.flags |= u64::from(libc::CLONE_PARENT.cast_unsigned());
+    } else {
+        args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    }
+    // SAFETY: the process has one thread, which callers have checked, so no lock is held by a thread that the child
+    // does not have. Without a stack of its own the child goes on with a copy of the caller's, as after fork(2); the
+    // structure is as large as is said.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, mem::size_of::<libc::clone_args>()) } {
+        -1 => Err(io::Error::last_os_error()),
+        child => Ok(i32::try_from(child)
+            .ok()
+            .and_then(Pid::from_raw)
+            .map_or(Forked::Child, |child| Forked::Parent { child })),
+    }
+}
+
+/// Moves this process, or its next child, into new namespaces (`CLONE_NEW*`); see unshare(2).
+pub(crate) fn unshare(namespaces: libc::c_int) -> io::Result<()> {
+    // SAFETY: the call reads no memory. The process has one thread, so no other sees its namespaces change.
+    let result = unsafe { libc::unshare(namespaces) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// From linux/sched.h; beyond what the C library's `int` flags hold.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Ends this process at once, without destructors and exit handlers.
 pub(crate) fn exit_now(code: i32) -> ! {

@@ -61,6 +61,11 @@ pub(crate) fn send_to_group(group: Pid, signal: Signal) -> io::Result<()> {
     kill(-group.as_raw_pid(), signal)
 }
 
+/// Sends any signal to all processes of this PID namespace but this one, as far as this process may; see kill(2).
+pub(crate) fn send_to_all(signal: Signal) -> io::Result<()> {
+    kill(-1, signal)
+}
+
 fn kill(target: i32, signal: Signal) -> io::Result<()> {
     // SAFETY: the call reads no memory.
     let result = unsafe { libc::kill(target, signal.number()) };

@@ -1,3 +1,6 @@
+mod probe;
+mod remedy;
+
 use std::{collections::BTreeMap, fmt};
 
 /// What this kernel and this user can do.
@@ -99,6 +102,16 @@ impl Layer {
             Self::Cgroup => "cgroup limits",
             Self::Egress => "egress",
         }
+    }
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "step '{}' fails", self.step)?;
+        if let Some(errno) = self.errno {
+            write!(f, " with {}", std::io::Error::from_raw_os_error(errno))?;
+        }
+        write!(f, ": {}; {}", self.reason, self.remedy)
     }
 }
 

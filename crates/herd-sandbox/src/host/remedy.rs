@@ -1,0 +1,125 @@
+//! Why a step fails on this host, as far as the host tells, and what helps.
+
+use std::fs;
+
+use super::{Host, Layer, Obstacle};
+use crate::Failure;
+
+/// The first kernel with mount_setattr(2), without which a tree of mounts cannot be made read-only at once.
+const FILES: (u32, u32) = (5, 12);
+
+/// What a kernel of this version lacks.
+pub(super) fn kernel(version: (u32, u32)) -> Option<(Layer, Obstacle)> {
+    let (major, minor) = version;
+    let reason = format!("Linux {major}.{minor} has no mount_setattr(2)");
+    (version < FILES).then(|| (Layer::Files, Obstacle::known("new root", reason, "use Linux 5.12 or newer")))
+}
+
+/// The layer that a failed step stands for. All namespaces are made by one call; without root, the one that is forbidden
+/// is the user namespace.
+pub(super) fn culprit(layer: Layer, failure: &Failure, host: &Host) -> Layer {
+    match failure.step.as_str() {
+        "capabilities" | "mount" | "directory" | "link" | "file" => layer,
+        "loopback" if !host.root => Layer::Network,
+        _ => layer,
+    }
+}
+
+/// The reason and the remedy for a step that was tried and failed.
+pub(super) fn obstacle(layer: Layer, failure: &Failure) -> Obstacle {
+    let (reason, remedy) = explain(layer, failure);
+    Obstacle { step: failure.step.clone(), errno: failure.errno, reason, remedy }
+}
+
+fn explain(layer: Layer, failure: &Failure) -> (String, String) {
+    let said = |reason: &str, remedy: &str| (reason.to_owned(), remedy.to_owned());
+    if setting("kernel/apparmor_restrict_unprivileged_userns") == Some(1)
+        && matches!(layer, Layer::UserNamespace | Layer::PidNamespace | Layer::Network | Layer::Files | Layer::HostName)
+    {
+        // A user namespace is made, but without capabilities, so that a later step fails: Ubuntu 23.10 and newer.
+        return said(
+            "AppArmor restricts unprivileged user namespaces (kernel.apparmor_restrict_unprivileged_userns = 1)",
+            "run herd as root, install an AppArmor profile for herd with `userns,`, or set \
+             kernel.apparmor_restrict_unprivileged_userns=0 with sysctl",
+        );
+    }
+    if layer == Layer::UserNamespace {
+        if setting("kernel/unprivileged_userns_clone") == Some(0) {
+            return said(
+                "unprivileged user namespaces are off (kernel.unprivileged_userns_clone = 0)",
+                "set kernel.unprivileged_userns_clone=1 with sysctl, or run herd as root",
+            );
+        }
+        if setting("user/max_user_namespaces") == Some(0) {
+            return said(
+                "user namespaces are off (user.max_user_namespaces = 0)",
+                "set user.max_user_namespaces to 10000 or more with sysctl",
+            );
+        }
+    }
+    if let Some(container) = container() {
+        return match layer {
+            Layer::Files => (
+                format!("parts of /proc are covered or mounts are forbidden inside {container}"),
+                format!(
+                    "start the {container} container with --security-opt systempaths=unconfined --security-opt \
+                     seccomp=unconfined --cap-add SYS_ADMIN, or run herd outside of it"
+                ),
+            ),
+            _ => (
+                format!("{container} forbids it to its containers"),
+                format!(
+                    "start the {container} container with --security-opt seccomp=unconfined --security-opt \
+                     apparmor=unconfined --cap-add SYS_ADMIN, or run herd outside of it"
+                ),
+            ),
+        };
+    }
+    match (layer, failure.errno) {
+        (Layer::UserNamespace, Some(libc::ENOSPC)) => said(
+            "the limit of user namespaces is reached (user.max_user_namespaces)",
+            "raise user.max_user_namespaces with sysctl",
+        ),
+        (Layer::Files, Some(libc::EPERM)) => {
+            (failure.hint.clone(), "run herd where /proc is not covered in parts, and not in a chroot".to_owned())
+        }
+        (Layer::Seccomp, _) => {
+            said("the kernel has no seccomp filters", "use a kernel that was built with CONFIG_SECCOMP_FILTER")
+        }
+        (Layer::Network, _) => (failure.hint.clone(), "use a kernel that was built with CONFIG_NET_NS".to_owned()),
+        _ => (failure.hint.clone(), "run herd as root, or on a host that allows it".to_owned()),
+    }
+}
+
+/// A number under `/proc/sys`.
+fn setting(name: &str) -> Option<u64> {
+    fs::read_to_string(format!("/proc/sys/{name}")).ok()?.trim().parse().ok()
+}
+
+/// The kind of container that this process is in, as far as that can be told.
+fn container() -> Option<&'static str> {
+    if fs::exists("/.dockerenv").unwrap_or(false) {
+        return Some("Docker");
+    }
+    if fs::exists("/run/.containerenv").unwrap_or(false) {
+        return Some("Podman");
+    }
+    if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
+        return Some("Kubernetes");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_has_no_root_of_the_workers_own() {
+        assert_eq!(kernel((5, 12)), None);
+        assert_eq!(kernel((6, 1)), None);
+        let (layer, obstacle) = kernel((5, 10)).expect("it is too old");
+        assert_eq!(layer, Layer::Files);
+        assert!(obstacle.reason.contains("5.10") && obstacle.remedy.contains("5.12"), "{obstacle}");
+    }
+}

@@ -1,0 +1,83 @@
+//! What init does to the namespaces that it was born into, before the worker comes to be.
+
+use std::{ffi::CStr, io};
+
+use rustix::{
+    mount::{MountPropagationFlags, mount_change},
+    net::{AddressFamily, SocketFlags, SocketType, socket_with},
+    system::{setdomainname, sethostname},
+};
+
+use super::{failed, lossy, root::Root};
+use crate::{
+    Failure,
+    plan::{Place, Plan, Step},
+    sys::{network, process::unshare},
+};
+
+/// Does init's steps.
+pub(super) fn perform(plan: &Plan<'_>) -> Result<(), Failure> {
+    let mut root = None;
+    for step in plan.steps_of(Place::Init) {
+        apply(step, &mut root).map_err(|error| failed(step.name(), &error, &hint(step)))?;
+    }
+    Ok(())
+}
+
+fn apply(step: &Step<'_>, root: &mut Option<Root>) -> io::Result<()> {
+    match step {
+        Step::CgroupNamespace {} => unshare(libc::CLONE_NEWCGROUP),
+        Step::Loopback {} => {
+            let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+            network::raise_loopback(socket)
+        }
+        Step::HostName { name } => {
+            setdomainname(b"")?;
+            Ok(sethostname(name.to_bytes())?)
+        }
+        Step::PrivateMounts {} => Ok(mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?),
+        Step::NewRoot {} => {
+            *root = Some(Root::new()?);
+            Ok(())
+        }
+        step => build(step, root.as_ref().ok_or(io::ErrorKind::InvalidInput)?),
+    }
+}
+
+fn build(step: &Step<'_>, root: &Root) -> io::Result<()> {
+    match step {
+        Step::MakeDirectory { path } => root.make_directory(path).map(drop),
+        Step::Link { path, target } => root.link(path, target),
+        Step::WriteFile { path, text } => root.write_file(path, text.to_bytes()),
+        Step::System { path } => root.mirror(path),
+        Step::Bind { source, target, access } => root.bind(source, target, *access),
+        Step::Memory { path, size, files } => root.memory(path, *size, *files),
+        Step::Terminals {} => root.terminals(),
+        Step::Processes {} => root.processes(),
+        Step::Freeze { path } => root.freeze(path),
+        Step::Hide { path } => root.hide(path),
+        Step::Pivot {} => root.pivot(),
+        Step::FreezeRoot {} => root.freeze_top(),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+fn hint(step: &Step<'_>) -> String {
+    let path = |path: &CStr| lossy(path);
+    match step {
+        Step::Bind { source, target, .. } if source == target => format!("cannot mount {}", path(source)),
+        Step::Bind { source, target, .. } => format!("cannot mount {} at {}", path(source), path(target)),
+        Step::MakeDirectory { path: place }
+        | Step::Link { path: place, .. }
+        | Step::WriteFile { path: place, .. }
+        | Step::System { path: place }
+        | Step::Memory { path: place, .. }
+        | Step::Freeze { path: place }
+        | Step::Hide { path: place } => path(place),
+        Step::Processes {} => {
+            "the kernel refuses a new /proc where parts of the present one are covered, as in most containers"
+                .to_owned()
+        }
+        _ => String::new(),
+    }
+}
