@@ -24,6 +24,9 @@ const ALLOWANCE: Duration = Duration::from_secs(120);
 const UNUSED_DRIVERS: &str = "kvm,kvm_amd,kvm_intel,libata,scsi_mod,aesni_intel,ghash_clmulni_intel,sha512_ssse3,\
                               crc32_pclmul,crc32c_intel,psmouse,pcspkr,drm";
 
+/// How timeout(1) ends if it had to kill, and virtme-ng with it.
+const TOO_LATE: i32 = 137;
+
 /// How much of the console is shown if the machine fails.
 const CONSOLE_LINES: usize = 80;
 
@@ -46,8 +49,11 @@ impl Machine {
         let status = vng.wait().context("cannot wait for virtme-ng")?;
         let console = console.end();
         let Some(verdict) = verdict else {
-            let took = (ALLOWANCE + limit).as_secs();
-            let what = if in_time { format!("ended ({status})") } else { format!("was killed after {took} s") };
+            let what = match status.code() {
+                _ if !in_time => format!("was killed after {} s", (ALLOWANCE + limit).as_secs()),
+                Some(TOO_LATE) => format!("stopped after {} s", limit.as_secs()),
+                _ => format!("ended ({status})"),
+            };
             bail!("the virtual machine {what} before it was done; the last that it said was:\n{console}");
         };
         ensure!(status.code() == Some(0), "the virtual machine was done and did not end well ({status}):\n{console}");
@@ -95,6 +101,7 @@ impl Boot {
     fn prepare(boots: &Path, errand: &Errand) -> Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?;
         let mark = format!("herd-verdict-{}-{}:", process::id(), now.as_nanos());
+        sweep(boots);
         let directory = boots.join(process::id().to_string());
         let boot = Self { directory, mark };
         let write = || {
@@ -124,6 +131,15 @@ impl Drop for Boot {
     fn drop(&mut self) {
         // What stays is removed with the target directory.
         let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Removes what boots left whose starters were killed.
+fn sweep(boots: &Path) {
+    let Ok(entries) = fs::read_dir(boots) else { return };
+    for entry in entries.flatten().filter(|entry| !Path::new("/proc").join(entry.file_name()).exists()) {
+        // It takes room and does no other harm.
+        let _ = fs::remove_dir_all(entry.path());
     }
 }
 

@@ -100,7 +100,8 @@ fn scratch_directories_are_in_memory() -> Result<(), Failed> {
 }
 
 fn the_host_cannot_be_written_to() -> Result<(), Failed> {
-    match File::create_new(Path::new(env!("CARGO_MANIFEST_DIR")).join("written-in-the-virtual-machine")) {
+    // Directories such as /etc and /tmp can be: what is written there stays in the machine's memory.
+    match File::create_new("/written-in-the-virtual-machine") {
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
         other => Err(format!("the host's file system was written to: {other:?}").into()),
     }
