@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         a_user_may_make_namespaces,
         landlock_is_on,
         loopback_is_up,
+        memory_can_be_swapped_out,
         scratch_directories_are_in_memory,
         the_host_cannot_be_written_to,
     ];
@@ -86,6 +87,12 @@ fn loopback_is_up() -> Result<(), Failed> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     TcpStream::connect(listener.local_addr()?)?;
     Ok(())
+}
+
+fn memory_can_be_swapped_out() -> Result<(), Failed> {
+    // The first line is the heading.
+    let swaps = fs::read_to_string("/proc/swaps")?;
+    check(swaps.lines().count() > 1, &swaps)
 }
 
 fn scratch_directories_are_in_memory() -> Result<(), Failed> {

@@ -45,12 +45,32 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 fn set_up(errand: &Errand) -> Result<()> {
     cgroup::offer_controllers()?;
+    // No device asks for these drivers. pasta needs the first.
+    succeed("modprobe", &["--all", "tun", "zram"])?;
+    swap_on()?;
     copy(&errand.copies)?;
     let scratch = errand.scratch.iter().map(PathBuf::as_path);
     for directory in scratch.filter(|directory| directory.is_dir()) {
         mount("scratch", directory, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=1777"))
             .with_context(|| format!("cannot mount over {}", directory.display()))?;
     }
+    Ok(())
+}
+
+/// Without any swap it would not show whether a limit of memory counts it.
+fn swap_on() -> Result<()> {
+    const SIZE: &str = "256M";
+    fs::write("/sys/block/zram0/disksize", SIZE).context("cannot make a compressed disk in memory")?;
+    succeed("mkswap", &["/dev/zram0"])?;
+    succeed("swapon", &["/dev/zram0"])
+}
+
+fn succeed(program: &str, arguments: &[&str]) -> Result<()> {
+    // A service's PATH finds them too. What they say goes to the console.
+    let mut command = Command::new(program);
+    command.args(arguments).env("PATH", PATH).stdin(Stdio::null()).stdout(io::stderr());
+    let status = command.status().with_context(|| format!("cannot start {program}"))?;
+    ensure!(status.success(), "{program} failed ({status})");
     Ok(())
 }
 
