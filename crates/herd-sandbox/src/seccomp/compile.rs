@@ -1,16 +1,13 @@
 //! From the groups of a policy to what the kernel runs.
 //!
-//! The kernel runs all filters of a process at each call, the latest first, and of equal actions takes the one it met
-//! first; see seccomp(2). A filter of seccompiler tells only two kinds of calls apart, so three of them are stacked:
-//! 1. what is not allowed gives EPERM,
-//! 2. what no rule names gives ENOSYS, which is met before the EPERM of the first,
-//! 3. what is to look absent gives ENOSYS, too, and is not logged: libraries try such calls all the time.
+//! seccompiler turns the conditions of a call into instructions. Which call it is, it would find by comparing with one
+//! after the other, and each worker would pay for that when it starts: the kernel tries every number in advance. So
+//! the number is looked for by halving here, in runs of neighbours that are treated alike.
 
-use std::{collections::BTreeMap, env};
+use std::collections::BTreeMap;
 
 use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, sock_filter,
+    BackendError, BpfProgram, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule, sock_filter,
 };
 
 use super::{
@@ -19,76 +16,116 @@ use super::{
     table,
 };
 
-/// The filters in the order in which they are installed.
+/// The filters in the order in which they are installed: the whole policy, and then once more that what is absent is
+/// absent. The kernel runs the latest first and of equal actions takes the one it met first, see seccomp(2), so the
+/// last one decides on these calls, and alone on whether they are logged.
 ///
 /// # Errors
-/// If they are too long for the kernel, or the architecture is none that seccompiler knows.
-pub(super) fn compile(groups: &[Group]) -> Result<Vec<Vec<u8>>, BackendError> {
-    let rules = |wanted: &[Verdict]| {
-        let rules = groups.iter().flat_map(|group| &group.rules);
-        rules.filter(|rule| wanted.contains(&rule.verdict)).collect::<Vec<_>>()
-    };
-    let number = |name| table::all().find(|call| call.name == name)?.number;
-
-    let mut allowed: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    let mut unconditional = Vec::new();
-    for rule in rules(&[Verdict::Allow]) {
-        let Some(number) = number(rule.call).map(i64::from) else { continue };
-        let alternatives = allowed.entry(number).or_default();
-        if rule.conditions.is_empty() {
-            unconditional.push(number);
-        }
-        for conditions in alternatives_of(&rule.conditions)? {
-            alternatives.push(SeccompRule::new(conditions)?);
+/// If a condition is one that seccompiler does not take.
+pub(super) fn compile(groups: &[Group]) -> Result<[Vec<u8>; 2], BackendError> {
+    let mut calls: BTreeMap<u32, Treatment> = BTreeMap::new();
+    for rule in groups.iter().flat_map(|group| &group.rules) {
+        let Some(number) = table::number(rule.call) else { continue };
+        let treatment = match rule.verdict {
+            Verdict::Allow if rule.conditions.is_empty() => Treatment::Allow,
+            Verdict::Allow => Treatment::AllowIf(alternatives(&rule.conditions)?),
+            Verdict::Refuse => Treatment::Fail(libc::EPERM),
+            Verdict::Absent => Treatment::Fail(libc::ENOSYS),
+        };
+        match (calls.get_mut(&number), treatment) {
+            // Of several conditions one has to hold; a browser's may drop them.
+            (Some(Treatment::Allow), _) => {}
+            (Some(Treatment::AllowIf(earlier)), Treatment::AllowIf(later)) => earlier.extend(later),
+            (_, treatment) => {
+                calls.insert(number, treatment);
+            }
         }
     }
-    // No rule means no condition.
-    allowed.extend(unconditional.into_iter().map(|number| (number, Vec::new())));
-
-    let names = |verdicts: &[Verdict]| {
-        rules(verdicts).iter().filter_map(|rule| Some((i64::from(number(rule.call)?), Vec::new()))).collect()
-    };
-    Ok(vec![
-        filter(allowed, SeccompAction::Allow, SeccompAction::Errno(EPERM))?,
-        filter(
-            names(&[Verdict::Allow, Verdict::Refuse, Verdict::Absent]),
-            SeccompAction::Allow,
-            SeccompAction::Errno(ENOSYS),
-        )?,
-        filter(names(&[Verdict::Absent]), SeccompAction::Errno(ENOSYS), SeccompAction::Allow)?,
-    ])
+    let absent = |treatment: &Treatment| *treatment == Treatment::Fail(libc::ENOSYS);
+    let only_absent = calls.iter().filter(|(_, treatment)| absent(treatment)).map(|(call, how)| (*call, how.clone()));
+    let quiet = program(&only_absent.collect(), &Treatment::Allow);
+    Ok([encode(&program(&calls, &Treatment::Fail(libc::ENOSYS))), encode(&quiet)])
 }
 
-const EPERM: u32 = libc::EPERM as u32;
-const ENOSYS: u32 = libc::ENOSYS as u32;
-
-fn filter(
-    rules: BTreeMap<i64, Vec<SeccompRule>>,
-    on_match: SeccompAction,
-    otherwise: SeccompAction,
-) -> Result<Vec<u8>, BackendError> {
-    let filter = SeccompFilter::new(rules, otherwise, on_match, env::consts::ARCH.try_into()?)?;
-    let mut program: BpfProgram = filter.try_into()?;
-    soften_foreign_calls(&mut program);
-    Ok(program.iter().flat_map(bytes).collect())
+/// What becomes of a call.
+#[derive(Clone, Debug, PartialEq)]
+enum Treatment {
+    Allow,
+    /// One of the rules has to hold, or it fails with EPERM.
+    AllowIf(Vec<SeccompRule>),
+    Fail(i32),
 }
 
-/// What all alternatives of a call's conditions are, each a list of comparisons that must all hold.
-fn alternatives_of(conditions: &[Condition]) -> Result<Vec<Vec<SeccompCondition>>, BackendError> {
-    if conditions.is_empty() {
-        return Ok(Vec::new());
+/// The calls that are listed, and how all others are treated. Those of another architecture fail with ENOSYS, whatever
+/// their numbers; those of the x32 ABI have numbers that no list has.
+fn program(calls: &BTreeMap<u32, Treatment>, others: &Treatment) -> BpfProgram {
+    let mut runs: Vec<(u32, &Treatment)> = vec![(0, others)];
+    for (number, treatment) in calls {
+        runs.extend([(*number, treatment), (number + 1, others)]);
     }
-    conditions.iter().try_fold(vec![Vec::new()], |alternatives, condition| {
-        let choices = choices_of(condition)?;
+    // Of two that begin at the same number the later one is meant, and one like its predecessor is no new one.
+    runs.reverse();
+    runs.dedup_by_key(|(start, _)| *start);
+    runs.reverse();
+    runs.dedup_by(|later, earlier| later.1 == earlier.1);
+
+    let load = |offset: usize| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset as u32);
+    let mut program = vec![
+        load(std::mem::offset_of!(libc::seccomp_data, arch)),
+        jump(libc::BPF_JEQ, ARCHITECTURE, 1, 0),
+        fail(libc::ENOSYS),
+        load(std::mem::offset_of!(libc::seccomp_data, nr)),
+    ];
+    program.extend(search(&runs));
+    program
+}
+
+/// The part that finds one of the runs by the number that is loaded, and ends there. Each begins at a number and ends
+/// where the next begins.
+fn search(runs: &[(u32, &Treatment)]) -> BpfProgram {
+    if let [(_, treatment)] = runs {
+        return end(treatment);
+    }
+    let (low, high) = runs.split_at(runs.len() / 2);
+    let Some((start, _)) = high.first() else { return Vec::new() };
+    let (low, high) = (search(low), search(high));
+    let over = match u8::try_from(low.len()) {
+        Ok(length) => vec![jump(libc::BPF_JGE, *start, length, 0)],
+        // A conditional jump reaches no further.
+        Err(_) => vec![jump(libc::BPF_JGE, *start, 0, 1), statement(libc::BPF_JMP | libc::BPF_JA, low.len() as u32)],
+    };
+    [over, low, high].concat()
+}
+
+fn end(treatment: &Treatment) -> BpfProgram {
+    let allow = || statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
+    match treatment {
+        Treatment::Allow => vec![allow()],
+        Treatment::Fail(errno) => vec![fail(*errno)],
+        Treatment::AllowIf(rules) => {
+            // Each falls through to its end if it holds, and else jumps past that.
+            let mut program: BpfProgram =
+                rules.iter().flat_map(|rule| BpfProgram::from(rule.clone()).into_iter().chain([allow()])).collect();
+            program.push(fail(libc::EPERM));
+            program
+        }
+    }
+}
+
+/// All alternatives of a call's conditions.
+fn alternatives(conditions: &[Condition]) -> Result<Vec<SeccompRule>, BackendError> {
+    let all = conditions.iter().try_fold(vec![Vec::new()], |alternatives, condition| {
+        let choices = choices(condition)?;
         let extended = alternatives.iter().flat_map(|before| {
             choices.iter().map(move |choice| before.iter().chain(choice).cloned().collect::<Vec<SeccompCondition>>())
         });
         Ok(extended.collect())
-    })
+    })?;
+    all.into_iter().map(SeccompRule::new).collect()
 }
 
-/// What holds if one condition holds: one of these lists of comparisons.
-fn choices_of(condition: &Condition) -> Result<Vec<Vec<SeccompCondition>>, BackendError> {
+/// What it means that one condition holds: that all comparisons of one of these lists do.
+fn choices(condition: &Condition) -> Result<Vec<Vec<SeccompCondition>>, BackendError> {
     let compare =
         |operator, length, value: u32| SeccompCondition::new(condition.argument, length, operator, value.into());
     match &condition.test {
@@ -108,21 +145,27 @@ fn choices_of(condition: &Condition) -> Result<Vec<Vec<SeccompCondition>>, Backe
     }
 }
 
-/// A call by another architecture's numbers gives ENOSYS, too. seccompiler lets it kill the process, which tells nobody
-/// why: its programs begin with a comparison of the architecture and an instruction that kills.
-fn soften_foreign_calls(program: &mut [sock_filter]) {
-    if let Some(instruction) = program.get_mut(2)
-        && (instruction.code, instruction.k) == (RETURN, libc::SECCOMP_RET_KILL_PROCESS)
-    {
-        instruction.k = SeccompAction::Errno(ENOSYS).into();
-    }
+/// What `struct seccomp_data` calls this architecture, from linux/audit.h.
+const ARCHITECTURE: u32 = if cfg!(target_arch = "x86_64") { 0xc000_003e } else { 0xc000_00b7 };
+
+fn fail(errno: i32) -> sock_filter {
+    statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno.cast_unsigned())
 }
 
-const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+fn statement(code: u32, k: u32) -> sock_filter {
+    sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}
 
-/// As the kernel's `struct sock_filter` lies in memory.
-fn bytes(instruction: &sock_filter) -> [u8; 8] {
-    let [code_0, code_1] = instruction.code.to_ne_bytes();
-    let [k_0, k_1, k_2, k_3] = instruction.k.to_ne_bytes();
-    [code_0, code_1, instruction.jt, instruction.jf, k_0, k_1, k_2, k_3]
+fn jump(comparison: u32, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code: (libc::BPF_JMP | comparison | libc::BPF_K) as u16, jt, jf, k }
+}
+
+/// As `struct sock_filter` lies in memory.
+fn encode(program: &[sock_filter]) -> Vec<u8> {
+    let bytes = |instruction: &sock_filter| {
+        let [code_0, code_1] = instruction.code.to_ne_bytes();
+        let [k_0, k_1, k_2, k_3] = instruction.k.to_ne_bytes();
+        [code_0, code_1, instruction.jt, instruction.jf, k_0, k_1, k_2, k_3]
+    };
+    program.iter().flat_map(bytes).collect()
 }

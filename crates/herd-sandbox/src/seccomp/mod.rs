@@ -86,8 +86,8 @@ pub fn policy(profile: Seccomp) -> impl Iterator<Item = &'static Group> {
 /// The filters of a profile, for [`install`]. Each is a list of instructions as the kernel's `struct sock_filter` lies
 /// in memory.
 pub(crate) fn filters(profile: Seccomp) -> &'static [Vec<u8>] {
-    static DEFAULT: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
-    static BROWSER: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    static DEFAULT: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
+    static BROWSER: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
     // Nothing of this depends on where it runs: the tests see whatever could fail.
     let compile = || compile::compile(groups(profile)).expect("the policies that come with this crate compile");
     match profile {
@@ -118,13 +118,13 @@ fn groups(profile: Seccomp) -> &'static [Group] {
     let default = || DEFAULT.get_or_init(|| read(include_str!("default.policy")));
     match profile {
         Seccomp::Default => default(),
-        Seccomp::Browser => BROWSER.get_or_init(|| extend(default(), read(include_str!("browser.policy")))),
+        Seccomp::Browser => BROWSER.get_or_init(|| extend(default(), &read(include_str!("browser.policy")))),
         Seccomp::Off => &[],
     }
 }
 
 /// What is allowed in addition is no longer refused.
-fn extend(base: &[Group], additions: Vec<Group>) -> Vec<Group> {
+fn extend(base: &[Group], additions: &[Group]) -> Vec<Group> {
     let overruled = |rule: &Rule| {
         let mut added = additions.iter().flat_map(|group| &group.rules);
         rule.verdict != Verdict::Allow && added.any(|other| other.call == rule.call)
@@ -133,5 +133,5 @@ fn extend(base: &[Group], additions: Vec<Group>) -> Vec<Group> {
         let rules = group.rules.iter().filter(|rule| !overruled(rule)).cloned().collect();
         Group { name: group.name.clone(), reason: group.reason.clone(), rules }
     });
-    kept.chain(additions.clone()).collect()
+    kept.chain(additions.iter().cloned()).collect()
 }

@@ -120,8 +120,8 @@ fn rules(verdict: Verdict, text: &str) -> Result<Vec<Rule>, String> {
 }
 
 fn call_name(word: &str) -> Result<&'static str, String> {
-    let known = table::all().find(|call| call.name == word);
-    known.map(|call| call.name).ok_or_else(|| format!("{word:?} is no system call that calls.table knows"))
+    let known = table::all().get_key_value(word);
+    known.map(|(name, _)| *name).ok_or_else(|| format!("{word:?} is no system call that calls.table knows"))
 }
 
 fn read_condition(arguments: &[&str], text: &str) -> Result<Condition, String> {

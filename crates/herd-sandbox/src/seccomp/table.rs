@@ -1,14 +1,8 @@
 //! Which system calls there are, and their numbers.
 
-/// A system call of any architecture that is supported.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct SystemCall {
-    pub(super) name: &'static str,
-    /// What this architecture calls it by, if it has it.
-    pub(super) number: Option<u32>,
-}
+use std::{collections::BTreeMap, sync::OnceLock};
 
-/// The column of this architecture in the table, counted from 0. A port adds a column.
+/// The column of this architecture in the table, after that of the names. A port adds one.
 #[cfg(target_arch = "x86_64")]
 const COLUMN: usize = 1;
 #[cfg(target_arch = "aarch64")]
@@ -16,19 +10,23 @@ const COLUMN: usize = 2;
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("seccomp/calls.table has no numbers of system calls for this architecture");
 
-/// All of them, by name.
-pub(super) fn all() -> impl Iterator<Item = SystemCall> {
-    include_str!("calls.table").lines().filter(|line| !line.starts_with('#')).filter_map(|line| {
-        let mut fields = line.split(' ');
-        let name = fields.next()?;
-        Some(SystemCall { name, number: fields.nth(COLUMN - 1).and_then(|number| number.parse().ok()) })
+/// The calls of all architectures, with the number on this one, if it has the call.
+pub(super) fn all() -> &'static BTreeMap<&'static str, Option<u32>> {
+    static TABLE: OnceLock<BTreeMap<&str, Option<u32>>> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let calls = include_str!("calls.table").lines().filter(|line| !line.starts_with('#'));
+        let fields = calls.map(|line| line.split(' ').collect::<Vec<_>>());
+        fields.map(|fields| (fields[0], fields.get(COLUMN).and_then(|number| number.parse().ok()))).collect()
     })
+}
+
+/// What this architecture calls a call by.
+pub(super) fn number(name: &str) -> Option<u32> {
+    *all().get(name)?
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
     #[test]
     fn every_line_of_the_table_is_a_name_and_two_numbers() {
         let lines: Vec<Vec<&str>> = include_str!("calls.table")
@@ -106,8 +104,7 @@ mod tests {
             SYS_write,
         ];
         for (name, number) in known {
-            let found = all().find(|call| call.name == name).and_then(|call| call.number);
-            assert_eq!(found.map(i64::from), Some(number), "{name}");
+            assert_eq!(super::number(name).map(i64::from), Some(number), "{name}");
         }
     }
 }
