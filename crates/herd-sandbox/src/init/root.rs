@@ -13,7 +13,7 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlink, stat, statat,
+        AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlink, statat,
         symlinkat,
     },
     io::Errno,
@@ -29,9 +29,6 @@ use crate::{plan::Access, sys::mount::set_attributes};
 /// What no mount of a sandbox allows: set-user-ID programs and device nodes.
 const TAME: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV);
 
-/// Where it is mounted while it is built. What is there on the host is covered in this mount namespace alone.
-const PLACES: [&CStr; 4] = [c"/tmp", c"/run", c"/mnt", c"/var"];
-
 /// How much it may hold itself, in bytes: names, links and a few small files.
 const SIZE: &str = "1048576";
 
@@ -43,8 +40,8 @@ pub(super) struct Root {
 impl Root {
     pub(super) fn new() -> io::Result<Self> {
         let top = memory_file_system(SIZE, "4096", "0755", TAME | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
-        let place = PLACES.into_iter().find(|place| stat(*place).is_ok()).ok_or(Errno::NOENT)?;
-        move_mount(&top, c"", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        // On top of the host's root it covers nothing: paths go on to begin below it. See path_resolution(7), step 1.
+        move_mount(&top, c"", CWD, c"/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
         Ok(Self { top })
     }
 
