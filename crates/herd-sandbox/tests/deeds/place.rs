@@ -1,0 +1,54 @@
+//! Where a deed is tried.
+
+use std::str::FromStr;
+
+/// One of the sandboxes, or none.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Place {
+    /// herd's sandbox, started by root: the worker has a user of its own.
+    Root,
+    /// herd's sandbox, started by an unprivileged user.
+    Rootless,
+    /// bubblewrap, started by an unprivileged user.
+    Bwrap,
+    /// No sandbox, as root.
+    Host,
+    /// No sandbox, as an unprivileged user.
+    User,
+    /// No sandbox, as root in namespaces of its own: what it does is done, and touches nobody.
+    Apart,
+}
+
+impl Place {
+    const NAMES: [(Self, &str); 6] = [
+        (Self::Root, "root"),
+        (Self::Rootless, "rootless"),
+        (Self::Bwrap, "bwrap"),
+        (Self::Host, "host"),
+        (Self::User, "user"),
+        (Self::Apart, "apart"),
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(place, _)| *place == self).expect("all have names").1
+    }
+
+    /// Whether a sandbox is between the deed and the host.
+    pub(crate) fn is_confined(self) -> bool {
+        matches!(self, Self::Root | Self::Rootless | Self::Bwrap)
+    }
+
+    /// Whether the sandbox, or what stands for it, is started by root.
+    pub(crate) fn needs_root(self) -> bool {
+        matches!(self, Self::Root | Self::Host | Self::Apart)
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::NAMES.iter().find(|(_, name)| *name == text);
+        found.map(|(place, _)| *place).ok_or_else(|| format!("no place is called {text}"))
+    }
+}
