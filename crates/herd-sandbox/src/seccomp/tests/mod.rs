@@ -3,6 +3,7 @@
 mod emulator;
 mod kernel;
 mod policies;
+mod programs;
 
 use std::thread;
 
