@@ -114,6 +114,7 @@ impl Init {
                     return Ok(Some(Report::Sockets { sockets: descriptors, errno }));
                 }
                 Reply::Report(Report::Ready { pid }) => {
+                    self.forget_spawned();
                     let pid = self.main.get().map_or(pid, |main| main.as_raw_pid().cast_unsigned());
                     return Ok(Some(Report::Ready { pid }));
                 }
@@ -182,9 +183,7 @@ impl Init {
     /// # Errors
     /// `ECHILD` if this process ignores `SIGCHLD` or something else in it has reaped init.
     pub fn reap(&self) -> io::Result<ExitStatus> {
-        if self.moved.get().is_some() {
-            self.spawned.wait(WaitIdOptions::EXITED)?;
-        }
+        self.forget_spawned();
         self.child().wait(WaitIdOptions::EXITED)?.ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 
@@ -237,6 +236,15 @@ impl Init {
         Report::Failed(Failure { step: "init".to_owned(), errno: None, hint })
     }
 
+    /// The process that was spawned has ended if init goes on as another one. It is reaped now, or soon.
+    fn forget_spawned(&self) {
+        let no_hang = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        if self.moved.get().is_some() && matches!(self.spawned.wait(no_hang), Ok(None)) {
+            let _ = self.spawned.reaped.set(ExitStatus::default());
+            reaper::adopt(Orphan::new(Arc::clone(&self.spawned.pidfd)));
+        }
+    }
+
     /// Takes note of what was said and is not read yet.
     fn read_rest(&self) {
         while let Ok(Some(packet)) = self.channel.recv() {
@@ -286,6 +294,10 @@ impl Drop for Init {
             self.wake();
         }
         let gone = !matches!(self.spawned.wait(no_hang), Ok(None));
+        if gone {
+            // What it said last, it said before it ended.
+            self.read_rest();
+        }
         match self.moved.get() {
             Some(moved) => {
                 if matches!(moved.wait(no_hang), Ok(None)) {

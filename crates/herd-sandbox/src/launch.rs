@@ -3,16 +3,17 @@ use std::{
     fs::File,
     io::{self, Write},
     os::{
-        fd::{AsFd, OwnedFd},
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::process::CommandExt,
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::OnceLock,
 };
 
 use rustix::{
-    fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create},
-    process::{Pid, PidfdFlags, pidfd_open},
+    fs::{Access, AtFlags, CWD, MemfdFlags, SealFlags, accessat, fcntl_add_seals, memfd_create},
+    process::{Pid, PidfdFlags, geteuid, pidfd_open},
 };
 
 use crate::{
@@ -103,8 +104,29 @@ impl Init {
 }
 
 /// The program to start as init where that is this very program.
+///
+/// A process of a worker that gets hold of its init's executable, through `/proc/PID/exe` or a script that names
+/// `/proc/self/exe` as its interpreter, could change it if it runs as the user who may (CVE-2019-5736). So where the
+/// worker's user may, init is started from a copy in memory that nobody can change.
 pub(crate) fn own_program() -> PathBuf {
-    PathBuf::from(SELF)
+    static COPY: OnceLock<Option<OwnedFd>> = OnceLock::new();
+    // As root, the worker's user is another one.
+    let is_ours = || !geteuid().is_root() && accessat(CWD, SELF, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
+    // Without a copy there are still Landlock and init's own undumpability between a worker and the file.
+    match COPY.get_or_init(|| if is_ours() { copy_in_memory().ok() } else { None }) {
+        Some(copy) => PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd())),
+        None => PathBuf::from(SELF),
+    }
+}
+
+fn copy_in_memory() -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Kernels from 6.3 on want to be told that it is to be executed; older ones do not know the flag.
+    let memory = memfd_create(INIT_NAME, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(INIT_NAME, flags))?;
+    let mut memory = File::from(memory);
+    io::copy(&mut File::open(SELF)?, &mut memory)?;
+    fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok(memory.into())
 }
 
 fn launch(spec: Spec, program: &Path) -> Result<Init, LaunchError> {
@@ -151,6 +173,7 @@ pub(crate) fn carry_out(plan: &Plan<'_>, mut spec: Spec, program: &Path) -> Resu
     let mut descriptors = vec![memory.as_fd(), stdout.as_fd(), stderr.as_fd()];
     descriptors.extend(spec.isolation.cgroup.as_ref().map(AsFd::as_fd));
     descriptors.extend(spec.listen.iter().map(AsFd::as_fd));
+    descriptors.extend(spec.kept.iter().map(AsFd::as_fd));
     match init.send(&Request::Plan { version: VERSION, length: plan.len() as u64 }, &descriptors) {
         // It has ended already. What there is to say about that, `recv` says.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(init),

@@ -49,7 +49,10 @@ impl Host {
     }
 
     /// Like [`current`](Self::current), with this program as init.
-    pub(crate) fn current_with(program: &Path) -> Result<&'static Self, LaunchError> {
+    ///
+    /// # Errors
+    /// [`LaunchError`] if it cannot be started as init.
+    pub fn current_with(program: &Path) -> Result<&'static Self, LaunchError> {
         static CURRENT: OnceLock<Host> = OnceLock::new();
         static PROBING: Mutex<()> = Mutex::new(());
         if let Some(host) = CURRENT.get() {

@@ -15,14 +15,16 @@ pub(super) fn kernel(version: (u32, u32)) -> Option<(Layer, Obstacle)> {
     (version < FILES).then(|| (Layer::Files, Obstacle::known("new root", reason, "use Linux 5.12 or newer")))
 }
 
-/// The layer that a failed step stands for. All namespaces are made by one call; without root, the one that is forbidden
-/// is the user namespace.
+/// The layer that a failed step stands for. All namespaces but the user namespace are made by one call: without root it
+/// fails for lack of capabilities in the user namespace; with root, one after the other is suspected.
 pub(super) fn culprit(layer: Layer, failure: &Failure, host: &Host) -> Layer {
-    match failure.step.as_str() {
-        "capabilities" | "mount" | "directory" | "link" | "file" => layer,
-        "loopback" if !host.root => Layer::Network,
-        _ => layer,
+    if failure.step != "namespaces" {
+        return layer;
     }
+    let suspects = [Layer::PidNamespace, Layer::Files, Layer::Ipc, Layer::HostName, Layer::Network];
+    let ground = (!host.root).then_some(Layer::UserNamespace);
+    let mut suspects = ground.into_iter().chain(suspects);
+    suspects.find(|suspect| !host.obstacles.contains_key(suspect)).unwrap_or(layer)
 }
 
 /// The reason and the remedy for a step that was tried and failed.
@@ -113,6 +115,20 @@ fn container() -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn namespaces_that_fail_are_suspected_one_after_the_other() {
+        let failure = Failure { step: "namespaces".to_owned(), errno: Some(libc::EPERM), hint: String::new() };
+        let mut host = Host { root: false, ..Host::unknown() };
+        assert_eq!(culprit(Layer::PidNamespace, &failure, &host), Layer::UserNamespace);
+        host.root = true;
+        for suspect in [Layer::PidNamespace, Layer::Files, Layer::Ipc, Layer::HostName, Layer::Network] {
+            assert_eq!(culprit(Layer::PidNamespace, &failure, &host), suspect);
+            host.obstacles.insert(suspect, obstacle(suspect, &failure));
+        }
+        let failure = Failure { step: "loopback".to_owned(), ..failure };
+        assert_eq!(culprit(Layer::Network, &failure, &host), Layer::Network);
+    }
 
     #[test]
     fn an_old_kernel_has_no_root_of_the_workers_own() {

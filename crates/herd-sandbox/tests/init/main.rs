@@ -8,6 +8,7 @@ mod end;
 mod fault;
 mod leak;
 mod role;
+mod sealed;
 mod stage;
 mod start;
 mod tree;
@@ -89,6 +90,20 @@ fn main() -> ExitCode {
         leak::two_hundred_lives_leave_no_descriptor_and_no_zombie,
         leak::dropped_inits_are_reaped,
         leak::programs_started_meanwhile_get_no_descriptor,
+        sealed::reported_numbers_are_those_of_the_launchers_namespace,
+        sealed::a_worker_that_ends_at_once_is_reported_all_the_same,
+        sealed::default_signal_handling_works_as_outside,
+        sealed::orphans_are_reaped_by_init,
+        sealed::sockets_of_its_network_reach_the_worker_and_nothing_else,
+        sealed::two_workers_have_the_same_port,
+        sealed::a_listening_port_of_its_network_is_passed_on,
+        sealed::sockets_are_made_while_there_are_descriptors,
+        sealed::kill_ends_all_in_the_namespace,
+        sealed::a_killed_init_takes_all_along,
+        sealed::a_worker_cannot_end_or_stop_its_init,
+        sealed::a_killed_daemon_leaves_no_process,
+        sealed::lives_leave_no_descriptor_no_zombie_and_no_mount,
+        sealed::dropped_at_any_moment_an_init_is_reaped,
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

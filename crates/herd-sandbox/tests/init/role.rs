@@ -2,12 +2,14 @@
 
 use std::{
     env, fs, io,
+    net::{Ipv4Addr, TcpListener},
     process::{Command, ExitCode, Stdio},
 };
 
 use herd_sandbox::{Init, Spec};
 use rustix::process::{Signal, getpid, kill_process, setsid};
 
+use crate::sealed::sealed;
 use crate::stage::{self, MARK, PATH, exited, gone, launch, ready};
 
 /// Plays the role that the first argument names, if it names one.
@@ -16,32 +18,63 @@ pub(crate) fn play() -> Option<ExitCode> {
     let role = args.get(1)?.strip_prefix("role:")?;
     let rest: Vec<&str> = args[2..].iter().map(String::as_str).collect();
     match role {
-        "daemon" => daemon(&rest),
+        "daemon" => daemon(&rest, bare),
+        "sealed-daemon" => daemon(&rest, sealed),
         "nasty" => nasty(),
         "detach" => detach(&rest),
         "linger" => linger(),
         "stopped" => stopped(),
         "removed" => removed(),
-        "cycles" => cycles(),
-        "drops" => drops(),
+        "cycles" => cycles(bare),
+        "sealed-cycles" => cycles(sealed),
+        "drops" => drops(bare),
+        "sealed-drops" => drops(sealed),
+        "echo" => echo(&rest),
+        "accept" => accept(),
         "idle" => idle(),
         _ => return Some(ExitCode::from(99)),
     }
     Some(ExitCode::SUCCESS)
 }
 
+/// How a role's workers are started.
+type Dress = fn(Spec) -> Spec;
+
+fn bare(spec: Spec) -> Spec {
+    spec
+}
+
+/// Echoes what comes on the first connection to this port.
+fn echo(args: &[&str]) {
+    let [port] = args else { panic!("echo PORT") };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port.parse().expect("a number"))).expect("its own port");
+    say("listening");
+    let (stream, _) = listener.accept().expect("a connection");
+    io::copy(&mut &stream, &mut &stream).expect("the other side is there");
+    block();
+}
+
+/// Says how many listening sockets it was given, and greets the first connection to the first one.
+fn accept() {
+    let listeners = herd_sandbox::inherited_listeners().expect("they are announced");
+    say(&format!("{} socket", listeners.len()));
+    let listener: TcpListener = listeners.into_iter().next().expect("one").into();
+    let (mut stream, _) = listener.accept().expect("a connection");
+    io::Write::write_all(&mut stream, b"accepted").expect("the other side is there");
+}
+
 /// What every process of [`nasty`] says once it is there.
 pub(crate) const NASTY: &[&str] = &["nasty", "linger", "stubborn", "stopped"];
 
 /// Launches so many nasty workers with the mark, all with its own standard output, then waits to be killed.
-fn daemon(args: &[&str]) {
+fn daemon(args: &[&str], dress: Dress) {
     let [count, mark] = args else { panic!("daemon COUNT MARK") };
     let count = count.parse().expect("a number");
     let launch_one = |_| {
         let mut spec = stage::role("nasty", &[]);
         spec.env.push((MARK.into(), mark.into()));
         spec.stdout = Some(rustix::io::dup(rustix::stdio::stdout()).expect("a duplicate"));
-        launch(spec)
+        launch(dress(spec))
     };
     let inits: Vec<Init> = (0..count).map(launch_one).collect();
     for init in &inits {
@@ -91,13 +124,13 @@ fn removed() {
 }
 
 /// Launches 200 workers one after the other, ending them in different ways, and says what it has before and after.
-fn cycles() {
+fn cycles(dress: Dress) {
     let life = |number: u32| {
-        let init = launch(if number.is_multiple_of(2) {
+        let init = launch(dress(if number.is_multiple_of(2) {
             stage::command("true", &[])
         } else {
             stage::command("sleep", &["1000"])
-        });
+        }));
         match number % 4 {
             // It ends by itself, and all is read.
             0 => {
@@ -124,9 +157,9 @@ fn cycles() {
 }
 
 /// Drops inits in all phases of their lives, then waits until they are reaped, which nobody but the crate does.
-fn drops() {
+fn drops(dress: Dress) {
     for number in 0..20_u32 {
-        let init = launch(stage::command("sleep", &["1000"]));
+        let init = launch(dress(stage::command("sleep", &["1000"])));
         if number.is_multiple_of(2) {
             ready(&init);
         }
