@@ -33,7 +33,7 @@ pub struct Spec {
     /// The file mode creation mask, see umask(2). Default: `0o077`, what a worker writes is its user's alone.
     pub umask: u32,
     /// Listening sockets to pass on as descriptors 3 and up, announced by `LISTEN_FDS` and `LISTEN_PID`, see
-    /// sd_listen_fds(3). At most [`Spec::MAX_LISTEN`]. Default: none.
+    /// sd_listen_fds(3). At most [`Spec::MAX_LISTEN`], together with [`kept`](Self::kept). Default: none.
     pub listen: Vec<OwnedFd>,
     /// TCP ports of the loopback address 127.0.0.1 on which the worker finds itself listening, passed on after
     /// [`listen`](Self::listen). The sockets are made in the worker's network namespace. Default: none.
@@ -41,6 +41,9 @@ pub struct Spec {
     /// TCP ports that the worker serves. Where its network is to be private and only Landlock is there to make it so,
     /// it may listen on these and connect to these alone. Default: none.
     pub tcp_ports: Vec<u16>,
+    /// Descriptors that init holds until nothing of the worker is left, and that the worker does not get: locks
+    /// (flock(2)) of what the worker uses, which so outlast this process too. Default: none.
+    pub kept: Vec<OwnedFd>,
     /// The worker's standard output. Default: `/dev/null`.
     pub stdout: Option<OwnedFd>,
     /// The worker's standard error. Default: `/dev/null`.
@@ -163,6 +166,7 @@ impl Spec {
             listen: Vec::new(),
             listen_ports: Vec::new(),
             tcp_ports: Vec::new(),
+            kept: Vec::new(),
             stdout: None,
             stderr: None,
             isolation: Isolation::off(),
@@ -189,8 +193,8 @@ impl Spec {
             }
         }
         let sockets = self.listen.len() + self.listen_ports.len();
-        if sockets > Self::MAX_LISTEN {
-            return Err(SpecError::TooManySockets { count: sockets });
+        if sockets + self.kept.len() > Self::MAX_LISTEN {
+            return Err(SpecError::TooManySockets { count: sockets + self.kept.len() });
         }
         let needed = 3 + sockets as u64;
         if self.open_files < needed {

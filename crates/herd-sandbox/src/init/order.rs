@@ -26,6 +26,8 @@ pub(super) struct Belongings {
     pub(super) stderr: OwnedFd,
     pub(super) cgroup: Option<OwnedFd>,
     pub(super) listen: Vec<OwnedFd>,
+    /// What init holds until nothing of the worker is left.
+    pub(super) kept: Vec<OwnedFd>,
 }
 
 impl Order {
@@ -87,6 +89,14 @@ impl Belongings {
         let stdout = descriptors.next().ok_or_else(missing)?;
         let stderr = descriptors.next().ok_or_else(missing)?;
         let cgroup = if has_cgroup { Some(descriptors.next().ok_or_else(missing)?) } else { None };
-        Ok(Self { stdout, stderr, cgroup, listen: descriptors.collect() })
+        let counted = plan.steps.iter().map(|step| match step {
+            Step::Descriptors { listen } => i64::from(*listen),
+            // Those that are made in the worker's network did not come from outside.
+            Step::Listen { ports } => -i64::try_from(ports.len()).unwrap_or(i64::MAX),
+            _ => 0,
+        });
+        let listening = usize::try_from(counted.sum::<i64>()).unwrap_or(0);
+        let listen = descriptors.by_ref().take(listening).collect();
+        Ok(Self { stdout, stderr, cgroup, listen, kept: descriptors.collect() })
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Supervisor {
     main: Option<Main>,
     /// When a stop's grace ends.
     deadline: Option<Instant>,
+    /// Locks, which are let go of when this process ends.
+    _kept: Vec<OwnedFd>,
 }
 
 /// The worker's main process, from fork until it is reaped.
@@ -58,10 +60,10 @@ enum Next {
 
 impl Supervisor {
     /// Takes over a worker that is on its way.
-    pub(super) fn new(channel: Channel, Started { pid, outcome }: Started) -> Result<Self, (Channel, io::Error)> {
+    pub(super) fn new(channel: Channel, Started { pid, outcome, kept }: Started) -> Result<Self, (Channel, io::Error)> {
         let main = Main { pid, start: Some(outcome), failed: false };
         match signal::child_events() {
-            Ok(children) => Ok(Self { channel, children, main: Some(main), deadline: None }),
+            Ok(children) => Ok(Self { channel, children, main: Some(main), deadline: None, _kept: kept }),
             Err(error) => {
                 let _ = signal::send(pid, Signal::KILL);
                 Err((channel, error))

@@ -43,10 +43,12 @@ pub(super) struct Started {
     pub(super) pid: Pid,
     /// Tells how the start goes on: a failure, or the end of file when the program is executed.
     pub(super) outcome: OwnedFd,
+    /// What is held until nothing of the worker is left.
+    pub(super) kept: Vec<OwnedFd>,
 }
 
 /// Starts the worker's process.
-pub(super) fn start(plan: &Plan<'_>, belongings: Belongings, channel: &Channel) -> Result<Started, Failure> {
+pub(super) fn start(plan: &Plan<'_>, mut belongings: Belongings, channel: &Channel) -> Result<Started, Failure> {
     let (outcome, status) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
         .map_err(|errno| failed("status pipe", &errno.into(), "init cannot make one"))?;
     let init = getpid();
@@ -71,7 +73,7 @@ pub(super) fn start(plan: &Plan<'_>, belongings: Belongings, channel: &Channel) 
             }
             // The worker's process goes on when this is closed.
             drop(map);
-            Ok(Started { pid: child, outcome })
+            Ok(Started { pid: child, outcome, kept: std::mem::take(&mut belongings.kept) })
         }
         Forked::Child => {
             drop(map);
