@@ -1,14 +1,18 @@
 use std::{
     ffi::OsString,
     fmt,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use herd_sandbox::Signal;
+use herd_sandbox::{Mode, Network, Plan, Seccomp, Signal};
 
-use crate::{Connector, HttpClient, ProcessFactory, error::OptionsError, options::Listen, readiness::Readiness};
+use crate::{
+    Connector, HttpClient, ProcessFactory, error::OptionsError, options::Listen, readiness::Readiness,
+    sandbox::SandboxOptions,
+};
 
 /// Options for workers that are processes; see [`ProcessFactory::new`].
 ///
@@ -39,7 +43,7 @@ pub(crate) struct RawOptions {
     pub(crate) cpu_limit: f64,
     pub(crate) pids_limit: Option<i64>,
     pub(crate) open_files: u64,
-    pub(crate) insecure_sandbox: bool,
+    pub(crate) sandbox: SandboxOptions,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) init_program: Option<PathBuf>,
 }
@@ -63,7 +67,7 @@ impl ProcessFactoryBuilder {
             cpu_limit: 0.0,
             pids_limit: None,
             open_files: 4096,
-            insecure_sandbox: false,
+            sandbox: SandboxOptions::default(),
             state_dir: None,
             init_program: None,
         };
@@ -98,7 +102,8 @@ impl<C> ProcessFactoryBuilder<C> {
     }
 
     /// The worker's working directory, in which templates expand. A relative path is taken from the current directory
-    /// at the time of [`build`](Self::build). Default: that current directory.
+    /// at the time of [`build`](Self::build). Default: the worker's workspace or, without a
+    /// [sandbox](Self::insecure_sandbox), that current directory.
     pub fn cwd(mut self, path: impl AsRef<Path>) -> Self {
         self.raw.cwd = Some(path.as_ref().into());
         self
@@ -154,31 +159,30 @@ impl<C> ProcessFactoryBuilder<C> {
         self
     }
 
-    /// The most memory that a worker's processes may use together, in bytes; 0 is no limit. Default: 0.
+    /// The most memory that a worker's processes may use together, in bytes; 0 is no limit. Default: 0. A worker that
+    /// needs more ends as out of memory, all of its processes at once.
     ///
-    /// Memory limits cannot be enforced yet, so asking for one is an error, except with
-    /// [`insecure_sandbox`](Self::insecure_sandbox).
+    /// It needs cgroup v2, see [`herd_sandbox::cgroup`]; where that cannot be had, asking for a limit is an error of
+    /// [`build`](Self::build), except without a [sandbox](Self::insecure_sandbox).
     pub fn memory_limit(mut self, bytes: u64) -> Self {
         self.raw.memory_limit = bytes;
         self
     }
 
-    /// The most CPU time that a worker's processes may use together, in cores: 0.5 is half a core; 0 is no limit.
-    /// Default: 0.
+    /// The most CPU time that a worker's processes may use together, in cores: 0.5 is half a core; 0 is no limit, and
+    /// 0.01 is the least that can be. Default: 0. A worker that wants more is made to wait.
     ///
-    /// CPU limits cannot be enforced yet, so asking for one is an error, except with
-    /// [`insecure_sandbox`](Self::insecure_sandbox).
+    /// It needs cgroup v2, as [`memory_limit`](Self::memory_limit) does.
     pub fn cpu_limit(mut self, cores: f64) -> Self {
         self.raw.cpu_limit = cores;
         self
     }
 
-    /// How many processes and threads a worker may have: -1 is no limit, 0 and less than -1 are errors. The default is
-    /// 100 where the host can enforce it, and no limit elsewhere, which
-    /// [`Limits`](crate::Limits) tells.
+    /// How many processes and threads a worker may have: -1 is no limit, 0 and less than -1 are errors.
     ///
-    /// Limits of processes cannot be enforced yet, so asking for one is an error, except with
-    /// [`insecure_sandbox`](Self::insecure_sandbox).
+    /// It needs cgroup v2, as [`memory_limit`](Self::memory_limit) does. The default, 100, was not asked for: without
+    /// cgroup v2 it is kept by `RLIMIT_NPROC` (setrlimit(2)) where each worker has a user of its own, and not at all
+    /// elsewhere, which [`Limits`](crate::Limits) and [`missing`](ProcessFactory::missing) tell.
     pub fn pids_limit(mut self, count: i64) -> Self {
         self.raw.pids_limit = Some(count);
         self
@@ -190,10 +194,92 @@ impl<C> ProcessFactoryBuilder<C> {
         self
     }
 
-    /// Accepts workers without namespaces and cgroups, and so without the limits that need them: such a limit is
-    /// skipped, with a warning in the log. For programs that are trusted like the daemon itself.
-    pub fn insecure_sandbox(mut self) -> Self {
-        self.raw.insecure_sandbox = true;
+    /// How far workers are sealed off, and what becomes of what this host cannot give. Default: [`Mode::Required`].
+    pub fn sandbox(mut self, mode: Mode) -> Self {
+        self.raw.sandbox.mode = mode;
+        self
+    }
+
+    /// Seals workers off from nothing: [`Mode::Off`]. They run as the daemon's user, see its files and reach its network,
+    /// and limits that were asked for are skipped, with a warning in the log. For programs that are trusted like the
+    /// daemon itself.
+    pub fn insecure_sandbox(self) -> Self {
+        self.sandbox(Mode::Off)
+    }
+
+    /// What a worker reaches of the network. Default: [`Network::Private`], a loopback of its own.
+    pub fn network(mut self, network: Network) -> Self {
+        self.raw.sandbox.network = network;
+        self
+    }
+
+    /// The port on which each worker listens in a network of its own. Default: 8000.
+    pub fn port(mut self, port: u16) -> Self {
+        self.raw.sandbox.port = port;
+        self
+    }
+
+    /// Which system calls a worker may make. Default: [`Seccomp::Default`].
+    pub fn seccomp(mut self, seccomp: Seccomp) -> Self {
+        self.raw.sandbox.seccomp = seccomp;
+        self
+    }
+
+    /// Has the kernel log the system calls that are refused. Default: it does not.
+    pub fn log_refused_calls(mut self) -> Self {
+        self.raw.sandbox.seccomp_log = true;
+        self
+    }
+
+    /// Lets workers see a path of the host that they cannot change, beyond the system's directories, the program's own
+    /// file and the [working directory](Self::cwd). It is absolute.
+    pub fn read_only(mut self, path: impl Into<PathBuf>) -> Self {
+        self.raw.sandbox.read_only.push(path.into());
+        self
+    }
+
+    /// Lets workers see and change a path of the host, as far as its permissions allow. It is absolute. What one worker
+    /// leaves there, others find.
+    pub fn writable(mut self, path: impl Into<PathBuf>) -> Self {
+        self.raw.sandbox.writable.push(path.into());
+        self
+    }
+
+    /// Hides a path that workers would see: a directory is empty, and a file cannot be read. It is absolute.
+    pub fn hidden(mut self, path: impl Into<PathBuf>) -> Self {
+        self.raw.sandbox.hidden.push(path.into());
+        self
+    }
+
+    /// The size of a worker's `/tmp`, in bytes. Default: 64 MiB.
+    pub fn tmp_limit(mut self, bytes: u64) -> Self {
+        self.raw.sandbox.tmp_limit = bytes;
+        self
+    }
+
+    /// The size of a worker's `/dev/shm`, in bytes. Default: 64 MiB.
+    pub fn shm_limit(mut self, bytes: u64) -> Self {
+        self.raw.sandbox.shm_limit = bytes;
+        self
+    }
+
+    /// The users, and with the same numbers the groups, of which root gives one to each live worker. Nobody else on the
+    /// host may use them. Default: 2100000000–2100065535, which neither Debian, systemd, useradd(8) nor SSSD hand out.
+    pub fn uid_range(mut self, range: RangeInclusive<u32>) -> Self {
+        self.raw.sandbox.uid_range = range;
+        self
+    }
+
+    /// Keeps the workspace of each session in a directory here, which is made if it is not there and which nobody else
+    /// may enter: its files outlive a crash, an eviction, the session and the daemon. Default: a workspace goes with its
+    /// worker.
+    ///
+    /// Each worker is then started for one session, so there are no spares: see
+    /// [`WorkerFactory::is_per_session`](herd_pool::WorkerFactory::is_per_session). herd removes none of these
+    /// workspaces. The directory of a session has the SHA-256 hash of its ID for a name, with the ID in its file
+    /// `session`; remove it, as a whole, while the session has no worker.
+    pub fn persistent_workspaces(mut self, base: impl Into<PathBuf>) -> Self {
+        self.raw.sandbox.persistent_workspaces = Some(base.into());
         self
     }
 
@@ -216,7 +302,7 @@ impl<C> ProcessFactoryBuilder<C> {
         ProcessFactoryBuilder { raw: self.raw, client: Arc::new(make) }
     }
 
-    /// Checks all options, and makes nothing.
+    /// Checks all options as far as that depends on nothing but them, and makes nothing.
     ///
     /// # Errors
     /// [`OptionsError`] names every option that cannot be, and what is allowed.
@@ -224,13 +310,27 @@ impl<C> ProcessFactoryBuilder<C> {
         self.raw.check().map(drop)
     }
 
-    /// Checks all options and makes the factory, with a state directory for its workers. Starts nothing.
+    /// What would be done to start a worker on this host, step by step, with a user and directories that stand for those
+    /// of each worker. Tries what the host can give, as [`build`](Self::build) does, and makes nothing that stays.
     ///
     /// # Errors
-    /// [`OptionsError`] names every option that cannot be, and what is allowed.
+    /// As [`build`](Self::build).
+    pub fn plan(&self) -> Result<Plan<'static>, OptionsError> {
+        self.raw.plan()
+    }
+
+    /// Checks all options and makes the factory, with a state directory for its workers. Starts no worker.
+    ///
+    /// Finds out what this host can give, once for a program, by trying it with short-lived processes. Where workers get
+    /// cgroups, this process moves into one of its own below the one that is delegated to it: see
+    /// [`CgroupRoot`](herd_sandbox::cgroup::CgroupRoot).
+    ///
+    /// # Errors
+    /// [`OptionsError`] names every option that cannot be, and what is allowed. What a required sandbox needs and this
+    /// host cannot give is told as a mistake of the option `sandbox`, and limits that cannot be kept as one of their own,
+    /// each with the step, the reason and the remedy.
     pub fn build(self) -> Result<ProcessFactory<C>, OptionsError> {
-        let (options, state) = self.raw.validate()?;
-        Ok(ProcessFactory::from_parts(options, state, self.client))
+        Ok(ProcessFactory::from_parts(self.raw.validate()?, self.client))
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     fmt,
     os::unix::ffi::OsStrExt as _,
-    path::Path,
+    path::{Component, Path},
     time::Duration,
 };
 
@@ -14,37 +14,30 @@ use regex::Regex;
 
 use crate::{
     builder::RawOptions,
-    directory::{self, MAX_SOCKET_PATH, StateDirectory},
     error::{Mistake, OptionsError},
+    identity::Range,
     options::{Limits, Listen, Options, Ready},
     readiness::Readiness,
+    sandbox::SandboxOptions,
     template::{Template, Values, Variable},
 };
 
 /// The longest time that an option can be. Longer ones are mistakes, and some clocks cannot count them.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What a limit of processes is when there shall be none.
+/// What a limit of processes is when there shall be none, and when nothing is said.
 const NO_LIMIT: i64 = -1;
+const DEFAULT_PIDS: i64 = 100;
+
+/// The least CPU time that the kernel can limit a worker to, in cores.
+const LEAST_CPU: f64 = 0.01;
 
 /// Variables that tell a worker of its sockets, which only the launch itself can do.
 const RESERVED: [&str; 3] = ["LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET"];
 
 impl RawOptions {
-    /// Checks everything, then makes the state directory.
-    pub(crate) fn validate(&self) -> Result<(Options, StateDirectory), OptionsError> {
-        let options = self.check()?;
-        for option in self.limits_asked_for() {
-            // Anywhere but in an insecure sandbox it was a mistake.
-            tracing::warn!(option, program = ?self.program, "the limit is skipped: the sandbox is insecure");
-        }
-        let base = self.state_dir.clone().unwrap_or_else(directory::default_base);
-        let state = state_directory(&base, &options)?;
-        Ok((options, state))
-    }
-
     /// The limits that need a cgroup and were asked for. The default of `pids_limit` was not.
-    fn limits_asked_for(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn limits_asked_for(&self) -> impl Iterator<Item = &'static str> {
         let asked = [
             ("memory_limit", self.memory_limit > 0),
             ("cpu_limit", self.cpu_limit > 0.0 && self.cpu_limit.is_finite()),
@@ -69,6 +62,7 @@ impl RawOptions {
             stop_signal: self.stop_signal,
             stop_grace: self.stop_grace,
             limits: check.limits(self),
+            sandbox: check.sandbox(&self.sandbox),
             init_program: self
                 .init_program
                 .as_ref()
@@ -79,23 +73,6 @@ impl RawOptions {
         check.finish()?;
         Ok(options)
     }
-}
-
-fn state_directory(base: &Path, options: &Options) -> Result<StateDirectory, OptionsError> {
-    let wrong = |problem| OptionsError::new(vec![Mistake { option: "state_dir".to_owned(), problem }]);
-    let state = StateDirectory::create(base)
-        .map_err(|error| wrong(format!("no directory can be made in {}: {error}", base.display())))?;
-    let needs_socket =
-        options.listen == Listen::Socket || matches!(options.ready, Ready::Notify) || options.uses(Variable::Socket);
-    let longest = state.longest_socket_path().as_os_str().len();
-    if needs_socket && longest > MAX_SOCKET_PATH {
-        return Err(wrong(format!(
-            "the path of a worker's Unix socket in {} can have {longest} bytes; allowed are {MAX_SOCKET_PATH}, so name \
-             a directory whose path is shorter",
-            base.display()
-        )));
-    }
-    Ok(state)
 }
 
 /// Collects mistakes.
@@ -245,14 +222,50 @@ impl Check {
         if let Some(count) = raw.pids_limit.filter(|count| *count < 1 && *count != NO_LIMIT) {
             self.mistake("pids_limit", format!("{count} cannot be; allowed is 1 or more, and -1 for no limit"));
         }
-        if !raw.insecure_sandbox {
-            for option in raw.limits_asked_for() {
-                let problem = "it cannot be enforced: limits by cgroup are not supported yet; leave it out, or accept \
-                               workers without limits (insecure_sandbox)";
-                self.mistake(option, problem);
+        if cpu > 0.0 && cpu < LEAST_CPU {
+            self.mistake(
+                "cpu_limit",
+                format!("{cpu} cannot be; the least that the kernel can do is {LEAST_CPU} cores"),
+            );
+        }
+        Limits {
+            memory: Some(raw.memory_limit).filter(|bytes| *bytes > 0),
+            cpu: Some(cpu).filter(|cores| *cores > 0.0),
+            pids: u64::try_from(raw.pids_limit.unwrap_or(DEFAULT_PIDS)).ok(),
+            open_files: raw.open_files,
+        }
+    }
+
+    fn sandbox(&mut self, options: &SandboxOptions) -> SandboxOptions {
+        let range = &options.uid_range;
+        if range.is_empty() || *range.start() == 0 || *range.end() >= u32::MAX - 1 {
+            let problem = format!("{} cannot be; allowed is A-B with A at least 1 and B at least A", Range(range));
+            self.mistake("uid_range", problem);
+        }
+        if options.port == 0 {
+            self.mistake("port", "0 cannot be; allowed is 1 to 65535");
+        }
+        let lists = [("read_only", &options.read_only), ("writable", &options.writable), ("hidden", &options.hidden)];
+        for (option, paths) in lists {
+            for (index, path) in paths.iter().enumerate() {
+                self.sandbox_path(&format!("{option}[{index}]"), path);
             }
         }
-        Limits { memory: None, cpu: None, pids: None, open_files: raw.open_files }
+        let mut options = options.clone();
+        if let Some(base) = &mut options.persistent_workspaces {
+            self.no_nul("persistent_workspaces", base.as_os_str());
+            *base = self.absolute("persistent_workspaces", base.as_os_str()).into();
+        }
+        options
+    }
+
+    /// A path of the host that is named for the sandbox: it means the same wherever it is read.
+    fn sandbox_path(&mut self, option: &str, path: &Path) {
+        self.no_nul(option, path.as_os_str());
+        let is_plain = path.components().all(|part| !matches!(part, Component::ParentDir));
+        if !path.is_absolute() || !is_plain {
+            self.mistake(option, format!("{} cannot be; allowed is an absolute path without `..`", path.display()));
+        }
     }
 
     /// Has the sandbox look at what it would be given, so that nothing it refuses is found out at the first spawn only.
@@ -280,10 +293,10 @@ mod tests {
 
     /// The mistakes of some options, as `option: problem`.
     fn mistakes(options: ProcessFactoryBuilder) -> Vec<String> {
-        match options.build() {
-            Ok(_) => Vec::new(),
-            Err(error) => error.mistakes().iter().map(Mistake::to_string).collect(),
-        }
+        // Without a sandbox nothing depends on this host.
+        let built = options.check().and_then(|()| options.insecure_sandbox().build());
+        let error = built.err();
+        error.iter().flat_map(OptionsError::mistakes).map(Mistake::to_string).collect()
     }
 
     #[track_caller]
@@ -339,16 +352,32 @@ mod tests {
     }
 
     #[test]
-    fn limits_that_were_asked_for_and_cannot_be_had_are_errors() {
-        assert_mistake(program().memory_limit(1), "memory_limit", "cannot be enforced");
-        assert_mistake(program().cpu_limit(0.5), "cpu_limit", "cannot be enforced");
-        assert_mistake(program().pids_limit(100), "pids_limit", "cannot be enforced");
+    fn limits_that_were_asked_for_are_skipped_without_a_sandbox() {
+        let options = program().memory_limit(1).cpu_limit(0.5).pids_limit(100).insecure_sandbox();
+        let factory = options.build().expect("they are skipped");
+        let Limits { memory, cpu, pids, open_files: 4096 } = factory.limits() else { panic!("the default") };
+        assert_eq!((memory, cpu, pids), (None, None, None));
     }
 
     #[test]
-    fn limits_that_were_asked_for_are_skipped_only_in_an_insecure_sandbox() {
-        let options = program().memory_limit(1).cpu_limit(0.5).pids_limit(100).insecure_sandbox();
-        assert_eq!(mistakes(options), [""; 0]);
+    fn paths_for_the_sandbox_mean_the_same_wherever_they_are_read() {
+        for (option, options) in [
+            ("read_only[0]", program().read_only("data")),
+            ("writable[0]", program().writable("/data/../etc")),
+            ("hidden[0]", program().hidden("")),
+        ] {
+            assert_mistake(options, option, "allowed is an absolute path without `..`");
+        }
+    }
+
+    #[test]
+    fn users_and_ports_that_cannot_be_are_errors() {
+        #[expect(clippy::reversed_empty_ranges, reason = "it is the mistake")]
+        let ranges = [0..=10, 10..=9, 1..=u32::MAX];
+        for range in ranges {
+            assert_mistake(program().uid_range(range), "uid_range", "allowed is A-B");
+        }
+        assert_mistake(program().port(0), "port", "allowed is 1 to 65535");
     }
 
     #[test]
@@ -361,6 +390,7 @@ mod tests {
             let problem = "allowed is a number of cores, and 0 for no limit";
             assert_mistake(program().cpu_limit(cores).insecure_sandbox(), "cpu_limit", problem);
         }
+        assert_mistake(program().cpu_limit(0.009), "cpu_limit", "the least that the kernel can do is 0.01 cores");
         assert_mistake(program().open_files(2), "worker", "a limit of 2 open files is too low");
     }
 
@@ -422,7 +452,7 @@ mod tests {
     fn what_is_printed_of_a_factory_holds_no_secrets() {
         let options = program().arg("--token=hunter2").env("TOKEN", "hunter2");
         let text = format!("{options:?}");
-        let factory = options.build().expect("the options are valid");
+        let factory = options.insecure_sandbox().build().expect("the options are valid");
         assert!(!format!("{text}{factory:?}").contains("hunter2"));
     }
 }

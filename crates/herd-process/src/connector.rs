@@ -3,6 +3,7 @@ use std::{
     future::Future,
     io,
     net::{Ipv4Addr, SocketAddr},
+    os::fd::{AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     pin::Pin,
     sync::Arc,
@@ -19,14 +20,19 @@ use hyper_util::{
     client::legacy::connect::{Connected, Connection},
     rt::TokioIo,
 };
+use rustix::fs::{FileType, Mode, OFlags, fstat, openat};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpStream, UnixStream},
+    net::{TcpSocket, TcpStream, UnixStream},
     time::{Instant, sleep},
 };
 use tower_service::Service;
 
-use crate::listener::{Holder, OwnPort};
+use crate::{
+    directory::SOCKET,
+    listener::{Holder, OwnPort},
+    stock::Stock,
+};
 
 /// How long a connection to a Unix socket whose queue is full is tried again.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(10);
@@ -53,7 +59,17 @@ enum Target {
     Port(Arc<OwnPort>),
     /// A socket that the worker was given: nobody else can have it.
     Inherited(SocketAddr),
-    Unix(Arc<Path>),
+    /// A port of the worker's own network, in which nobody else is.
+    Private(SocketAddr, Arc<Stock>),
+    Unix(Arc<UnixSocket>),
+}
+
+/// The Unix socket that a worker makes in a directory which it can change as it likes.
+#[derive(Debug)]
+struct UnixSocket {
+    /// Where the directory is on the host, for people.
+    directory: PathBuf,
+    run: Arc<OwnedFd>,
 }
 
 impl Connector {
@@ -65,8 +81,12 @@ impl Connector {
         Self { target: Target::Inherited((Ipv4Addr::LOCALHOST, port).into()), protocol }
     }
 
-    pub(crate) fn unix(path: PathBuf, protocol: Protocol) -> Self {
-        Self { target: Target::Unix(path.into()), protocol }
+    pub(crate) fn private(port: u16, stock: Arc<Stock>, protocol: Protocol) -> Self {
+        Self { target: Target::Private((Ipv4Addr::LOCALHOST, port).into(), stock), protocol }
+    }
+
+    pub(crate) fn unix(directory: PathBuf, run: Arc<OwnedFd>, protocol: Protocol) -> Self {
+        Self { target: Target::Unix(UnixSocket { directory, run }.into()), protocol }
     }
 
     /// The host to name in requests: the worker's address, or `localhost` for a Unix socket, which has none.
@@ -74,7 +94,7 @@ impl Connector {
     pub fn authority(&self) -> String {
         match &self.target {
             Target::Port(port) => port.address().to_string(),
-            Target::Inherited(address) => address.to_string(),
+            Target::Inherited(address) | Target::Private(address, _) => address.to_string(),
             Target::Unix(_) => "localhost".to_owned(),
         }
     }
@@ -83,7 +103,7 @@ impl Connector {
     pub(crate) fn own_port(&self) -> Option<&Arc<OwnPort>> {
         match &self.target {
             Target::Port(port) => Some(port),
-            Target::Inherited(_) | Target::Unix(_) => None,
+            Target::Inherited(_) | Target::Private(..) | Target::Unix(_) => None,
         }
     }
 
@@ -92,18 +112,20 @@ impl Connector {
         match &self.target {
             Target::Port(port) => connect_tcp(port.address()).await,
             Target::Inherited(address) => connect_tcp(*address).await,
-            Target::Unix(path) => Ok(Stream(Inner::Unix(connect_unix(path).await?))),
+            Target::Private(address, stock) => connect_private(*address, stock).await,
+            Target::Unix(socket) => Ok(Stream(Inner::Unix(socket.connect().await?))),
         }
     }
 }
 
 impl fmt::Display for Connector {
-    /// The worker's internal URI: `http://127.0.0.1:20001` or `unix:/run/user/1000/herd-3fa1/worker-1/socket`.
+    /// The worker's internal URI: `http://127.0.0.1:20001`, in its own network for a worker that has one, or
+    /// `unix:/run/user/1000/herd-3fa1/worker-1/socket`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
             Target::Port(port) => write!(f, "http://{}", port.address()),
-            Target::Inherited(address) => write!(f, "http://{address}"),
-            Target::Unix(path) => write!(f, "unix:{}", path.display()),
+            Target::Inherited(address) | Target::Private(address, _) => write!(f, "http://{address}"),
+            Target::Unix(socket) => write!(f, "unix:{}", socket.directory.join(SOCKET).display()),
         }
     }
 }
@@ -114,7 +136,7 @@ impl Connect for Connector {
     async fn connect(&self) -> io::Result<Stream> {
         match &self.target {
             Target::Port(port) => connect_own(port).await,
-            Target::Inherited(_) | Target::Unix(_) => self.connect_to_anybody().await,
+            Target::Inherited(_) | Target::Private(..) | Target::Unix(_) => self.connect_to_anybody().await,
         }
     }
 
@@ -159,6 +181,30 @@ async fn connect_own(port: &Arc<OwnPort>) -> io::Result<Stream> {
         }
     }
     Err(io::Error::other(format!("the worker keeps replacing its listener on port {number}")))
+}
+
+/// Connects to the worker's own loopback, with a socket from there.
+async fn connect_private(address: SocketAddr, stock: &Arc<Stock>) -> io::Result<Stream> {
+    let socket = stock.take().await?;
+    let stream = TcpSocket::from_std_stream(socket.into()).connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(Stream(Inner::Tcp(stream)))
+}
+
+impl UnixSocket {
+    /// Connects to what is a socket in the worker's directory, and never to where a symbolic link leads: what a worker
+    /// can put there is a way to nobody but itself.
+    async fn connect(&self) -> io::Result<UnixStream> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let socket = openat(&*self.run, SOCKET, flags, Mode::empty())?;
+        if FileType::from_raw_mode(fstat(&socket)?.st_mode) != FileType::Socket {
+            return Err(io::Error::new(
+                io::ErrorKind::ConnectionRefused,
+                "the worker made something else of its socket",
+            ));
+        }
+        connect_unix(Path::new(&format!("/proc/self/fd/{}", socket.as_raw_fd()))).await
+    }
 }
 
 /// A TCP connection waits while the listener's queue is full; a Unix socket refuses with `EAGAIN` (connect(2)), so the

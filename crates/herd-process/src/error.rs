@@ -24,6 +24,22 @@ pub enum StartError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// Something that belongs to the sandbox of one worker cannot be had: a user of its own, its workspace, its cgroup.
+    #[error("the worker's {what} cannot be had: {source}{}", cause(.source.as_ref()))]
+    Unavailable {
+        /// What the worker needed: `workspace`, for example.
+        what: &'static str,
+        /// Why it cannot be had.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The worker needed more memory before it was ready than its limit allows.
+    #[error("`{program}` was out of memory before it was ready{}", tail(.stderr_tail))]
+    OutOfMemory {
+        /// The program.
+        program: String,
+        /// The last lines of its standard error, oldest first.
+        stderr_tail: Arc<[String]>,
+    },
     /// Live workers and other programs hold every port that workers may have.
     #[error("no port is free for the worker; fewer workers, `listen: socket` or `listen: inherit` would help")]
     NoFreePort,
@@ -70,6 +86,17 @@ pub enum StartError {
         /// The last lines of the last try's standard error, oldest first.
         stderr_tail: Arc<[String]>,
     },
+}
+
+impl StartError {
+    pub(crate) fn unavailable(what: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Unavailable { what, source: source.into() }
+    }
+}
+
+/// `: ` and what is behind an error, or nothing.
+fn cause(error: &(dyn Error + Send + Sync)) -> String {
+    error.source().map(|source| format!(": {source}")).unwrap_or_default()
 }
 
 /// `; its stderr ended with "a" / "b"`, or nothing.

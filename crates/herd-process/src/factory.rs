@@ -1,16 +1,20 @@
 use std::{ffi::OsString, fmt, sync::Arc};
 
-use herd_pool::{SpawnError, WorkerFactory, WorkerId};
+use herd_pool::{SessionId, SpawnError, WorkerFactory, WorkerId};
+use herd_sandbox::{Layer, Missing};
 use tokio::task::spawn_blocking;
 
 use crate::{
-    HttpClient,
+    HttpClient, Limits,
     builder::{MakeClient, ProcessFactoryBuilder},
+    cgroups::Cgroups,
     directory::StateDirectory,
     live::Live,
     options::Options,
+    sandbox::Sandbox,
     start,
     worker::ProcessWorker,
+    workspace::PersistentWorkspaces,
 };
 
 /// Starts workers that are processes: each one runs the same program, under an init of its own. Cheap to clone.
@@ -25,6 +29,13 @@ pub struct ProcessFactory<C = HttpClient> {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
+    pub(crate) sandbox: Sandbox,
+    /// The limits that are kept.
+    pub(crate) limits: Limits,
+    /// What is wanted and this host cannot give.
+    pub(crate) missing: Vec<Missing>,
+    pub(crate) cgroups: Option<Cgroups>,
+    pub(crate) workspaces: Option<PersistentWorkspaces>,
     pub(crate) state: Arc<StateDirectory>,
     pub(crate) live: Live,
 }
@@ -39,8 +50,27 @@ impl ProcessFactory {
 }
 
 impl<C> ProcessFactory<C> {
-    pub(crate) fn from_parts(options: Options, state: StateDirectory, client: MakeClient<C>) -> Self {
-        Self { shared: Arc::new(Shared { options, state: Arc::new(state), live: Live::new() }), client }
+    pub(crate) fn from_parts(shared: Shared, client: MakeClient<C>) -> Self {
+        Self { shared: Arc::new(shared), client }
+    }
+
+    /// The layers of the sandbox that every worker gets, from the outermost.
+    #[must_use]
+    pub fn layers(&self) -> &[Layer] {
+        self.shared.sandbox.layers()
+    }
+
+    /// What workers are started without because this host cannot give it, each with the reason and the remedy: layers
+    /// of a sandbox at best effort, and cgroups where no limit was asked for that needs them.
+    #[must_use]
+    pub fn missing(&self) -> &[Missing] {
+        &self.shared.missing
+    }
+
+    /// What each worker may use at most, as far as that is enforced.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.shared.limits
     }
 
     /// Resolves when nothing is left of any worker: no process, no file. Workers that were dropped, and those whose
@@ -62,6 +92,14 @@ impl<C> ProcessFactory<C> {
         let state = Arc::clone(&self.shared.state);
         // It fails only if the runtime shuts down, and then the state directory goes with the last clone.
         let _ = spawn_blocking(move || state.remove()).await;
+    }
+}
+
+impl<C: Send + Sync + 'static> ProcessFactory<C> {
+    async fn start(&self, id: WorkerId, session: Option<SessionId>) -> Result<ProcessWorker<C>, SpawnError> {
+        let started = start::start(&self.shared, id, session).await.map_err(SpawnError::new)?;
+        let client = (self.client)(started.connector.clone());
+        Ok(ProcessWorker::new(id, Arc::clone(&self.shared), started, client))
     }
 }
 
@@ -89,8 +127,16 @@ impl<C: Send + Sync + 'static> WorkerFactory for ProcessFactory<C> {
     /// # Errors
     /// A [`StartError`](crate::StartError) inside of the [`SpawnError`].
     async fn spawn(&self, id: WorkerId) -> Result<ProcessWorker<C>, SpawnError> {
-        let started = start::start(&self.shared, id).await.map_err(SpawnError::new)?;
-        let client = (self.client)(started.connector.clone());
-        Ok(ProcessWorker::new(id, Arc::clone(&self.shared), started, client))
+        self.start(id, None).await
+    }
+
+    fn is_per_session(&self) -> bool {
+        self.shared.workspaces.is_some()
+    }
+
+    /// Starts a worker in the session's workspace, where those are
+    /// [kept](ProcessFactoryBuilder::persistent_workspaces).
+    async fn spawn_for(&self, id: WorkerId, session: &SessionId) -> Result<ProcessWorker<C>, SpawnError> {
+        self.start(id, Some(session.clone())).await
     }
 }

@@ -66,36 +66,44 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod cgroups;
 mod check;
 mod client;
 mod connector;
 mod directory;
 mod error;
 mod factory;
+mod identity;
 mod lines;
 mod listener;
 mod live;
+mod lock;
 mod logs;
 mod notify;
 mod options;
 mod output;
+mod place;
 mod ports;
 mod probe;
 mod process;
+mod provision;
 mod readiness;
 mod removal;
+mod sandbox;
 mod sock_diag;
 mod start;
+mod stock;
 mod template;
 mod watch;
 mod worker;
+mod workspace;
 
 pub use builder::ProcessFactoryBuilder;
 pub use client::{ClientError, HttpClient};
 pub use connector::{Connector, Stream};
 pub use error::{Mistake, OptionsError, StartError};
 pub use factory::ProcessFactory;
-pub use herd_sandbox::Signal;
+pub use herd_sandbox::{Layer, Missing, Mode, Network, Obstacle, Seccomp, Signal, cgroup::CgroupUsage};
 pub use logs::{Follow, LogLine, Logs, OutputStream};
 pub use options::{InvalidListen, Limits, Listen};
 pub use readiness::{InvalidReadiness, Readiness};

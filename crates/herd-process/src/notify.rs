@@ -1,6 +1,14 @@
-use std::{io, path::Path};
+use std::{
+    io,
+    os::fd::{AsRawFd as _, OwnedFd},
+    path::PathBuf,
+};
 
+use herd_sandbox::Identity;
+use rustix::fs::{AtFlags, Gid, Uid, chownat};
 use tokio::net::UnixDatagram;
+
+use crate::directory::NOTIFY;
 
 /// The longest notification that is read; see sd_notify(3) for what one holds.
 const MAX_MESSAGE: usize = 4096;
@@ -12,8 +20,16 @@ const MAX_MESSAGE: usize = 4096;
 pub(crate) struct NotifySocket(UnixDatagram);
 
 impl NotifySocket {
-    pub(crate) fn bind(path: &Path) -> io::Result<Self> {
-        UnixDatagram::bind(path).map(Self)
+    /// Makes it in the directory of the worker's sockets, for this user. The worker must not run yet: it could put
+    /// something else in its place.
+    pub(crate) fn bind(run: &OwnedFd, owner: Option<Identity>) -> io::Result<Self> {
+        // By descriptor, so that the length of the directory's path does not matter.
+        let path: PathBuf = format!("/proc/self/fd/{}/{NOTIFY}", run.as_raw_fd()).into();
+        let socket = UnixDatagram::bind(path)?;
+        if let Some(Identity { uid, gid }) = owner {
+            chownat(run, NOTIFY, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(Self(socket))
     }
 
     /// Waits until the worker says `READY=1`, and passes on what it says about its progress.
@@ -38,12 +54,14 @@ impl NotifySocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::directory::open_directory;
 
     #[tokio::test]
     async fn only_ready_is_ready_and_the_status_is_kept() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = directory.path().join("notify");
-        let socket = NotifySocket::bind(&path).expect("the path is free");
+        let path = directory.path().join(NOTIFY);
+        let run = open_directory(directory.path()).expect("it is there");
+        let socket = NotifySocket::bind(&run, None).expect("the path is free");
         let worker = UnixDatagram::unbound().expect("a socket");
         worker.connect(&path).expect("it is bound");
         for message in ["STATUS=loading\u{1b}", "READY=0", "XREADY=1", "MAINPID=1\nREADY=1\nSTATUS=late"] {

@@ -1,12 +1,12 @@
 use std::{ffi::OsString, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use herd_pool::{Protocol, WorkerId};
-use herd_sandbox::{Signal, Spec};
+use herd_sandbox::{Mode, Signal, Spec};
 use regex::Regex;
 
 use crate::{
-    directory::WorkerDirectory,
     readiness::Readiness,
+    sandbox::{Inside, SandboxOptions},
     template::{Template, Values, Variable},
 };
 
@@ -15,16 +15,20 @@ use crate::{
 /// As text, for a flag or a configuration: `port`, `socket`, `inherit`.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum Listen {
-    /// On a TCP port that herd chooses and tells it: `{{.Port}}`, or the environment variable `PORT`. It may bind
-    /// 127.0.0.1 or all addresses. No two live workers have the same port, and what listens there is taken for the
-    /// worker only if it is one of its processes; if it is not, another port is tried.
+    /// On a TCP port that herd tells it: `{{.Port}}`, or the environment variable `PORT`. It may bind 127.0.0.1 or all
+    /// addresses.
+    ///
+    /// In a network of its own every worker has the same port, see
+    /// [`port`](crate::ProcessFactoryBuilder::port). In the host's network no two live workers have the same one, and
+    /// what listens there is taken for the worker only if it is one of its processes; if it is not, another port is
+    /// tried.
     #[default]
     Port,
     /// On a Unix socket that it makes itself, at the path that herd tells it: `{{.Socket}}`. No other user can reach
     /// it.
     Socket,
-    /// On a TCP socket that herd has bound and passes on as descriptor 3, announced by `LISTEN_FDS` and `LISTEN_PID`,
-    /// see sd_listen_fds(3). Requests that come before the worker accepts wait in the socket's queue.
+    /// On a TCP socket of 127.0.0.1 that is bound for it and passed on as descriptor 3, announced by `LISTEN_FDS` and `LISTEN_PID`,
+    /// see sd_listen_fds(3). In a network of its own it is bound there, to the same port for every worker. Requests that come before the worker accepts wait in the socket's queue.
     Inherit,
 }
 
@@ -84,7 +88,9 @@ pub(crate) struct Options {
     pub(crate) start_health_check_delay: Duration,
     pub(crate) stop_signal: Signal,
     pub(crate) stop_grace: Duration,
+    /// The limits that were asked for, and with them the default ones.
     pub(crate) limits: Limits,
+    pub(crate) sandbox: SandboxOptions,
     pub(crate) init_program: Option<PathBuf>,
 }
 
@@ -130,16 +136,16 @@ impl Options {
     }
 
     /// The values of one worker.
-    pub(crate) fn values(&self, id: WorkerId, port: u16, directory: &WorkerDirectory) -> Values {
+    pub(crate) fn values(&self, id: WorkerId, port: u16, inside: &Inside) -> Values {
         Values {
             port,
-            socket: directory.socket().into(),
+            socket: inside.socket.clone().into(),
             worker_id: id.to_string(),
-            workspace: directory.workspace().into(),
+            workspace: inside.workspace.clone().into(),
         }
     }
 
-    /// What init is to start for one worker, without descriptors.
+    /// What init is to start for one worker, without descriptors and isolation.
     pub(crate) fn spec(&self, values: &Values, notify: Option<OsString>) -> Spec {
         let mut spec = Spec::new(&self.program);
         spec.args = self.args.iter().map(|arg| arg.expand(values)).collect();
@@ -170,8 +176,14 @@ impl Options {
             }
         }
         spec.env = env;
-        spec.cwd = self.cwd.as_ref().map(|cwd| cwd.expand(values).into());
+        spec.cwd = match &self.cwd {
+            Some(cwd) => Some(cwd.expand(values).into()),
+            None if self.sandbox.mode == Mode::Off => None,
+            // The daemon's own directory is nothing to a worker that is sealed off.
+            None => Some(values.workspace.clone().into()),
+        };
         spec.open_files = self.limits.open_files;
+        spec.tcp_ports = vec![values.port];
         spec
     }
 }

@@ -1,12 +1,14 @@
 //! One process under its init, and the task that supervises it.
 
 use std::{
+    collections::VecDeque,
     io,
     os::{
         fd::{AsFd as _, AsRawFd, RawFd},
         unix::process::ExitStatusExt as _,
     },
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -25,7 +27,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::{error::StartError, logs::Logs, output::Output};
+use crate::{cgroups::WorkerCgroup, error::StartError, logs::Logs, output::Output, stock::Stock};
 
 /// Init has 10 s to say that it is one; only when asked after that does its handle tell that it did not.
 const MUTE_INIT: Duration = Duration::from_secs(11);
@@ -45,6 +47,11 @@ pub(crate) struct Launch {
     pub(crate) stop_grace: Duration,
     pub(crate) output: Option<Output>,
     pub(crate) logs: Logs,
+    /// Where sockets of the worker's own network go, if it has one.
+    pub(crate) stock: Option<Arc<Stock>>,
+    pub(crate) cgroup: Option<WorkerCgroup>,
+    /// Whether init is PID 1 of a namespace, with which all of the worker's processes end.
+    pub(crate) is_contained: bool,
     /// What is released when nothing of the process is left, on a thread that may block.
     pub(crate) belongings: Box<dyn Send>,
 }
@@ -162,7 +169,19 @@ async fn supervise(
     commands: mpsc::UnboundedReceiver<Command>,
     publisher: watch::Sender<Status>,
 ) {
-    let Launch { program, spec, init_program, stop_signal, stop_grace, output, logs, belongings } = launch;
+    let Launch {
+        program,
+        spec,
+        init_program,
+        stop_signal,
+        stop_grace,
+        output,
+        logs,
+        stock,
+        cgroup,
+        is_contained,
+        belongings,
+    } = launch;
     // Starting init blocks for about a millisecond, as long as an execve takes. On its own thread it does not hold up
     // the other workers' output and reports, even when many workers are started at once.
     let launched = spawn_blocking(move || match init_program {
@@ -180,6 +199,10 @@ async fn supervise(
                 main: None,
                 insist_at: None,
                 mute: false,
+                stock,
+                ordered: VecDeque::new(),
+                cgroup: cgroup.clone(),
+                is_contained,
             };
             let status = supervisor.run(commands).await;
             supervisor.reap().await;
@@ -201,6 +224,10 @@ async fn supervise(
     }
     let stderr_tail = logs.stderr_tail().iter().map(|line| line.to_string()).collect();
     let exit = Exit { status: ending, out_of_memory: false, stderr_tail };
+    let exit = match &cgroup {
+        Some(cgroup) => cgroup.explain(exit),
+        None => exit,
+    };
     publisher.send_modify(|status| status.exit = Some(exit));
     // Removing a directory can take long when the worker left many files in it.
     let _ = spawn_blocking(move || drop(belongings)).await;
@@ -220,6 +247,11 @@ struct Supervisor {
     insist_at: Option<Instant>,
     /// Whether what was launched as init talks nonsense, so that nothing it promises counts.
     mute: bool,
+    stock: Option<Arc<Stock>>,
+    /// How many sockets each order was for that init has not answered yet.
+    ordered: VecDeque<u8>,
+    cgroup: Option<WorkerCgroup>,
+    is_contained: bool,
 }
 
 impl Supervisor {
@@ -230,6 +262,7 @@ impl Supervisor {
         // The kernel tells the parent of a process that was stopped. The handler is the whole program's and tokio's own;
         // without it an init that was stopped is found when it is to do something.
         let mut child_signals = signal(SignalKind::child()).ok();
+        let mut orders = None;
         self.look_at_init();
         loop {
             let report = select! {
@@ -244,6 +277,10 @@ impl Supervisor {
                     self.look_at_init();
                     continue;
                 }
+                Some(()) = next_order(&mut orders) => {
+                    self.order_sockets();
+                    continue;
+                }
                 () = sleep_until(self.insist_at.unwrap_or_else(Instant::now)), if self.insist_at.is_some() => {
                     self.insist();
                     continue;
@@ -256,10 +293,19 @@ impl Supervisor {
             match report {
                 Ok(Some(Report::Ready { pid })) => {
                     self.main = Some(pid);
+                    orders = self.stock.as_ref().map(|stock| stock.open());
                     self.tell(Ok(Pids { init: self.init().pid(), main: pid }));
                 }
                 Ok(Some(Report::Failed(failure))) => self.fail(failure),
-                Ok(Some(Report::Exited { status, .. })) => ending = exit_status(status),
+                Ok(Some(Report::Exited { status, .. })) => {
+                    ending = exit_status(status);
+                    self.close_stock();
+                }
+                Ok(Some(Report::Sockets { sockets, errno })) => {
+                    if let (Some(stock), Some(ordered)) = (&self.stock, self.ordered.pop_front()) {
+                        stock.deliver(ordered, sockets, errno);
+                    }
+                }
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(error) => {
@@ -269,11 +315,31 @@ impl Supervisor {
                 }
             }
         }
+        self.close_stock();
         if self.started.is_some() {
             let hint = "init was killed before the worker ran".to_owned();
             self.fail(Failure { step: "init".to_owned(), errno: None, hint });
         }
         ending
+    }
+
+    /// Asks init for as many sockets of the worker's network as are missing.
+    fn order_sockets(&mut self) {
+        let Some(stock) = self.stock.clone() else { return };
+        let count = stock.order();
+        if count == 0 {
+            return;
+        }
+        match self.init().request_sockets(count, false) {
+            Ok(()) => self.ordered.push_back(count),
+            Err(error) => stock.fail(count, &error),
+        }
+    }
+
+    fn close_stock(&self) {
+        if let Some(stock) = &self.stock {
+            stock.close();
+        }
     }
 
     fn obey(&mut self, command: Command) {
@@ -320,6 +386,9 @@ impl Supervisor {
         );
         self.insist_at = Some(Instant::now() + KILL_PATIENCE);
         self.init().kill();
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
+        }
         if let Some(group) = self.main.and_then(|pid| Pid::from_raw(pid.cast_signed())) {
             let _ = kill_process_group(group, UnixSignal::KILL);
         }
@@ -352,7 +421,13 @@ impl Supervisor {
         } else {
             matches!(spawn_blocking(move || init.reap()).await, Ok(Ok(status)) if status.success())
         };
-        if let Some(main) = self.main.filter(|_| !clean).and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+        if clean || self.is_contained {
+            return;
+        }
+        if let Some(cgroup) = &self.cgroup {
+            cgroup.kill();
+        }
+        if let Some(main) = self.main.and_then(|pid| Pid::from_raw(pid.cast_signed())) {
             kill_orphans(main).await;
         }
     }
@@ -381,6 +456,14 @@ async fn kill_orphans(main: Pid) {
     if let Ok(gone) = pidfd_open(main, PidfdFlags::NONBLOCK).map(polled) {
         // It fails only if the descriptor cannot be polled, and then there is nothing to wait for.
         let _ = timeout(ORPHAN_TIMEOUT, async { gone.ok()?.readable().await.ok().map(drop) }).await;
+    }
+}
+
+/// The next order for sockets, or never if the worker has no network of its own.
+async fn next_order(orders: &mut Option<mpsc::UnboundedReceiver<()>>) -> Option<()> {
+    match orders {
+        Some(orders) => orders.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -3,20 +3,22 @@
 use std::{
     net::{Ipv4Addr, TcpListener},
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
 
-use herd_pool::{Exit, WorkerId};
+use herd_pool::{Exit, SessionId, WorkerId};
+use herd_sandbox::Layer;
 use tokio::{
     select,
     sync::oneshot,
+    task::spawn_blocking,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use crate::{
     Connector,
-    directory::WorkerDirectory,
+    cgroups::WorkerCgroup,
     error::StartError,
     factory::Shared,
     listener::{OwnPort, is_listened_on},
@@ -25,8 +27,10 @@ use crate::{
     notify::NotifySocket,
     options::{Listen, Ready},
     output::{Output, Pipes, Tap},
+    place::Place,
     ports::{self, Port, ReserveError},
     process::{Launch, Pids, Process},
+    stock::Stock,
     template::Values,
     watch::{PortLost, Signs, Watch},
 };
@@ -43,19 +47,25 @@ pub(crate) struct Started {
     pub(crate) pids: Pids,
     pub(crate) logs: Logs,
     pub(crate) connector: Connector,
+    pub(crate) cgroup: Option<WorkerCgroup>,
     pub(crate) at: SystemTime,
     pub(crate) ready_after: Duration,
 }
 
 /// Starts one worker and waits until it is ready; tries again with another port as long as others take its port.
-pub(crate) async fn start(shared: &Shared, id: WorkerId) -> Result<Started, StartError> {
+pub(crate) async fn start(
+    shared: &Arc<Shared>,
+    id: WorkerId,
+    session: Option<SessionId>,
+) -> Result<Started, StartError> {
     let began = Instant::now();
     let deadline = began + shared.options.start_timeout;
     let mut lost = Vec::new();
     loop {
         // Before anything is made, so that whoever waits until nothing is left waits for all of it.
         let live = shared.live.enter().ok_or(StartError::Closed)?;
-        let mut attempt = Attempt::begin(shared, live, id, lost.len(), deadline).await?;
+        let place = make_place(shared, live, id, session.clone(), lost.len()).await?;
+        let mut attempt = Attempt::begin(shared, place, id, deadline).await?;
         let stderr_tail = match attempt.wait_ready(deadline).await {
             Ok(()) => return Ok(attempt.into_started(began)),
             Err(Unready::Failed(error)) => return Err(error),
@@ -69,6 +79,20 @@ pub(crate) async fn start(shared: &Shared, id: WorkerId) -> Result<Started, Star
     }
 }
 
+/// On a thread that may block: what is made are files, here and in the kernel's file systems.
+async fn make_place(
+    shared: &Arc<Shared>,
+    live: LiveGuard,
+    id: WorkerId,
+    session: Option<SessionId>,
+    number: usize,
+) -> Result<Place, StartError> {
+    let shared = Arc::clone(shared);
+    // Whoever does not wait for it any more lets go of what it made.
+    let made = spawn_blocking(move || Place::make(&shared, live, id, session.as_ref(), number));
+    made.await.unwrap_or_else(|error| Err(StartError::Launch(error.into())))
+}
+
 /// Why an attempt did not lead to a worker that is ready.
 enum Unready {
     PortLost { stderr_tail: Arc<[String]> },
@@ -77,42 +101,47 @@ enum Unready {
 
 /// One process that is to become a worker.
 struct Attempt<'a> {
-    shared: &'a Shared,
+    shared: &'a Arc<Shared>,
+    place: Weak<Place>,
     values: Values,
     began_at: SystemTime,
     process: Process,
     pids: Pids,
     logs: Logs,
     connector: Connector,
+    cgroup: Option<WorkerCgroup>,
     signs: Signs,
 }
 
 impl<'a> Attempt<'a> {
     /// Gathers what a worker needs and launches it.
     async fn begin(
-        shared: &'a Shared,
-        live: LiveGuard,
+        shared: &'a Arc<Shared>,
+        mut place: Place,
         id: WorkerId,
-        earlier_tries: usize,
         deadline: Instant,
     ) -> Result<Self, StartError> {
         let options = &shared.options;
         let resource = |what| move |source| StartError::Resource { what, source };
-        let directory =
-            WorkerDirectory::create(&shared.state, id, earlier_tries).map_err(resource("private directory"))?;
-
-        let (port, listener) = match options.listen {
-            Listen::Inherit => (None, Some(listening_socket().map_err(resource("listening socket"))?)),
-            Listen::Port | Listen::Socket => (Some(reserve_port()?), None),
+        let private_port = shared.sandbox.private_port();
+        let mut listener = None;
+        let number = match (private_port, options.listen) {
+            (Some(number), _) => number,
+            (None, Listen::Inherit) => {
+                let (number, socket) = listening_socket().map_err(resource("listening socket"))?;
+                listener = Some(socket);
+                number
+            }
+            (None, Listen::Port | Listen::Socket) => place.port.insert(reserve_port()?).number(),
         };
-        let number = listener.as_ref().map_or_else(|| port.as_ref().map_or(0, Port::number), |(number, _)| *number);
-        let values = options.values(id, number, &directory);
-        let socket_path = directory.socket().to_owned();
+        let inside = place.inside(shared);
+        let values = options.values(id, number, &inside);
+        let (directory, run) = (place.directory().run().to_owned(), Arc::clone(place.directory().run_descriptor()));
 
         let (notify, notify_path) = match options.ready {
             Ready::Notify => {
-                let socket = NotifySocket::bind(directory.notify()).map_err(resource("notification socket"))?;
-                (Some(socket), Some(directory.notify().into()))
+                let socket = NotifySocket::bind(&run, place.identity()).map_err(resource("notification socket"))?;
+                (Some(socket), Some(inside.notify.into()))
             }
             _ => (None, None),
         };
@@ -127,7 +156,15 @@ impl<'a> Attempt<'a> {
         let logs = Logs::new();
         let (pipes, writers) = Pipes::new().map_err(resource("output pipes"))?;
         let mut spec = options.spec(&values, notify_path);
-        spec.listen.extend(listener.map(|(_, socket)| socket));
+        spec.listen.extend(listener);
+        if options.listen == Listen::Inherit {
+            spec.listen_ports.extend(private_port);
+        }
+        place.furnish(shared, &mut spec).map_err(resource("sandbox"))?;
+        let stock = private_port.filter(|_| options.listen != Listen::Socket).map(|_| Arc::<Stock>::default());
+        let cgroup = place.cgroup().cloned();
+        let place = Arc::new(place);
+        let place_of_commands = Arc::downgrade(&place);
         spec.stdout = Some(writers.stdout);
         spec.stderr = Some(writers.stderr);
         let launch = Launch {
@@ -138,8 +175,10 @@ impl<'a> Attempt<'a> {
             stop_grace: options.stop_grace,
             output: Some(Output::read(pipes, id, logs.clone(), tap)),
             logs: logs.clone(),
-            // The count goes last: when it is back to zero, everything else is released.
-            belongings: Box::new((port, directory, live)),
+            stock: stock.clone(),
+            cgroup: cgroup.clone(),
+            is_contained: shared.sandbox.has(Layer::PidNamespace),
+            belongings: Box::new(place),
         };
         let began_at = SystemTime::now();
         let (process, pids) = match timeout_at(deadline, Process::launch(launch)).await {
@@ -154,17 +193,20 @@ impl<'a> Attempt<'a> {
                 });
             }
         };
-        let connector = match options.listen {
-            Listen::Port => Connector::port(OwnPort::new(number, pids).into(), options.protocol),
-            Listen::Inherit => Connector::inherited(number, options.protocol),
-            Listen::Socket => Connector::unix(socket_path, options.protocol),
+        let protocol = options.protocol;
+        let connector = match (options.listen, stock) {
+            (Listen::Socket, _) => Connector::unix(directory, run, protocol),
+            (Listen::Port | Listen::Inherit, Some(stock)) => Connector::private(number, stock, protocol),
+            (Listen::Port, None) => Connector::port(OwnPort::new(number, pids).into(), protocol),
+            (Listen::Inherit, None) => Connector::inherited(number, protocol),
         };
-        Ok(Self { shared, values, began_at, process, pids, logs, connector, signs: Signs { notify, line } })
+        let signs = Signs { notify, line };
+        Ok(Self { shared, place: place_of_commands, values, began_at, process, pids, logs, connector, cgroup, signs })
     }
 
     /// Waits until the worker is ready, and ends it if it does not become so.
     async fn wait_ready(&mut self, deadline: Instant) -> Result<(), Unready> {
-        let watch = Watch::new(self.shared, &self.values, &self.connector);
+        let watch = Watch::new(self.shared, &self.place, &self.values, &self.connector);
         let ended = select! {
             biased;
             exit = self.process.exited() => Ended::Exited(exit),
@@ -182,6 +224,9 @@ impl<'a> Attempt<'a> {
         Err(match ended {
             Ended::PortLost => Unready::PortLost { stderr_tail },
             Ended::Exited(_) if self.lost_its_port(&stderr_tail) => Unready::PortLost { stderr_tail },
+            Ended::Exited(Exit { out_of_memory: true, .. }) => {
+                Unready::Failed(StartError::OutOfMemory { program, stderr_tail })
+            }
             Ended::Exited(Exit { status, .. }) => Unready::Failed(StartError::Exited { program, status, stderr_tail }),
             Ended::TimedOut => Unready::Failed(StartError::TimedOut {
                 program,
@@ -197,7 +242,7 @@ impl<'a> Attempt<'a> {
     /// the worker says that the address is in use and means this one.
     fn lost_its_port(&self, stderr_tail: &[String]) -> bool {
         let port = self.values.port;
-        if self.shared.options.listen != Listen::Port {
+        if self.connector.own_port().is_none() {
             return false;
         }
         let says_so = |line: &&String| {
@@ -214,6 +259,7 @@ impl<'a> Attempt<'a> {
             pids: self.pids,
             logs: self.logs,
             connector: self.connector,
+            cgroup: self.cgroup,
             at: self.began_at,
             ready_after: began.elapsed(),
         }

@@ -1,12 +1,12 @@
 //! Waits until a worker that is starting is ready.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use herd_pool::ExitStatus;
-use herd_sandbox::Signal;
+use herd_sandbox::{Layer, Signal};
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep, timeout},
@@ -20,6 +20,7 @@ use crate::{
     logs::Logs,
     notify::NotifySocket,
     options::{Listen, Ready},
+    place::Place,
     probe,
     process::{Launch, Process},
     template::{Template, Values},
@@ -57,6 +58,8 @@ pub(crate) struct PortLost;
 /// Looks at a worker that is starting.
 pub(crate) struct Watch<'a> {
     shared: &'a Shared,
+    /// Where readiness commands run. It belongs to the worker.
+    place: &'a Weak<Place>,
     values: &'a Values,
     connector: &'a Connector,
     seen: Mutex<Seen>,
@@ -72,8 +75,13 @@ struct Seen {
 }
 
 impl<'a> Watch<'a> {
-    pub(crate) fn new(shared: &'a Shared, values: &'a Values, connector: &'a Connector) -> Self {
-        Self { shared, values, connector, seen: Mutex::default() }
+    pub(crate) fn new(
+        shared: &'a Shared,
+        place: &'a Weak<Place>,
+        values: &'a Values,
+        connector: &'a Connector,
+    ) -> Self {
+        Self { shared, place, values, connector, seen: Mutex::default() }
     }
 
     /// Resolves when the worker is ready.
@@ -174,7 +182,8 @@ impl<'a> Watch<'a> {
         match self.shared.options.listen {
             Listen::Inherit => Look::Ready,
             Listen::Socket => self.look_at_listener().await,
-            Listen::Port => self.look_at_holder().await,
+            Listen::Port if self.connector.own_port().is_some() => self.look_at_holder().await,
+            Listen::Port => self.look_at_listener().await,
         }
     }
 
@@ -204,16 +213,24 @@ impl<'a> Watch<'a> {
     /// Runs the readiness command once.
     async fn run(&self, command: &[Template]) -> Look {
         let options = &self.shared.options;
-        let Some(live) = self.shared.live.enter() else { return Look::NotYet(StartError::Closed.to_string()) };
+        let Some(place) = self.place.upgrade() else { return Look::NotYet("the end of the worker".to_owned()) };
+        let mut spec = options.command_spec(command, self.values);
+        if let Err(error) = place.furnish(self.shared, &mut spec) {
+            return Look::NotYet(format!("no place for the command: {error}"));
+        }
         let launch = Launch {
             program: command.first().map(Template::to_string).unwrap_or_default(),
-            spec: options.command_spec(command, self.values),
+            spec,
             init_program: options.init_program.clone(),
             stop_signal: Signal::KILL,
             stop_grace: Duration::ZERO,
             output: None,
             logs: Logs::new(),
-            belongings: Box::new(live),
+            stock: None,
+            cgroup: None,
+            is_contained: self.shared.sandbox.has(Layer::PidNamespace),
+            // It uses what belongs to the worker, so that is not let go of before the command has ended.
+            belongings: Box::new(place),
         };
         let ran = timeout(COMMAND_TIMEOUT, async {
             let (process, _) = Process::launch(launch).await?;

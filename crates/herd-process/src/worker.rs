@@ -8,17 +8,13 @@ use herd_pool::{Connect, Exit, HealthError, Protocol, Worker, WorkerId};
 use tokio::time::timeout;
 
 use crate::{
-    Connector, HttpClient, Limits, Logs, Stream, factory::Shared, listener::Holder, options::Ready, probe,
-    start::Started,
+    CgroupUsage, Connector, HttpClient, Layer, Limits, Logs, Missing, Stream, cgroups::WorkerCgroup, factory::Shared,
+    listener::Holder, options::Ready, probe, start::Started,
 };
 
 /// How long a liveness check may take: less than pools grant, so that what was found is told and not only that time was
 /// up.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(4);
-
-/// What init does for every worker, in the words of `herd ps` and `herd doctor`.
-const LAYERS: &[&str] =
-    &["own session", "closed descriptors", "clean environment", "resource limits", "no new privileges", "subreaper"];
 
 /// One worker: a process tree under an init of its own, and a connection to it.
 ///
@@ -57,13 +53,28 @@ impl<C> ProcessWorker<C> {
     /// What it may use at most, as far as that is enforced.
     #[must_use]
     pub fn limits(&self) -> Limits {
-        self.shared.options.limits
+        self.shared.limits
     }
 
-    /// The layers of the sandbox that are on.
+    /// The layers of the sandbox that it is in, from the outermost.
     #[must_use]
-    pub fn layers(&self) -> &'static [&'static str] {
-        LAYERS
+    pub fn layers(&self) -> &[Layer] {
+        self.shared.sandbox.layers()
+    }
+
+    /// What it was started without because this host cannot give it, as
+    /// [`ProcessFactory::missing`](crate::ProcessFactory::missing) tells.
+    #[must_use]
+    pub fn missing(&self) -> &[Missing] {
+        &self.shared.missing
+    }
+
+    /// What all of its processes use, or have used in the end; `None` where workers have no cgroups.
+    ///
+    /// # Errors
+    /// Those of reading the cgroup's files.
+    pub fn usage(&self) -> Option<io::Result<CgroupUsage>> {
+        self.started.cgroup.as_ref().map(WorkerCgroup::usage)
     }
 
     /// When its program was started.
@@ -145,7 +156,7 @@ impl<C: Send + Sync + 'static> Worker for ProcessWorker<C> {
     /// - by TCP or Unix socket, if it accepts a connection; the kernel does that also for a worker that is busy;
     /// - otherwise if its main process runs, so that no work of whatever length makes it look dead.
     ///
-    /// A worker with a port must also be the one who listens there. Where that cannot be told because it has more than
+    /// In the host's network a worker with a port must also be the one who listens there. Where that cannot be told because it has more than
     /// 4,096 processes or 65,536 descriptors to look through, it is not healthy.
     async fn healthy(&self) -> Result<(), HealthError> {
         if let Some(exit) = self.started.process.exit() {

@@ -11,7 +11,7 @@ const SHORT: Duration = Duration::from_secs(2);
 
 pub(crate) async fn a_program_that_does_not_exist_is_named() {
     for program in ["/nowhere/worker", "no-such-program-anywhere"] {
-        let failure = fail_to_start(ProcessFactory::new(program)).await;
+        let failure = fail_to_start(ProcessFactory::new(program).insecure_sandbox()).await;
         assert!(matches!(failure.reason(), StartError::Failed { .. }), "{:?}", failure.reason());
         assert!(failure.text().contains(program), "{}", failure.text());
     }
@@ -20,7 +20,7 @@ pub(crate) async fn a_program_that_does_not_exist_is_named() {
 pub(crate) async fn a_program_that_is_not_executable_is_named() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).expect("it is ours");
-    let failure = fail_to_start(ProcessFactory::new(file.path())).await;
+    let failure = fail_to_start(ProcessFactory::new(file.path()).insecure_sandbox()).await;
     assert!(matches!(failure.reason(), StartError::Failed { .. }), "{:?}", failure.reason());
     assert!(failure.text().contains("ermission denied"), "{}", failure.text());
 }

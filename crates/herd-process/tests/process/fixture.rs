@@ -32,8 +32,13 @@ pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// A worker that this binary plays; see [`role`](crate::role).
+/// A worker that this binary plays, without a sandbox; see [`role`](crate::role).
 pub(crate) fn role(words: &[&str]) -> ProcessFactoryBuilder {
+    sandboxed_role(words).insecure_sandbox()
+}
+
+/// The same in the sandbox that is required.
+pub(crate) fn sandboxed_role(words: &[&str]) -> ProcessFactoryBuilder {
     let exe = env::current_exe().expect("this binary");
     ProcessFactory::new(exe).arg("worker").args(words).start_timeout(NEVER)
 }
@@ -41,7 +46,7 @@ pub(crate) fn role(words: &[&str]) -> ProcessFactoryBuilder {
 /// A worker that a shell script plays; `$0` in it is this binary.
 pub(crate) fn script(text: &str) -> ProcessFactoryBuilder {
     let exe = env::current_exe().expect("this binary");
-    ProcessFactory::new("/bin/sh").args(["-c", text]).arg(exe).start_timeout(NEVER)
+    ProcessFactory::new("/bin/sh").args(["-c", text]).arg(exe).start_timeout(NEVER).insecure_sandbox()
 }
 
 /// Starts worker 1 of a factory with these options.

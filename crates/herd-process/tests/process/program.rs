@@ -8,6 +8,7 @@ use crate::fixture::{NEVER, get, patiently, start};
 
 pub(crate) async fn pythons_web_server_is_a_worker() {
     let options = ProcessFactory::new("python3")
+        .insecure_sandbox()
         .args(["-m", "http.server", "{{.Port}}", "--bind", "127.0.0.1"])
         .health_path("/")
         .cwd("{{.Workspace}}")
@@ -34,6 +35,7 @@ impl Redis {
 
 pub(crate) async fn a_redis_server_is_a_worker_with_a_client_of_its_own() {
     let options = ProcessFactory::new("redis-server")
+        .insecure_sandbox()
         .args(["--port", "{{.Port}}", "--bind", "127.0.0.1", "--save", "", "--dir", "{{.Workspace}}"])
         .ready(Readiness::Tcp)
         .start_timeout(NEVER)

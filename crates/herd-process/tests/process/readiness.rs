@@ -93,7 +93,11 @@ while True:
     connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nhere")
     connection.close()
 "#;
-    let options = ProcessFactory::new("python3").args(["-c", text]).listen(Listen::Inherit).start_timeout(NEVER);
+    let options = ProcessFactory::new("python3")
+        .args(["-c", text])
+        .listen(Listen::Inherit)
+        .start_timeout(NEVER)
+        .insecure_sandbox();
     let worker = start(options).await;
     assert_eq!(get(&worker, "/").await, "here");
     patiently(worker.close()).await;

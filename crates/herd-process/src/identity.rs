@@ -1,0 +1,289 @@
+//! Users of the host that belong to one worker alone.
+
+use std::{
+    ffi::OsString,
+    fmt, fs,
+    hash::{BuildHasher as _, RandomState},
+    io,
+    ops::RangeInclusive,
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::{OsStrExt as _, OsStringExt as _},
+            fs::{DirBuilderExt as _, MetadataExt as _},
+        },
+    },
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use herd_sandbox::Identity;
+
+use crate::lock::{Locked, lock_or_create};
+
+/// Where all daemons of a host tell each other which users are taken. It does not outlive a reboot, as no process does.
+const DIRECTORY: &str = "/run/herd/uids";
+
+/// The users that workers get if nothing else is said.
+///
+/// Nobody else hands these out: Debian's policy (§9.2.2) leaves everything above 65535 to the administrator, systemd
+/// ("Users, Groups, UIDs and GIDs on systemd Systems") uses nothing between 1879048192 and 2147352575, the subordinate
+/// IDs of useradd(8) end at 600165535, and the ranges that SSSD and FreeIPA map directories to end at 2000200000.
+pub(crate) const DEFAULT_RANGE: RangeInclusive<u32> = 2_100_000_000..=2_100_065_535;
+
+/// Hands out users, each to one worker at a time on this host, whichever daemon asks.
+///
+/// Each taken user has a file that is locked for as long as its worker runs: the lock is in the hands of the daemon and
+/// of the worker's init, so that it also outlasts a daemon that is killed for as long as processes of the worker live.
+#[derive(Debug)]
+pub(crate) struct Identities {
+    directory: PathBuf,
+    range: RangeInclusive<u32>,
+    /// Where the search for a free one begins: how many after the first.
+    next: AtomicU32,
+}
+
+/// A user that belongs to one worker until this is dropped. The group has the same number.
+#[derive(Debug)]
+pub(crate) struct TakenIdentity {
+    id: u32,
+    file: PathBuf,
+    lock: OwnedFd,
+    /// Whether files of this user stay when its worker is gone, so that nobody else may get it.
+    stays: bool,
+}
+
+/// No user could be handed out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IdentityError {
+    #[error(
+        "all {} user IDs of uid_range ({}) are taken by live workers and by workspaces that are kept; widen the range",
+        count(.0), Range(.0)
+    )]
+    Exhausted(RangeInclusive<u32>),
+    #[error("user {0}, to which the workspace belongs, is taken by another live worker; try again when that has ended")]
+    Taken(u32),
+    #[error("user {id}, to which the workspace belongs, is not in uid_range ({}); widen the range, or give the workspace to a user in it (chown -R)", Range(.range))]
+    Outside { id: u32, range: RangeInclusive<u32> },
+    #[error("which users are taken cannot be told: {}", .directory.display())]
+    Io { directory: PathBuf, source: io::Error },
+}
+
+/// A range as it is written: `A-B`.
+pub(crate) struct Range<'a>(pub(crate) &'a RangeInclusive<u32>);
+
+impl fmt::Display for Range<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.0.start(), self.0.end())
+    }
+}
+
+fn count(range: &RangeInclusive<u32>) -> u32 {
+    range.end() - range.start() + 1
+}
+
+impl Identities {
+    /// Users of this range, which is not empty, has no 0 and not all numbers.
+    pub(crate) fn open(range: RangeInclusive<u32>) -> Result<Self, IdentityError> {
+        Self::open_at(Path::new(DIRECTORY), range)
+    }
+
+    pub(crate) fn open_at(directory: &Path, range: RangeInclusive<u32>) -> Result<Self, IdentityError> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(|source| IdentityError::Io { directory: directory.to_owned(), source })?;
+        // Daemons that begin at different places rarely try the same users.
+        let next = RandomState::new().hash_one(()) as u32 % count(&range);
+        Ok(Self { directory: directory.to_owned(), range, next: AtomicU32::new(next) })
+    }
+
+    /// Takes a user that nobody has.
+    pub(crate) fn take(&self) -> Result<TakenIdentity, IdentityError> {
+        for _ in 0..count(&self.range) {
+            let turn = self.next.fetch_add(1, Ordering::Relaxed) % count(&self.range);
+            let id = self.range.start() + turn;
+            if let Some((taken, keeper)) = self.lock(id)? {
+                if keeper.is_some_and(|workspace| belongs_to(&workspace, id)) {
+                    continue;
+                }
+                return Ok(taken);
+            }
+        }
+        Err(IdentityError::Exhausted(self.range.clone()))
+    }
+
+    /// Takes the user to which a workspace belongs that is kept.
+    pub(crate) fn take_again(&self, id: u32, workspace: &Path) -> Result<TakenIdentity, IdentityError> {
+        if !self.range.contains(&id) {
+            return Err(IdentityError::Outside { id, range: self.range.clone() });
+        }
+        let (mut taken, _) = self.lock(id)?.ok_or(IdentityError::Taken(id))?;
+        self.keep(&mut taken, workspace)?;
+        Ok(taken)
+    }
+
+    /// Keeps a user from others beyond the life of its worker, for as long as the workspace belongs to it.
+    pub(crate) fn keep(&self, taken: &mut TakenIdentity, workspace: &Path) -> Result<(), IdentityError> {
+        fs::write(&taken.file, workspace.as_os_str().as_bytes()).map_err(|source| self.unusable(source))?;
+        taken.stays = true;
+        Ok(())
+    }
+
+    /// Keeps the users of workspaces that are there already from others, as far as nobody has them.
+    pub(crate) fn keep_all(&self, workspaces: impl IntoIterator<Item = (u32, PathBuf)>) -> Result<(), IdentityError> {
+        for (id, workspace) in workspaces {
+            if self.range.contains(&id)
+                && let Some((mut taken, _)) = self.lock(id)?
+            {
+                self.keep(&mut taken, &workspace)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Locks a user, and reads for which workspace it is kept; `None` if somebody has it.
+    fn lock(&self, id: u32) -> Result<Option<(TakenIdentity, Option<PathBuf>)>, IdentityError> {
+        let file = self.directory.join(id.to_string());
+        match lock_or_create(&file).map_err(|error| self.unusable(error.into()))? {
+            Locked::Ours(lock) => {
+                let text = fs::read(&file).map_err(|source| self.unusable(source))?;
+                let keeper = (!text.is_empty()).then(|| PathBuf::from(OsString::from_vec(text)));
+                let stays = keeper.is_some();
+                Ok(Some((TakenIdentity { id, file, lock, stays }, keeper)))
+            }
+            Locked::Held | Locked::Missing => Ok(None),
+        }
+    }
+
+    fn unusable(&self, source: io::Error) -> IdentityError {
+        IdentityError::Io { directory: self.directory.clone(), source }
+    }
+}
+
+impl TakenIdentity {
+    pub(crate) fn identity(&self) -> Identity {
+        Identity { uid: self.id, gid: self.id }
+    }
+
+    /// A copy of what holds the lock, for the worker's init.
+    pub(crate) fn lock(&self) -> io::Result<OwnedFd> {
+        self.lock.try_clone()
+    }
+}
+
+impl Drop for TakenIdentity {
+    fn drop(&mut self) {
+        // While it is still locked: whoever opened it before finds that it is not the named file any more.
+        if !self.stays
+            && let Err(error) = fs::remove_file(&self.file)
+        {
+            tracing::debug!(file = %self.file.display(), %error, "a user's lock could not be removed");
+        }
+    }
+}
+
+fn belongs_to(workspace: &Path, id: u32) -> bool {
+    fs::symlink_metadata(workspace).is_ok_and(|meta| meta.uid() == id)
+}
+
+/// Whether the user namespace of this process knows all users and groups of a range: a container often has few.
+pub(crate) fn is_mapped(range: &RangeInclusive<u32>) -> bool {
+    ["/proc/self/uid_map", "/proc/self/gid_map"].iter().all(|map| {
+        // Without the file there are no user namespaces.
+        fs::read_to_string(map).map_or(true, |map| covers(&map, range))
+    })
+}
+
+/// Whether the lines of a map, each with a first number inside, one outside and a count, hold all of a range inside; see
+/// user_namespaces(7).
+fn covers(map: &str, range: &RangeInclusive<u32>) -> bool {
+    let mut parts: Vec<(u64, u64)> = map
+        .lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_whitespace().map(str::parse::<u64>);
+            let (first, _, count) = (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+            Some((first, first + count))
+        })
+        .collect();
+    parts.sort_unstable();
+    let mut missing = u64::from(*range.start());
+    for (first, end) in parts {
+        if first <= missing {
+            missing = missing.max(end);
+        }
+    }
+    missing > u64::from(*range.end())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn identities(directory: &Path, range: RangeInclusive<u32>) -> Identities {
+        Identities::open_at(directory, range).expect("it can be made")
+    }
+
+    #[test]
+    fn no_two_live_workers_have_the_same_user_whichever_daemon_started_them() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let daemons = [(); 2].map(|()| identities(directory.path(), 100..=119));
+        let taken: Vec<_> = (0..20).map(|turn| daemons[turn % 2].take().expect("there are 20")).collect();
+        let distinct: HashSet<_> = taken.iter().map(TakenIdentity::identity).collect();
+        assert_eq!(distinct.len(), 20);
+        let error = daemons[0].take().expect_err("there is no 21st").to_string();
+        assert!(error.contains("all 20 user IDs of uid_range (100-119) are taken"), "{error}");
+        drop(taken);
+        daemons[1].take().expect("they are free again");
+    }
+
+    #[test]
+    fn the_user_of_a_killed_daemons_worker_is_free_when_the_workers_init_is_gone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let daemon = identities(directory.path(), 100..=100);
+        // What is left is init's copy of the descriptor.
+        let Ok(Locked::Ours(held_by_init)) = lock_or_create(&directory.path().join("100")) else {
+            panic!("it is free")
+        };
+        assert!(matches!(daemon.take(), Err(IdentityError::Exhausted(_))));
+        drop(held_by_init);
+        daemon.take().expect("nobody has it any more");
+    }
+
+    #[test]
+    fn a_user_whose_workspace_is_kept_goes_to_nobody_else() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let me = rustix::process::getuid().as_raw();
+        let daemon = identities(directory.path(), me..=me);
+        let workspace = directory.path().join("workspace");
+        fs::create_dir(&workspace).expect("a directory");
+        let mut taken = daemon.take().expect("there is one");
+        daemon.keep(&mut taken, &workspace).expect("it can be kept");
+        drop(taken);
+        assert!(matches!(daemon.take(), Err(IdentityError::Exhausted(_))));
+        drop(daemon.take_again(me, &workspace).expect("its own worker gets it"));
+        assert!(matches!(daemon.take(), Err(IdentityError::Exhausted(_))), "it is kept again");
+        fs::remove_dir(&workspace).expect("it is empty");
+        daemon.take().expect("nothing belongs to it any more");
+    }
+
+    #[test]
+    fn a_workspace_of_a_user_that_is_taken_or_foreign_is_refused() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let daemon = identities(directory.path(), 100..=100);
+        let _taken = daemon.take().expect("there is one");
+        assert!(matches!(daemon.take_again(100, Path::new("/w")), Err(IdentityError::Taken(100))));
+        assert!(matches!(daemon.take_again(0, Path::new("/w")), Err(IdentityError::Outside { id: 0, .. })));
+    }
+
+    #[test]
+    fn a_range_is_mapped_if_every_user_of_it_is() {
+        let whole = "         0          0 4294967295\n";
+        assert!(covers(whole, &DEFAULT_RANGE));
+        let container = "0 1000 1\n1 100000 65536\n";
+        assert!(covers(container, &(0..=65_536)));
+        assert!(!covers(container, &(65_000..=65_537)));
+        assert!(!covers(container, &DEFAULT_RANGE));
+        assert!(!covers("", &(1..=1)));
+    }
+}
