@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     loop {
         match init.recv() {
             Ok(Some(Report::Failed(failure))) => return Err(failure.into()),
-            Ok(Some(Report::Exited { status, .. })) => eprintln!("{status}"),
+            Ok(Some(Report::Exited { status, .. })) if !status.success() => return Err(status.to_string().into()),
             Ok(Some(_)) => {}
             Ok(None) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -29,7 +29,7 @@ use crate::{
     seccomp,
     sys::{
         descriptor,
-        process::{Forked, execute, exit_now, fork, fork_into},
+        process::{Forked, execute, exit_now, fork, fork_into, join_session_keyring},
         signal,
     },
 };
@@ -155,6 +155,12 @@ impl Child<'_> {
             })?,
             Step::Capabilities {} => privilege::keep(CapabilitySet::empty())
                 .map_err(|error| failed(name, &error, "capabilities cannot be given up"))?,
+            Step::Keyring {} => match join_session_keyring() {
+                Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
+                joined => {
+                    joined.map_err(|error| failed(name, &error, "a quota of keys is reached, see keyrings(7)"))?
+                }
+            },
             Step::Landlock { read, write, tcp, confine_tcp } => {
                 restrict(read, write, confine_tcp.then_some(tcp.as_slice()))
                     .map_err(|error| failed(name, &error, "files cannot be fenced in"))?;

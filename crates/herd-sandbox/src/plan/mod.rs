@@ -135,17 +135,11 @@ impl Plan<'static> {
     /// The layers of the sandbox that it builds, from the outermost.
     #[must_use]
     pub fn layers(&self) -> Vec<Layer> {
-        let built = |layer: &Layer| {
-            self.steps.iter().any(|step| match step {
-                Step::Birth { namespaces, .. } if *layer == Layer::Cgroup => namespaces.contains(layer),
-                Step::Birth { namespaces, cgroup } => {
-                    namespaces.contains(layer) || (*cgroup && *layer == Layer::Cgroup)
-                }
-                step => step.layer() == Some(*layer),
-            })
+        let builds = |step: &Step<'_>, layer| match step {
+            Step::Birth { namespaces, cgroup } => namespaces.contains(&layer) || (*cgroup && layer == Layer::Cgroup),
+            step => step.layer() == Some(layer),
         };
-        let cgroup = self.steps.iter().any(|step| matches!(step, Step::Birth { cgroup: true, .. }));
-        Layer::ALL.into_iter().filter(|layer| if *layer == Layer::Cgroup { cgroup } else { built(layer) }).collect()
+        Layer::ALL.into_iter().filter(|layer| self.steps.iter().any(|step| builds(step, *layer))).collect()
     }
 
     /// The steps in their order.
@@ -342,7 +336,7 @@ fn worker(
     if spec.isolation.mode != Mode::Off {
         steps.push(Step::Capabilities {});
     }
-    steps.push(Step::NoNewPrivileges {});
+    steps.extend([Step::Keyring {}, Step::NoNewPrivileges {}]);
     steps.push(Step::Directory { path: c_string("the working directory", cwd.as_os_str())? });
     if layers.has(Layer::Landlock) {
         steps.push(landlock(spec, host, layers)?);

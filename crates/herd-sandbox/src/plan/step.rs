@@ -249,6 +249,11 @@ steps! {
     "There is no code of ours after it." =>
     Execute { program: Text<'a>, args: Vec<Text<'a>>, env: Vec<Text<'a>>, listen: u32 }
 
+    39 "session keyring" Worker None,
+    "A new one, of the worker's user: keys that the launching process holds are not the worker's, see keyrings(7). Where \
+     the kernel has no keyrings there is nothing to part from." =>
+    Keyring {}
+
     38 "rehearsal" Worker None,
     "Everything was tried and nothing is executed." =>
     Rehearse {}

@@ -62,10 +62,10 @@ fn obstacle(step: &str) -> Obstacle {
 fn shown(plan: &Plan<'_>) -> String {
     let mut text = String::new();
     for step in &plan.steps {
-        if let Step::System { .. } | Step::Hide { .. } | Step::Freeze { .. } | Step::Link { .. } = step {
-            if step.detail() != "/usr" && step.detail() != "/usr/games" && step.detail() != "/proc/sys" {
-                continue;
-            }
+        let is_one_of_many =
+            matches!(step, Step::System { .. } | Step::Hide { .. } | Step::Freeze { .. } | Step::Link { .. });
+        if is_one_of_many && !["/usr", "/usr/games", "/proc/sys"].contains(&step.detail().as_str()) {
+            continue;
         }
         writeln!(text, "{:?}: {} {}", step.place(), step.name(), step.detail()).unwrap();
     }

@@ -62,6 +62,14 @@ pub(crate) fn unshare(namespaces: libc::c_int) -> io::Result<()> {
 /// From linux/sched.h; beyond what the C library's `int` flags hold.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+/// Gives this process a session keyring of its own, without a name; see keyctl_join_session_keyring(3).
+pub(crate) fn join_session_keyring() -> io::Result<()> {
+    let no_name = ptr::null::<libc::c_char>();
+    // SAFETY: without a name the call reads no memory.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, no_name) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Ends this process at once, without destructors and exit handlers.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: the call has no preconditions and does not return.
