@@ -47,7 +47,10 @@ impl Mount {
     pub(super) fn locate(&self, cgroup: &Path) -> Option<PathBuf> {
         let below = cgroup.strip_prefix(&self.root).ok()?;
         // Above the root of the cgroup namespace names are hidden, so what is below is unknown.
-        below.components().all(|part| matches!(part, Component::Normal(_))).then(|| self.point.join(below))
+        below.components().all(|part| matches!(part, Component::Normal(_))).then(|| {
+            // Joining nothing would add a slash.
+            if below.as_os_str().is_empty() { self.point.clone() } else { self.point.join(below) }
+        })
     }
 }
 
@@ -198,7 +201,7 @@ mod tests {
         assert_eq!(mounts[0].locate(&Path::new(own).join("init")), Some("/sys/fs/cgroup/init".into()));
         assert_eq!(mounts[0].locate(Path::new("/system.slice")), None);
         let whole = mount("/", "/sys/fs/cgroup", false);
-        assert_eq!(whole.locate(Path::new("/")), Some("/sys/fs/cgroup".into()));
+        assert_eq!(whole.locate(Path::new("/")).map(PathBuf::into_os_string), Some("/sys/fs/cgroup".into()));
         let scope = "/user.slice/user-1000.slice/user@1000.service/app.slice/run-r5.scope";
         assert_eq!(whole.locate(Path::new(scope)), Some(format!("/sys/fs/cgroup{scope}").into()));
     }
