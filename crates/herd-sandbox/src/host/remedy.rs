@@ -59,29 +59,31 @@ fn explain(layer: Layer, failure: &Failure) -> (String, String) {
             );
         }
     }
-    if let Some(container) = container() {
-        return match layer {
-            Layer::Files => (
-                format!("parts of /proc are covered or mounts are forbidden inside {container}"),
-                format!(
-                    "start the {container} container with --security-opt systempaths=unconfined --security-opt \
-                     seccomp=unconfined --cap-add SYS_ADMIN, or run herd outside of it"
-                ),
+    if layer == Layer::UserNamespace && failure.errno == Some(libc::ENOSPC) {
+        return said(
+            "the limit of user namespaces is reached (user.max_user_namespaces, here or in a namespace around this one)",
+            "raise user.max_user_namespaces with sysctl",
+        );
+    }
+    let is_forbidden = matches!(failure.errno, Some(libc::EPERM | libc::EACCES));
+    if let Some(container) = container().filter(|_| is_forbidden) {
+        let options = if layer == Layer::Files { "systempaths=unconfined" } else { "apparmor=unconfined" };
+        return (
+            format!("this looks like a container of {container}, which forbids it by default"),
+            format!(
+                "give the container --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt {options}, or \
+                 run herd outside of it"
             ),
-            _ => (
-                format!("{container} forbids it to its containers"),
-                format!(
-                    "start the {container} container with --security-opt seccomp=unconfined --security-opt \
-                     apparmor=unconfined --cap-add SYS_ADMIN, or run herd outside of it"
-                ),
-            ),
-        };
+        );
     }
     match (layer, failure.errno) {
-        (Layer::UserNamespace, Some(libc::ENOSPC)) => said(
-            "the limit of user namespaces is reached (user.max_user_namespaces)",
-            "raise user.max_user_namespaces with sysctl",
+        (Layer::Identity, _) => said(
+            "this root may not become another user, as in a user namespace that knows root alone",
+            "run herd as root of the host, or as an ordinary user",
         ),
+        (Layer::UserNamespace, Some(libc::EPERM)) => {
+            said("this process may not make a user namespace", "run herd as root, and not in a chroot")
+        }
         (Layer::Files, Some(libc::EPERM)) => {
             (failure.hint.clone(), "run herd where /proc is not covered in parts, and not in a chroot".to_owned())
         }

@@ -5,6 +5,7 @@
 
 mod dead_man;
 mod end;
+mod fallback;
 mod fault;
 mod leak;
 mod role;
@@ -104,6 +105,9 @@ fn main() -> ExitCode {
         sealed::a_killed_daemon_leaves_no_process,
         sealed::lives_leave_no_descriptor_no_zombie_and_no_mount,
         sealed::dropped_at_any_moment_an_init_is_reaped,
+        fallback::a_required_sandbox_is_refused_with_the_reason,
+        fallback::landlock_guards_files_and_ports,
+        fallback::seccomp_guards_system_calls,
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

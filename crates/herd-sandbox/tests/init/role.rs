@@ -6,7 +6,7 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-use herd_sandbox::{Init, Spec};
+use herd_sandbox::{Host, Init, Isolation, Mode, Plan, Spec};
 use rustix::process::{Signal, getpid, kill_process, setsid};
 
 use crate::sealed::sealed;
@@ -31,6 +31,7 @@ pub(crate) fn play() -> Option<ExitCode> {
         "sealed-drops" => drops(sealed),
         "echo" => echo(&rest),
         "accept" => accept(),
+        "fallback" => fallback(&rest),
         "idle" => idle(),
         _ => return Some(ExitCode::from(99)),
     }
@@ -61,6 +62,24 @@ fn accept() {
     let listener: TcpListener = listeners.into_iter().next().expect("one").into();
     let (mut stream, _) = listener.accept().expect("a connection");
     io::Write::write_all(&mut stream, b"accepted").expect("the other side is there");
+}
+
+/// Where there are no user namespaces: says what is missing, then runs a script with what is left of the sandbox.
+fn fallback(args: &[&str]) {
+    let [text] = args else { panic!("fallback SCRIPT") };
+    let dressed = |mode| {
+        let mut spec = stage::script(text);
+        spec.isolation = Isolation::new(mode);
+        spec.isolation.files.writable.push(env::temp_dir());
+        spec.tcp_ports = vec![8000];
+        spec
+    };
+    let refused = Init::launch(dressed(Mode::Required)).expect_err("it cannot be had");
+    say(&refused.to_string());
+    let host = Host::current().expect("it can be probed");
+    let plan = Plan::new(&dressed(Mode::BestEffort), host).expect("there is always something");
+    say(&plan.layers().iter().map(|layer| layer.name()).collect::<Vec<_>>().join(", "));
+    say(&stage::output(dressed(Mode::BestEffort)));
 }
 
 /// What every process of [`nasty`] says once it is there.
