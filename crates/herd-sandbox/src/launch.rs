@@ -125,7 +125,10 @@ fn copy_in_memory() -> io::Result<OwnedFd> {
     let memory = memfd_create(INIT_NAME, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(INIT_NAME, flags))?;
     let mut memory = File::from(memory);
     io::copy(&mut File::open(SELF)?, &mut memory)?;
-    fcntl_add_seals(&memory, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    let content = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    // All inits share it, so its mode must not be changed either: it has to stay executable. Kernels before 6.3 do not
+    // know that seal.
+    fcntl_add_seals(&memory, content | SealFlags::EXEC).or_else(|_| fcntl_add_seals(&memory, content))?;
     Ok(memory.into())
 }
 
