@@ -10,7 +10,7 @@ use crate::{
     place::Place,
     scene::Scene,
     table::{Act, Deed},
-    worker::{Worker, shown},
+    worker::{Worker, say, shown},
 };
 
 /// The size of `/tmp` of a worker here, in bytes.
@@ -53,6 +53,7 @@ pub(crate) fn perform(place: Place, deed: &Deed, assets: &Path) {
         Act::Around(act) => Verdict::new(act(&mut scene), deed),
     };
     let name = deed.name;
+    say(&verdict.to_line());
     match verdict {
         Verdict::Done(_) if !place.is_confined() => {}
         Verdict::Refused(_) if place.is_confined() => {}

@@ -98,7 +98,7 @@ fn change(text: &str) -> Attempt {
         let args = [here, Arg::Text(text), Arg::Int(flags.into())];
         Ok(format!("{:?}", call(libc::SYS_openat, &args)?))
     };
-    let mode = call(libc::SYS_fchmodat, &[here, Arg::Text(text), Arg::Int(0o700)]);
+    let mode = call(libc::SYS_fchmodat, &[here, Arg::Text(text), Arg::Int(0)]);
     let times = call(libc::SYS_utimensat, &[here, Arg::Text(text), Arg::Int(0), Arg::Int(0)]);
     let value = [Arg::Text(text), Arg::Text("user.herd"), Arg::Text("x"), Arg::Int(1), Arg::Int(0)];
     let attribute = call(libc::SYS_setxattr, &value);
