@@ -55,10 +55,7 @@ pub(crate) fn version() -> u32 {
 /// `Unsupported` if the kernel has no Landlock, one older than [`OLDEST`], or, with `tcp`, one older than [`TCP`]. What
 /// open(2) and landlock_restrict_self(2) say.
 pub(crate) fn restrict<T: AsRef<CStr>>(rules: &Rules<'_, T>) -> io::Result<()> {
-    let version = version().min(NEWEST);
-    if version < OLDEST || (rules.tcp.is_some() && version < TCP) {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
+    let version = usable(version(), rules.tcp.is_some())?;
     let abi = ABI::from(version.cast_signed());
     // Nothing may be left out because the kernel does not have it: what is asked for is what this version has.
     let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
@@ -85,6 +82,12 @@ pub(crate) fn restrict<T: AsRef<CStr>>(rules: &Rules<'_, T>) -> io::Result<()> {
     Ok(())
 }
 
+/// The version to ask for where the kernel has the one that is given.
+fn usable(version: u32, tcp: bool) -> io::Result<u32> {
+    let needed = if tcp { TCP } else { OLDEST };
+    if version < needed { Err(io::ErrorKind::Unsupported.into()) } else { Ok(version.min(NEWEST)) }
+}
+
 /// `None` if there is no such path.
 fn beneath(path: &CStr, access: BitFlags<AccessFs>, abi: ABI) -> io::Result<Option<PathBeneath<OwnedFd>>> {
     let parent = match open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
@@ -108,4 +111,242 @@ fn unconfined(error: RulesetError) -> io::Error {
         source = error.source();
     }
     io::Error::other(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        ffi::CString,
+        fs::{self, File},
+        io::ErrorKind,
+        net::{Ipv4Addr, TcpListener, TcpStream},
+        os::{
+            linux::net::SocketAddrExt as _,
+            unix::{
+                ffi::OsStrExt as _,
+                net::{SocketAddr, UnixListener, UnixStream},
+            },
+        },
+        path::{Path, PathBuf},
+        process::{Command, Stdio},
+        thread,
+    };
+
+    use rustix::process::{Pid, Signal, kill_process};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Runs something under rules: in a thread of its own, for good, with all that it starts.
+    fn confined<T: Send + 'static>(
+        read: &[&Path],
+        write: &[&Path],
+        tcp: Option<&[u16]>,
+        body: impl FnOnce() -> T + Send + 'static,
+    ) -> T {
+        let texts = |paths: &[&Path]| -> Vec<CString> {
+            paths.iter().map(|path| CString::new(path.as_os_str().as_bytes()).unwrap()).collect()
+        };
+        let (read, write, tcp) = (texts(read), texts(write), tcp.map(<[u16]>::to_vec));
+        let confine = move || {
+            assert!(version() >= SCOPES, "these tests need Linux 6.12 or newer with lsm=landlock");
+            rustix::thread::set_no_new_privs(true).unwrap();
+            restrict(&Rules { read: &read, write: &write, tcp: tcp.as_deref() }).unwrap();
+            body()
+        };
+        thread::spawn(confine).join().unwrap()
+    }
+
+    /// A directory with a file `file` in each of the directories `read`, `write` and `none`.
+    struct Place(TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let place = Self(tempfile::tempdir().unwrap());
+            for name in ["read", "write", "none"] {
+                fs::create_dir(place.path(name)).unwrap();
+                fs::write(place.path(name).join("file"), name).unwrap();
+            }
+            place
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn confined<T: Send + 'static>(&self, body: impl FnOnce(PathBuf) -> T + Send + 'static) -> T {
+            let top = self.0.path().to_owned();
+            let (read, write) = (self.path("read"), self.path("write"));
+            confined(&[&read], &[&write], None, move || body(top))
+        }
+    }
+
+    fn kind<T>(result: io::Result<T>) -> Option<ErrorKind> {
+        result.err().map(|error| error.kind())
+    }
+
+    const DENIED: Option<ErrorKind> = Some(ErrorKind::PermissionDenied);
+
+    #[test]
+    fn what_may_be_read_cannot_be_changed() {
+        Place::new().confined(|top| {
+            let (directory, file) = (top.join("read"), top.join("read/file"));
+            assert_eq!(fs::read_to_string(&file).unwrap(), "read");
+            assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+            assert_eq!(kind(fs::write(&file, "")), DENIED);
+            assert_eq!(kind(File::options().append(true).open(&file)), DENIED);
+            assert_eq!(kind(fs::write(directory.join("new"), "")), DENIED);
+            assert_eq!(kind(fs::create_dir(directory.join("new"))), DENIED);
+            assert_eq!(kind(fs::remove_file(&file)), DENIED);
+            assert_eq!(kind(fs::rename(&file, directory.join("new"))), DENIED);
+            assert_eq!(kind(File::create(&file)), DENIED);
+            assert_eq!(kind(std::os::unix::fs::symlink("anywhere", directory.join("new"))), DENIED);
+            assert_eq!(kind(UnixListener::bind(directory.join("new"))), DENIED);
+        });
+    }
+
+    #[test]
+    fn what_is_not_listed_does_not_open() {
+        Place::new().confined(|top| {
+            assert_eq!(kind(fs::read(top.join("none/file"))), DENIED);
+            assert_eq!(kind(fs::read_dir(top.join("none"))), DENIED);
+            assert_eq!(kind(fs::read_dir(&top)), DENIED);
+            assert_eq!(kind(fs::read("/etc/passwd")), DENIED);
+            assert_eq!(kind(fs::rename(top.join("none/file"), top.join("write/stolen"))), DENIED);
+            assert!(kind(fs::hard_link(top.join("none/file"), top.join("write/stolen"))).is_some());
+            // A link shows no more than its target may show.
+            std::os::unix::fs::symlink(top.join("none/file"), top.join("write/link")).unwrap();
+            assert_eq!(kind(fs::read(top.join("write/link"))), DENIED);
+        });
+    }
+
+    #[test]
+    fn everything_can_be_done_where_writing_is_allowed() {
+        Place::new().confined(|top| {
+            let path = |name: &str| top.join("write").join(name);
+            fs::write(path("file"), "longer").unwrap();
+            File::options().write(true).open(path("file")).unwrap().set_len(1).unwrap();
+            fs::create_dir(path("one")).unwrap();
+            fs::create_dir(path("two")).unwrap();
+            fs::rename(path("file"), path("one/file")).unwrap();
+            // From one directory to another: the right that the first version of Landlock lacks.
+            fs::rename(path("one/file"), path("two/file")).unwrap();
+            fs::hard_link(path("two/file"), path("one/link")).unwrap();
+            std::os::unix::fs::symlink("file", path("two/symlink")).unwrap();
+            let fifo = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, path("fifo"), fifo, Mode::RUSR, 0).unwrap();
+            let _listener = UnixListener::bind(path("socket")).unwrap();
+            UnixStream::connect(path("socket")).unwrap();
+            assert_eq!(fs::read_to_string(path("two/symlink")).unwrap(), "l");
+            fs::remove_dir_all(path("one")).unwrap();
+            fs::remove_dir_all(path("two")).unwrap();
+        });
+    }
+
+    #[test]
+    fn one_file_can_be_listed_alone() {
+        let place = Place::new();
+        fs::write(place.path("none/other"), "").unwrap();
+        let (one, other) = (place.path("none/file"), place.path("none/other"));
+        confined(&[], &[&one.clone(), Path::new("/dev/null")], None, move || {
+            fs::write(&one, "changed").unwrap();
+            assert_eq!(fs::read_to_string(&one).unwrap(), "changed");
+            fs::write("/dev/null", "gone").unwrap();
+            assert_eq!(kind(fs::read(&other)), DENIED);
+            assert_eq!(kind(fs::remove_file(&one)), DENIED);
+        });
+    }
+
+    #[test]
+    fn a_path_that_does_not_exist_allows_nothing() {
+        let place = Place::new();
+        let missing = [place.path("missing"), place.path("none/file/beyond")];
+        let missing = missing.each_ref().map(PathBuf::as_path);
+        let file = place.path("none/file");
+        assert_eq!(confined(&missing, &missing, None, move || kind(fs::read(&file))), DENIED);
+    }
+
+    #[test]
+    fn programs_run_from_where_reading_is_allowed_and_are_confined_too() {
+        let place = Place::new();
+        let program = fs::canonicalize("/bin/cat").unwrap();
+        fs::copy(&program, place.path("none/cat")).unwrap();
+        let copy = place.path("none/cat");
+        let system: Vec<PathBuf> = ["/usr", "/lib", "/lib64", "/etc/ld.so.cache"].iter().map(PathBuf::from).collect();
+        let mut read: Vec<&Path> = system.iter().map(PathBuf::as_path).collect();
+        let (readable, secret) = (place.path("read"), place.path("none/file"));
+        read.push(&readable);
+        let file = readable.join("file");
+        confined(&read, &[Path::new("/dev/null")], None, move || {
+            let cat = |program: &Path, file: &Path| Command::new(program).arg(file).stdin(Stdio::null()).output();
+            assert_eq!(cat(&program, &file).unwrap().stdout, b"read");
+            let output = cat(&program, &secret).unwrap();
+            assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+            assert_eq!(kind(cat(&copy, &file)), DENIED);
+        });
+    }
+
+    #[test]
+    fn ports_that_are_not_listed_are_neither_served_nor_reached() {
+        let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let (listed, other) = (listen(), listen());
+        let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+        let (listed_port, other_port) = (port(&listed), port(&other));
+        confined(&[], &[], Some(&[listed_port]), move || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, listed_port)).unwrap();
+            assert_eq!(kind(TcpStream::connect((Ipv4Addr::LOCALHOST, other_port))), DENIED);
+            // The listed one is taken, so the kernel says no more than that.
+            assert_eq!(kind(TcpListener::bind((Ipv4Addr::LOCALHOST, listed_port))), Some(ErrorKind::AddrInUse));
+            assert_eq!(kind(TcpListener::bind((Ipv4Addr::LOCALHOST, other_port))), DENIED);
+            assert_eq!(kind(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))), DENIED);
+        });
+        confined(&[], &[], None, move || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, other_port)).unwrap();
+            listen();
+        });
+    }
+
+    #[test]
+    fn abstract_sockets_of_others_are_not_reached() {
+        let name = format!("herd-sandbox-test-{}", std::process::id());
+        let address = move || SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = UnixListener::bind_addr(&address()).unwrap();
+        UnixStream::connect_addr(&address()).unwrap();
+        confined(&[], &[], None, move || {
+            let refused = UnixStream::connect_addr(&address());
+            assert_eq!(refused.err().and_then(|error| error.raw_os_error()), Some(libc::EPERM));
+        });
+        drop(listener);
+    }
+
+    #[test]
+    fn others_are_not_signalled() {
+        let mut other = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let pid = Pid::from_child(&other);
+        let refused = confined(&[], &[], None, move || kill_process(pid, Signal::TERM));
+        assert_eq!(refused, Err(Errno::PERM));
+        // It ends by the end of its input, and by nothing else.
+        drop(other.stdin.take());
+        assert!(other.wait().unwrap().success());
+    }
+
+    #[test]
+    fn the_kernels_error_is_told() {
+        // The kernel keeps at most 16 rulesets of one process.
+        let errors = thread::spawn(|| {
+            let rules = Rules::<CString> { read: &[], write: &[], tcp: None };
+            (0..17).filter_map(|_| restrict(&rules).err()?.raw_os_error()).collect::<Vec<_>>()
+        });
+        assert_eq!(errors.join().unwrap(), [libc::E2BIG]);
+    }
+
+    #[test]
+    fn a_kernel_with_too_little_is_refused_and_one_with_more_is_asked_for_what_is_known() {
+        for (version, tcp) in [(0, false), (1, false), (0, true), (3, true)] {
+            assert_eq!(kind(usable(version, tcp)), Some(ErrorKind::Unsupported), "{version} {tcp}");
+        }
+        assert_eq!(usable(OLDEST, false).unwrap(), 2);
+        assert_eq!(usable(TCP, true).unwrap(), 4);
+        assert_eq!(usable(99, true).unwrap(), NEWEST);
+    }
 }
