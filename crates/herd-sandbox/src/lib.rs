@@ -1,12 +1,13 @@
-//! Starts one command under a small supervising process of its own, the *init*, on Linux.
+//! Starts one command in a sandbox of its own, under a small supervising process, the *init*, on Linux.
 //!
 //! Init is the parent of the worker that it starts, so that the worker has nothing of the launching process but what
-//! its [`Spec`] names, and so that nothing of the worker outlives the launching process, however that one ends.
+//! its [`Spec`] names, and so that nothing of the worker outlives the launching process, however that one ends. What
+//! the worker can see and do beyond its own memory is what its [`Isolation`] leaves it.
 //!
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use herd_sandbox::{Init, Report, Signal, Spec};
+//! use herd_sandbox::{Init, Isolation, Mode, Report, Signal, Spec};
 //!
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
 //!     // Before anything else: init is this same program, started once more.
@@ -14,6 +15,8 @@
 //!
 //!     let mut spec = Spec::new("sleep");
 //!     spec.args.push("60".into());
+//!     // As root, name an `identity` too.
+//!     spec.isolation = Isolation::new(Mode::Required);
 //!     let init = Init::launch(spec)?;
 //!     // Poll the control socket (`AsFd`) and ask when it is readable.
 //!     while let Ok(Some(report)) = init.recv() {
@@ -29,46 +32,59 @@
 //!
 //! It is synchronous, starts no thread but for reaping dropped inits, and works the same under any runtime or none.
 //!
+//! # From wish to walls
+//! [`Spec`] (what is wanted) and [`Host`] (what this kernel and this user can do, tried once by a rehearsal) make a
+//! [`Plan`]: an ordered list of steps, pure data, each with its reason. What is required and cannot be had is an error
+//! before anything is started; nothing is skipped in silence.
+//!
 //! # Who talks to whom
 //! ```text
-//! launching process                   init                          worker
+//! launching process                 outer                 init                        worker
 //!   Init::launch ── plain spawn ──▶ enter_init
 //!                ◀───── Hello ──────  harden
-//!                ────── Plan ──────▶  fork ────────────────────────▶ steps of the plan
-//!                ◀─ Ready | Failed ─  ◀── a pipe that exec closes ── exec
-//!                ── Signal · Stop ─▶  kill(2) to its group ────────▶
-//!                ◀──── Exited ──────  kill and reap the rest
-//!                ◀── end of stream ─  nothing is left
+//!                ────── Plan ──────▶  user namespace
+//!                ◀───── Moved ──────  clone3 ───────────▶ its namespaces, its cgroup
+//!                                     end                 new root, loopback
+//!                                                         fork ────────────────────▶ own user, no capabilities
+//!                ◀── Announced ──────────────────────────────────────────────────── Landlock, seccomp
+//!                ◀─ Ready | Failed ────────────────────── ◀─ a pipe that exec closes ─ exec
+//!                ── Signal · Stop · Sockets ───────────▶  kill(2), socket(2)
+//!                ◀──── Exited ──────────────────────────  kill and reap the rest
+//!                ◀── end of stream ─────────────────────  nothing is left
 //! ```
-//! The two are connected by one `SOCK_SEQPACKET` socket. Plans travel in a sealed memory file, descriptors beside it.
+//! They are connected by one `SOCK_SEQPACKET` socket. Plans travel in a sealed memory file, descriptors beside it.
+//! Without a sandbox, outer goes on as init.
 //!
 //! # What holds
-//! - The launching process never forks and runs no code between fork and exec: it starts init by posix_spawn(3).
+//! - The launching process never forks and runs no code between fork and exec: it starts outer by posix_spawn(3).
 //! - **Dead-man's switch.** When the control socket ends, because the launching process dropped its [`Init`], ended or
-//!   was killed with -9, init kills the worker's whole tree and ends.
-//! - The end of the stream says that the tree is gone and reaped. Init is a child subreaper (prctl(2)): what the worker
-//!   starts, whatever session it moves to and whoever of its ancestors dies, stays below init.
+//!   was killed with -9, init kills all that the worker has started and ends.
+//! - The end of the stream says that nothing of the worker is left. Init is PID 1 of the worker's PID namespace: the
+//!   kernel ends them together.
 //! - Init is single-threaded, keeps nothing of the launching process or the plan, blocks all signals, is not dumpable,
-//!   and has a session of its own, so that a Ctrl-C for the launching process reaches neither it nor the worker.
+//!   has no capability but, as root, the one to signal its worker, and has a session of its own, so that a Ctrl-C for
+//!   the launching process reaches neither it nor the worker. Where its executable belongs to the worker's user, init
+//!   runs from a sealed copy in memory.
 //! - Nothing of a plan that cannot be carried out is skipped: it is a [`Failure`] that names the step.
 //!
 //! # What does not hold
-//! - A worker runs as the same user as its init and can signal it. One that kills its init with -9 dies with it, but
-//!   its descendants may live on; [`Init::reap`] tells that init was killed. One that stops its init again and again
-//!   delays its own end: init is continued by [`Init::kill`], by dropping the [`Init`], and when the launching process
-//!   ends.
 //! - A process that hangs in the kernel (state `D`) dies when the kernel lets it; init waits for that.
-//! - Processes that multiply faster than one process can stop them can evade for as long as they keep that up.
+//! - Under [`Mode::Off`], or where a PID namespace cannot be had, a worker runs beside its init and can signal it. One
+//!   that kills its init with -9 dies with it, but its descendants may live on; [`Init::reap`] tells that init was
+//!   killed. One that stops its init again and again delays its own end: init is continued by [`Init::kill`], by
+//!   dropping the [`Init`], and when the launching process ends. Processes that multiply faster than one process can
+//!   stop them can evade for as long as they keep that up.
+//! - Without root, the groups of the launching user beyond its first stay with the worker: the kernel lets nobody drop
+//!   them. They matter for files that are mounted into the sandbox alone.
 //!
-//! All three need a PID namespace or a cgroup to be closed.
-//!
-//! Linux 5.9 or newer with `/proc` mounted. Built with `CONFIG_PROC_CHILDREN` init finds the worker's processes without
-//! looking through all of the system's.
+//! Linux 5.9 or newer with `/proc` mounted; 5.12 or newer for a sandbox with a root of its own.
 //!
 //! # Where things are
-//! `spec` what is wanted · `plan` the steps and why in this order · `launch`, `handle` the launching side · `protocol`,
-//! `codec`, `channel` what goes over the socket · `init` the other side: `supervisor` its loop, `worker` from fork to
-//! exec, `program` finding it, `tree` killing all of it · `sys` the system calls that need `unsafe`.
+//! `spec`, `isolation` what is wanted · `host` what can be had · `plan` the steps and why in this order · `launch`,
+//! `handle` the launching side · `protocol`, `codec`, `channel` what goes over the socket · `init` the other side:
+//! `birth` from outer to init, `setup` and `root` the new root, `worker` from fork to exec, `privilege` capabilities,
+//! `program` finding the program, `supervisor` its loop, `tree` killing all where there is no PID namespace ·
+//! `seccomp`, `landlock`, `cgroup` these layers · `sys` the system calls that need `unsafe`.
 #![expect(unexpected_cfgs, reason = "cargo-fuzz sets `fuzzing`, which cargo does not know")]
 
 pub mod cgroup;
