@@ -162,3 +162,124 @@ fn read_mask(text: &str) -> Result<u64, String> {
 fn read_value(word: &str) -> Result<u32, String> {
     constants::value(word).ok_or_else(|| format!("{word:?} is no value that constants.rs knows, and no number"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEAD: &str = "group name\nbecause Reasons.\n";
+
+    fn conditions(line: &str) -> Vec<Condition> {
+        let groups = parse(&format!("{HEAD}{line}\n")).unwrap();
+        groups[0].rules[0].conditions.clone()
+    }
+
+    fn problem(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn groups_have_a_reason_and_rules_in_their_order() {
+        let text = "# comment\n\ngroup one thing\nbecause Of this\n and that.\nallow read write\nrefuse mount\nabsent bpf\n\
+                    group another\nbecause Why not.\nallow close\n";
+        let groups = parse(text).unwrap();
+        let names: Vec<_> = groups.iter().map(|group| (group.name.as_str(), group.reason.as_str())).collect();
+        assert_eq!(names, [("one thing", "Of this and that."), ("another", "Why not.")]);
+        let rules: Vec<_> = groups[0].rules.iter().map(|rule| (rule.verdict, rule.call)).collect();
+        let expected =
+            [(Verdict::Allow, "read"), (Verdict::Allow, "write"), (Verdict::Refuse, "mount"), (Verdict::Absent, "bpf")];
+        assert_eq!(rules, expected);
+    }
+
+    #[test]
+    fn conditions_name_arguments_by_their_place() {
+        let read = conditions("allow ioctl(fd, command) where command not in 0x5412, 7 and fd in 1");
+        let expected = [
+            Condition { argument: 1, test: Test::Without(vec![0x5412, 7]) },
+            Condition { argument: 0, test: Test::Among(vec![1]) },
+        ];
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn masks_are_unions_of_values_or_all_the_rest() {
+        let read = conditions("allow clone(flags) where flags & CLONE_NEWNS | 1 in 0, 1");
+        assert_eq!(read, [Condition { argument: 0, test: Test::Masked(0x2_0001, vec![0, 1]) }]);
+        let read = conditions("allow clone(flags) where flags & ~(CLONE_NEWNS | 1) in 0");
+        assert_eq!(read, [Condition { argument: 0, test: Test::Masked(0xffff_ffff_fffd_fffe, vec![0]) }]);
+    }
+
+    #[test]
+    fn a_condition_is_shown_as_it_is_written() {
+        let groups = parse(&format!("{HEAD}allow kill(pid) where pid in\n 1,\n 2\nallow read\n")).unwrap();
+        let shown: Vec<_> = groups[0].rules.iter().map(Rule::condition).collect();
+        assert_eq!(shown, [Some("pid in 1, 2"), None]);
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_understood_is_named() {
+        let wrong = [
+            ("allow raed", r#"line 3: "raed" is no system call that calls.table knows"#),
+            ("permit read", r#"line 3: "permit" is none of group, because, allow, refuse and absent"#),
+            ("allow", r#"line 3: nothing follows "allow""#),
+            ("because Again.", "line 3: a second reason"),
+            ("group name", r#"line 3: a second group "name""#),
+            ("allow read read", "line 3: read is listed twice"),
+            ("allow read\nrefuse read", "line 4: read is listed twice"),
+            ("allow kill(pid) where pid in 1\nallow kill", "line 4: kill is listed twice"),
+            ("allow kill\nallow kill(pid) where pid in 1", "line 4: kill is listed twice"),
+            ("refuse kill(pid) where pid in 1", "line 3: only what is allowed has conditions"),
+            ("allow kill(pid)", "line 3: a call with arguments reads CALL(ARG, ...) where ..."),
+            ("allow kill(pid) where pid == 1", r#"line 3: "pid == 1" reads neither ARG in ... nor ARG not in ..."#),
+            ("allow kill(pid) where sig in 1", r#"line 3: "sig" is none of the arguments pid"#),
+            ("allow kill(pid) where pid in ONE", r#"line 3: "ONE" is no value that constants.rs knows, and no number"#),
+            (
+                "allow kill(pid) where pid in 4294967296",
+                r#"line 3: "4294967296" is no value that constants.rs knows, and no number"#,
+            ),
+            ("allow kill(pid) where pid & 1 not in 1", "line 3: a masked argument cannot be compared by 'not in'"),
+            ("allow kill(a, b, c, d, e, f, g) where g in 1", "line 3: a system call has at most 6 arguments"),
+        ];
+        for (line, expected) in wrong {
+            assert_eq!(problem(&format!("{HEAD}{line}\n")), expected, "{line}");
+        }
+        assert_eq!(problem(" allow read"), "line 1: it continues nothing");
+        assert_eq!(problem("allow read"), r#"line 1: "allow" before the first group"#);
+        assert_eq!(problem("group name\nallow read"), r#"line 2: group "name" has calls before it has a reason"#);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text: String) {
+            let _ = parse(&text);
+        }
+
+        #[test]
+        fn any_mixture_of_a_policys_words_is_read_or_refused(
+            words in prop::collection::vec(
+                prop::sample::select(vec![
+                    "group ", "because ", "allow ", "refuse ", "absent ", "read ", "clone", "(", "flags", ", ", ") where ",
+                    " & ", "~(", ")", " | ", " in ", " not in ", " and ", "CLONE_NEWNS", "0x", "0", "\n", "\n ", "#", "\t",
+                ]),
+                0..40,
+            ),
+        ) {
+            if let Ok(groups) = parse(&words.concat()) {
+                // What can be read can be compiled, too.
+                prop_assert!(super::super::compile::compile(&groups).is_ok());
+            }
+        }
+
+        #[test]
+        fn a_changed_policy_is_read_or_refused(at in 0_usize..10_000, with: char) {
+            let text = include_str!("default.policy");
+            let at = at.min(text.len());
+            let changed: String = text.chars().take(at).chain([with]).chain(text.chars().skip(at + 1)).collect();
+            if let Ok(groups) = parse(&changed) {
+                prop_assert!(super::super::compile::compile(&groups).is_ok());
+            }
+        }
+    }
+}
