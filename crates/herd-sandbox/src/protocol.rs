@@ -85,7 +85,7 @@ impl Request {
             Self::Sockets { count, v6 } => {
                 out.u8(SOCKETS);
                 out.u8(*count);
-                out.u8(u8::from(*v6));
+                out.bool(*v6);
             }
         }
         out.finish()
@@ -98,7 +98,7 @@ impl Request {
             SIGNAL => Self::Signal(signal(&mut packet)?),
             STOP => Self::Stop { signal: signal(&mut packet)?, grace: Duration::from_nanos(packet.u64()?) },
             KILL => Self::Kill,
-            SOCKETS => Self::Sockets { count: packet.u8()?, v6: packet.u8()? != 0 },
+            SOCKETS => Self::Sockets { count: packet.u8()?, v6: packet.bool()? },
             _ => return Err(Malformed),
         };
         packet.finish()?;

@@ -16,15 +16,11 @@ pub(super) trait Field<'a>: Sized {
 
 impl Field<'_> for bool {
     fn encode(&self, out: &mut Encoder) {
-        out.u8(u8::from(*self));
+        out.bool(*self);
     }
 
     fn decode(bytes: &mut Decoder<'_>) -> Result<Self, Malformed> {
-        match bytes.u8()? {
-            0 => Ok(false),
-            1 => Ok(true),
-            _ => Err(Malformed),
-        }
+        bytes.bool()
     }
 }
 
