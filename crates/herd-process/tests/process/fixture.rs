@@ -91,6 +91,12 @@ pub(crate) async fn get(worker: &ProcessWorker, path: &str) -> String {
     String::from_utf8(body.to_bytes().to_vec()).expect("the worker answers in UTF-8")
 }
 
+/// What a shell script prints that the worker runs.
+pub(crate) async fn shell(worker: &ProcessWorker, script: &str) -> String {
+    let script: String = script.bytes().map(|byte| format!("{byte:02x}")).collect();
+    get(worker, &format!("/sh/{script}")).await.trim_end().to_owned()
+}
+
 /// Where processes report that they run. They keep the connection open, so its end is theirs.
 pub(crate) struct Roll {
     listener: UnixListener,

@@ -15,6 +15,8 @@ mod port;
 mod program;
 mod readiness;
 mod role;
+mod rootless;
+mod sealed;
 
 use std::process::ExitCode;
 
@@ -30,12 +32,48 @@ macro_rules! trials {
     };
 }
 
+/// The tests that run twice: as whoever runs this, and as a user without any privilege.
+macro_rules! sealed {
+    ($($test:ident),* $(,)?) => {
+        /// Each with its name.
+        pub(crate) fn sealed_tests() -> Vec<(&'static str, fn())> {
+            vec![$((stringify!($test), || fixture::runtime().block_on(sealed::$test()))),*]
+        }
+    };
+}
+
+sealed![
+    every_worker_has_the_same_port_in_a_network_of_its_own,
+    another_port_can_be_chosen_and_is_what_the_worker_is_told,
+    many_connections_at_once_all_reach_the_worker,
+    a_worker_that_ended_refuses_connections,
+    no_worker_reaches_the_hosts_network,
+    the_hosts_network_can_be_asked_for,
+    a_listening_socket_is_made_in_the_workers_own_network,
+    a_unix_socket_has_a_short_path_inside,
+    a_link_in_place_of_the_socket_is_not_followed,
+    a_notification_from_inside_makes_it_ready,
+    a_worker_that_says_it_is_ready_must_listen_in_its_own_network_too,
+    a_command_that_makes_it_ready_sees_the_workers_files,
+    the_worker_is_told_of_its_places_as_it_sees_them,
+    the_programs_file_and_the_working_directory_are_visible_and_their_surroundings_are_not,
+    paths_can_be_shown_made_writable_and_hidden,
+    a_path_that_is_not_there_cannot_be_shown,
+    a_crash_inside_is_told_with_the_signal_and_the_last_words,
+    close_leaves_no_process_whatever_the_worker_has_started,
+    hostile_files_are_removed_with_the_worker_and_nothing_outside_is_touched,
+    limits_that_cannot_be_kept_are_refused_in_every_sandbox,
+    the_default_limit_of_processes_is_kept_or_missing,
+    open_files_and_core_dumps_are_limited,
+    the_layers_that_are_on_are_told,
+];
+
 fn main() -> ExitCode {
     herd_sandbox::enter_init();
     if let Some(code) = role::play() {
         return code;
     }
-    let trials = trials![
+    let mut trials = trials![
         client::the_default_client_speaks_http,
         client::the_default_client_speaks_http_2,
         client::a_client_over_a_unix_socket_reaches_the_worker,
@@ -119,5 +157,17 @@ fn main() -> ExitCode {
         readiness::the_first_look_can_be_delayed,
         readiness::many_workers_start_together,
     ];
+    for (name, test) in sealed_tests() {
+        let run = move || {
+            test();
+            Ok(())
+        };
+        trials.push(Trial::test(format!("sealed::{name}"), run));
+        let run = move || {
+            rootless::as_user(name);
+            Ok(())
+        };
+        trials.push(Trial::test(format!("rootless::{name}"), run));
+    }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

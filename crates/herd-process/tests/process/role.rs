@@ -21,6 +21,7 @@ pub(crate) fn play() -> Option<ExitCode> {
             let words: Vec<_> = words.iter().map(String::as_str).collect();
             Some(worker(&words))
         }
+        "as-user" => Some(crate::rootless::run(&args.next().expect("the name of a test"))),
         "out-of-descriptors" => {
             crate::fixture::runtime().block_on(crate::fault::run_out_of_descriptors());
             Some(ExitCode::SUCCESS)
@@ -62,6 +63,11 @@ fn worker(words: &[&str]) -> ExitCode {
         // Is fine until it is told to be `/worse`; then it answers this.
         ["worsen", how] => worsen(how),
         ["serve-socket", path] => serve_socket(path),
+        ["serve-inherited"] => {
+            let listener =
+                herd_sandbox::inherited_listeners().expect("they are announced").pop().expect("there is one");
+            serve(&listener.into())
+        }
         ["serve-h2"] => serve_h2(),
         ["listen"] => {
             let _listener = bind();
@@ -192,9 +198,19 @@ fn facts(path: &str) -> Answer {
             eprintln!("about to abort");
             process::abort()
         }
+        rest if rest.starts_with("sh/") => shell(&rest[3..]),
         "missing" => return Answer::status("404"),
         _ => String::new(),
     })
+}
+
+/// What a script, given in hexadecimal, prints on both streams.
+fn shell(script: &str) -> String {
+    let digits = script.as_bytes().chunks_exact(2).map(|two| std::str::from_utf8(two).expect("digits"));
+    let script = digits.map(|two| u8::from_str_radix(two, 16).expect("two digits")).collect();
+    let script = String::from_utf8(script).expect("a script in UTF-8");
+    let output = process::Command::new("/bin/sh").args(["-c", &script]).stdin(Stdio::null()).output().expect("a shell");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
 }
 
 fn serve(listener: &TcpListener) -> ! {
