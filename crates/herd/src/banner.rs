@@ -5,11 +5,8 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 use herd_gateway::SessionKey;
 
 use crate::{
-    config::{
-        Settings,
-        settings::{Command, SandboxMode},
-    },
-    isolation,
+    config::{Settings, settings::Command},
+    isolation::Isolation,
 };
 
 /// Where a daemon can be reached, and what to try.
@@ -19,18 +16,24 @@ pub(crate) struct Banner {
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) control: PathBuf,
     session_key: SessionKey,
-    mode: SandboxMode,
+    isolation: String,
     repl: bool,
 }
 
 impl Banner {
-    pub(crate) fn new(settings: &Settings, gateway: SocketAddr, admin: Option<SocketAddr>, control: PathBuf) -> Self {
+    pub(crate) fn new(
+        settings: &Settings,
+        isolation: &Isolation,
+        gateway: SocketAddr,
+        admin: Option<SocketAddr>,
+        control: PathBuf,
+    ) -> Self {
         Self {
             gateway,
             admin,
             control,
             session_key: settings.network.session_key.clone(),
-            mode: settings.sandbox.mode,
+            isolation: isolation.to_string(),
             repl: settings.worker.command == Command::Repl,
         }
     }
@@ -71,6 +74,6 @@ impl fmt::Display for Banner {
             None => writeln!(f, "  admin    off")?,
         }
         writeln!(f, "  control  {}  (herd ps, herd end SESSION)", self.control.display())?;
-        writeln!(f, "  sandbox  {}", isolation::summary(self.mode))
+        writeln!(f, "  sandbox  {}", self.isolation)
     }
 }

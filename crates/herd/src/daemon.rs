@@ -7,6 +7,7 @@ use std::{
     io,
     net::{SocketAddr, TcpListener},
     num::NonZero,
+    sync::Arc,
     thread,
     time::Duration,
 };
@@ -35,7 +36,7 @@ use crate::{
     },
     console,
     control::{self, ControlSocket},
-    isolation,
+    isolation::{self, Isolation},
     journal::Journal,
     logs,
     metrics::Metrics,
@@ -82,6 +83,7 @@ pub(crate) fn run(args: RunArgs) -> anyhow::Result<()> {
 #[derive(Debug)]
 struct Daemon {
     settings: Settings,
+    isolation: Isolation,
     factory: Factory,
     gateway: TcpListener,
     admin: Option<TcpListener>,
@@ -92,12 +94,14 @@ impl Daemon {
     fn open(mut settings: Settings) -> anyhow::Result<Self> {
         logs::start(&settings.telemetry);
         settings.resources.open_files = raise_open_files(settings.resources.open_files);
+        isolation::guard(&mut settings)?;
         let factory = workers::factory(&settings)?;
+        let isolation = Isolation::of(&factory, settings.sandbox.mode);
         let network = &settings.network;
         let gateway = bind(network.data_bind, "--listen or network.data_bind")?;
         let admin = network.admin_bind.map(|address| bind(address, "--admin or network.admin_bind")).transpose()?;
         let control = control::open(network.control_socket.as_deref(), gateway.local_addr()?.port())?;
-        Ok(Self { settings, factory, gateway, admin, control })
+        Ok(Self { settings, isolation, factory, gateway, admin, control })
     }
 
     /// Serves until a signal says to stop, then drains.
@@ -112,7 +116,7 @@ impl Daemon {
     }
 
     async fn serve(self, for_a_person: bool) -> anyhow::Result<()> {
-        let Self { settings, factory, gateway, admin, control } = self;
+        let Self { settings, isolation, factory, gateway, admin, control } = self;
         let mut signals = Signals::listen().context("cannot listen for signals")?;
         let pool = pool(factory.clone(), &settings)?;
         let journal = Journal::new();
@@ -125,7 +129,14 @@ impl Daemon {
 
         let mut tasks = JoinSet::new();
         tasks.spawn(journal.clone().record(pool.subscribe()));
-        let state = Admin { pool: pool.clone(), journal, metrics: metrics.clone(), draining: draining.clone() };
+        let isolation = Arc::new(isolation);
+        let state = Admin {
+            pool: pool.clone(),
+            journal,
+            metrics: metrics.clone(),
+            draining: draining.clone(),
+            isolation: Arc::clone(&isolation),
+        };
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;
         if let Some(listener) = admin {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -136,8 +147,8 @@ impl Daemon {
 
         let address = gateway.local_addr()?;
         let mut threads = GatewayThreads::start(&front_door, &gateway, thread_count(&settings.network))?;
-        let banner = Banner::new(&settings, address, admin_address, control.path().to_owned());
-        announce(&settings, &banner, for_a_person)?;
+        let banner = Banner::new(&settings, &isolation, address, admin_address, control.path().to_owned());
+        announce(&settings, &isolation, &banner, for_a_person)?;
 
         let failure = tokio::select! {
             signal = signals.stop() => {
@@ -230,7 +241,7 @@ fn gateway_options(settings: &Settings, metrics: Metrics) -> GatewayOptions {
         sessions: if network.lookup_only { Sessions::LookUpOnly } else { Sessions::Start },
         metrics: Some(MetricsPage {
             path: settings.telemetry.metrics_path.clone(),
-            render: std::sync::Arc::new(move || metrics.render()),
+            render: Arc::new(move || metrics.render()),
         }),
         max_connections: network.max_connections,
         response_timeout: network.response_timeout,
@@ -238,7 +249,7 @@ fn gateway_options(settings: &Settings, metrics: Metrics) -> GatewayOptions {
     }
 }
 
-fn announce(settings: &Settings, banner: &Banner, for_a_person: bool) -> anyhow::Result<()> {
+fn announce(settings: &Settings, isolation: &Isolation, banner: &Banner, for_a_person: bool) -> anyhow::Result<()> {
     let admin = banner.admin.map(tracing::field::display);
     let (gateway, control) = (banner.gateway, banner.control.display());
     tracing::info!(%gateway, admin, %control, "serving");
@@ -248,10 +259,13 @@ fn announce(settings: &Settings, banner: &Banner, for_a_person: bool) -> anyhow:
     for sentence in settings.warnings() {
         tracing::warn!("{sentence}");
     }
+    for missing in &isolation.missing {
+        tracing::warn!("the sandbox has no {missing}");
+    }
     if for_a_person {
         console::print(banner)
     } else {
-        tracing::info!("sandbox: {}", isolation::summary(settings.sandbox.mode));
+        tracing::info!("sandbox: {isolation}");
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod config;
 mod console;
 mod control;
 mod daemon;
+mod doctor;
 mod end;
 mod isolation;
 mod journal;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => daemon::serve(args),
         Command::Run(args) => daemon::run(*args),
         Command::Check(args) => check::run(&args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Ps(args) => ps::run(args),
         Command::End(args) => end::run(args),
         Command::Repl(args) => repl::run(args.socket.as_deref()),

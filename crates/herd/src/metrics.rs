@@ -13,6 +13,7 @@ use herd_pool::EndReason;
 
 use crate::{
     journal::{Exits, Journal},
+    usage::{Samples, Usage},
     workers::WorkerPool,
 };
 
@@ -27,6 +28,7 @@ pub(crate) struct Metrics(Arc<Sources>);
 struct Sources {
     pool: WorkerPool,
     journal: Journal,
+    usage: Samples,
     started: SystemTime,
     gateway: Mutex<Option<GatewayNumbers>>,
 }
@@ -42,7 +44,8 @@ impl Debug for GatewayNumbers {
 
 impl Metrics {
     pub(crate) fn new(pool: WorkerPool, journal: Journal) -> Self {
-        let sources = Sources { pool, journal, started: SystemTime::now(), gateway: Mutex::default() };
+        let (usage, gateway) = Default::default();
+        let sources = Sources { pool, journal, usage, started: SystemTime::now(), gateway };
         Self(Arc::new(sources))
     }
 
@@ -82,6 +85,7 @@ impl Metrics {
     pub(crate) fn render(&self) -> String {
         let mut page = Page::default();
         self.pool(&mut page);
+        self.workers(&mut page);
         self.front_door(&mut page);
         let version = [("version", env!("CARGO_PKG_VERSION"))];
         page.family("herd_build_info", Kind::Gauge, "The version of the daemon, as a label.").one(&version, 1);
@@ -121,6 +125,36 @@ impl Metrics {
             family.one(&[("reason", reason)], count);
         }
         page.counter("herd_spawn_failures_total", "Workers that could not be started.", stats.spawn_failures);
+    }
+
+    /// What each worker uses. There are as many samples as workers, and an ended worker's ones are gone.
+    fn workers(&self, page: &mut Page) {
+        let usages: Vec<_> =
+            self.0.usage.of(&self.0.pool).into_iter().map(|(worker, usage)| (worker.to_string(), usage)).collect();
+        let mut family = |name, kind, help, value: &dyn Fn(&Usage) -> Option<String>| {
+            let mut family = page.family(name, kind, help);
+            for (worker, usage) in &usages {
+                if let Some(value) = value(usage) {
+                    family.one(&[("worker", worker)], value);
+                }
+            }
+        };
+        let help = "CPU time of each worker's processes.";
+        family("herd_worker_cpu_seconds_total", Kind::Counter, help, &|usage| {
+            Some(usage.cpu_time.as_secs_f64().to_string())
+        });
+        let help = "Memory of each worker's processes.";
+        family("herd_worker_memory_bytes", Kind::Gauge, help, &|usage| Some(usage.memory.to_string()));
+        let help = "The most memory that each worker has used at once, where cgroups tell.";
+        family("herd_worker_memory_peak_bytes", Kind::Gauge, help, &|usage| {
+            usage.memory_peak.map(|bytes| bytes.to_string())
+        });
+        let help = "Processes and threads of each worker.";
+        family("herd_worker_pids", Kind::Gauge, help, &|usage| Some(usage.pids.to_string()));
+        let help = "Processes of each worker that its memory limit has killed, where cgroups tell.";
+        family("herd_worker_oom_kills_total", Kind::Counter, help, &|usage| {
+            usage.oom_kills.map(|kills| kills.to_string())
+        });
     }
 
     fn front_door(&self, page: &mut Page) {

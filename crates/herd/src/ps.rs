@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::json;
 
 use crate::{
-    admin::model::{Page, Session, Troubles, Worker},
+    admin::model::{Page, Sandbox, Session, Troubles, Worker},
     cli::PsArgs,
     console,
     control::client::{self, Daemon},
@@ -23,12 +23,14 @@ pub(crate) fn run(args: PsArgs) -> anyhow::Result<()> {
         Ok((lists.0, lists.1, daemon.get("/v1/stats").await?))
     })?;
     if args.json {
-        return console::print(format_args!("{:#}\n", json!({ "sessions": sessions, "workers": workers })));
+        let all = json!({ "sessions": sessions, "workers": workers, "sandbox": troubles.sandbox });
+        return console::print(format_args!("{all:#}\n"));
     }
     let now = SystemTime::now();
     console::print(sessions_table(&sessions, now))?;
     console::print("\n")?;
     console::print(workers_table(&workers, now))?;
+    console::print(sandbox(&troubles.sandbox))?;
     if let Some(failure) = troubles.last_start_failure {
         let (ago, error) = (since(&failure.at, now), printable(&failure.error));
         console::print(format_args!("\nlast start failed {ago} ago: {error}\n"))?;
@@ -88,6 +90,8 @@ fn workers_table(workers: &[Worker], now: SystemTime) -> Table {
         Column::number("AGE"),
         Column::number("CPU").dispensable(2),
         Column::number("MEMORY").dispensable(1),
+        Column::number("PEAK").dispensable(6),
+        Column::number("PIDS").dispensable(5),
         Column::number("READY AFTER").dispensable(4),
         Column::text("ADDRESS").shrinks().dispensable(3),
     ]);
@@ -100,11 +104,27 @@ fn workers_table(workers: &[Worker], now: SystemTime) -> Table {
             since(&worker.started, now),
             worker.cpu_time_ms.map_or_else(|| "-".to_owned(), |ms| span(Duration::from_millis(ms))),
             worker.memory_bytes.map_or_else(|| "-".to_owned(), bytes),
+            worker.memory_peak_bytes.map_or_else(|| "-".to_owned(), bytes),
+            worker.pids.map_or_else(|| "-".to_owned(), |count| count.to_string()),
             worker.ready_after_ms.map_or_else(|| "-".to_owned(), |ms| span(Duration::from_secs_f64(ms.max(0.0) / 1e3))),
             or_dash(worker.address.as_deref()),
         ]);
     }
     table
+}
+
+/// The layers that are on, and why the others are not.
+fn sandbox(sandbox: &Sandbox) -> String {
+    let Sandbox { mode, layers, missing } = sandbox;
+    let mut text = format!("\nsandbox {mode}");
+    if !layers.is_empty() {
+        text += &format!("; on: {}", layers.join(", "));
+    }
+    text.push('\n');
+    for missing in missing {
+        text += &format!("missing {}\n", printable(&missing.to_string()));
+    }
+    text
 }
 
 fn or_dash(text: Option<&str>) -> String {

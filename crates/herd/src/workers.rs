@@ -5,18 +5,19 @@ use std::{
     ffi::{OsStr, OsString},
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
 use herd_pool::{Pool, WorkerFactory};
-use herd_process::{HttpClient, ProcessFactory, ProcessFactoryBuilder};
+use herd_process::{HttpClient, OptionsError, ProcessFactory, ProcessFactoryBuilder};
+use herd_sandbox::Plan;
 
 use crate::config::{
-    Settings,
+    Mistakes, Settings,
     mistake::{Mistake, Origin, Written},
-    raw::RawWorker,
-    settings::{Command, Listen, SandboxMode},
+    raw::Raw,
+    settings::{Command, Listen, Pids, SandboxMode, Workspace},
 };
 
 /// The factory of all workers.
@@ -25,6 +26,12 @@ pub(crate) type Factory = ProcessFactory<HttpClient>;
 pub(crate) type WorkerPool = Pool<Factory>;
 /// One of the workers.
 pub(crate) type PoolWorker = <Factory as WorkerFactory>::Worker;
+
+/// Where the workers' private directories are made: in the user's runtime directory, or the one for temporary files.
+pub(crate) fn state_directory() -> PathBuf {
+    let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute() && path.is_dir());
+    runtime.unwrap_or_else(env::temp_dir)
+}
 
 /// Makes the factory.
 ///
@@ -37,18 +44,41 @@ pub(crate) fn factory(settings: &Settings) -> anyhow::Result<Factory> {
     if let Some(cwd) = &settings.worker.cwd {
         check_directory(cwd)?;
     }
-    builder(settings)?.build().context("cannot set up the workers")
+    builder(settings)?.build().map_err(|refused| unavailable(&refused, settings))
+}
+
+/// What is done to start a worker on this host.
+///
+/// # Errors
+/// As [`factory`].
+pub(crate) fn plan(settings: &Settings) -> anyhow::Result<Plan<'static>> {
+    if let Command::Program { program, .. } = &settings.worker.command {
+        check_program(program)?;
+    }
+    builder(settings)?.plan().map_err(|refused| unavailable(&refused, settings))
+}
+
+/// What was checked before without the host is right now, so the rest is what cannot be had here.
+fn unavailable(refused: &OptionsError, settings: &Settings) -> anyhow::Error {
+    let all = located(refused, settings).into_iter().map(Mistake::unavailable).collect();
+    let mut mistakes = Mistakes { file: settings.written.file.clone(), all };
+    mistakes.sort();
+    mistakes.into()
 }
 
 /// What the factory would refuse, told at the place where it was written.
-pub(crate) fn mistakes(settings: &Settings, written: &RawWorker) -> Vec<Mistake> {
+pub(crate) fn mistakes(settings: &Settings) -> Vec<Mistake> {
     let Ok(builder) = builder(settings) else { return Vec::new() };
-    let Err(refused) = builder.check() else { return Vec::new() };
+    builder.check().err().map_or_else(Vec::new, |refused| located(&refused, settings))
+}
+
+/// What the factory refuses, with the places where it was written.
+fn located(refused: &OptionsError, settings: &Settings) -> Vec<Mistake> {
     let mistakes = refused.mistakes().iter();
     mistakes
         .map(|mistake| {
             let (problem, remedy) = mistake.problem.split_once("; ").unwrap_or((&mistake.problem, "correct it"));
-            Mistake::new(origin_of(&mistake.option, written), one_line(problem), remedy).unquoted()
+            Mistake::new(origin_of(&mistake.option, &settings.written.raw), one_line(problem), remedy).unquoted()
         })
         .collect()
 }
@@ -87,7 +117,8 @@ fn builder(settings: &Settings) -> anyhow::Result<ProcessFactoryBuilder> {
         .start_health_check_delay(worker.start_health_check_delay)
         .stop_signal(worker.stop_signal)
         .stop_grace(worker.stop_grace)
-        .open_files(settings.resources.open_files);
+        .open_files(settings.resources.open_files)
+        .state_dir(state_directory());
     for (name, value) in &worker.env {
         builder = builder.env(name, value);
     }
@@ -97,31 +128,88 @@ fn builder(settings: &Settings) -> anyhow::Result<ProcessFactoryBuilder> {
     if worker.http2 {
         builder = builder.http2();
     }
-    if settings.sandbox.mode == SandboxMode::Off {
-        builder = builder.insecure_sandbox();
+    Ok(sandboxed(builder, settings))
+}
+
+/// The part of the options that is about the sandbox and limits. Without a sandbox there is none; what was asked for all
+/// the same is told by [`Settings::warnings`].
+fn sandboxed(mut builder: ProcessFactoryBuilder, settings: &Settings) -> ProcessFactoryBuilder {
+    let sandbox = &settings.sandbox;
+    if sandbox.workspace == Workspace::Persistent {
+        builder = builder.persistent_workspaces(sandbox.workspace_dir.clone().unwrap_or_else(kept_directory));
     }
-    Ok(builder)
+    if sandbox.mode == SandboxMode::Off {
+        return builder.insecure_sandbox();
+    }
+    builder = builder
+        .sandbox(sandbox.mode)
+        .network(sandbox.network)
+        .port(settings.worker.port)
+        .seccomp(sandbox.seccomp)
+        .memory_limit(sandbox.limits.memory.unwrap_or(0))
+        .cpu_limit(sandbox.limits.cpu.unwrap_or(0.0))
+        .tmp_limit(sandbox.limits.tmp)
+        .shm_limit(sandbox.limits.shm);
+    builder = match sandbox.limits.pids {
+        Pids::Default => builder,
+        Pids::AtMost(count) => builder.pids_limit(count.into()),
+        Pids::Unlimited => builder.pids_limit(-1),
+    };
+    if sandbox.seccomp_log {
+        builder = builder.log_refused_calls();
+    }
+    if let Some(range) = &sandbox.uid_range {
+        builder = builder.uid_range(range.clone());
+    }
+    builder = sandbox.read_only.iter().fold(builder, ProcessFactoryBuilder::read_only);
+    builder = sandbox.writable.iter().fold(builder, ProcessFactoryBuilder::writable);
+    sandbox.hidden.iter().fold(builder, ProcessFactoryBuilder::hidden)
+}
+
+/// Where workspaces are kept unless a place is named: where the system keeps the state of programs (FHS 3.0 §5.8), or
+/// the user's own programs do (XDG Base Directory Specification).
+fn kept_directory() -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        return "/var/lib/herd/workspaces".into();
+    }
+    let named = env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || env::home_dir().unwrap_or_else(env::temp_dir).join(".local/state");
+    named.unwrap_or_else(home).join("herd/workspaces")
 }
 
 /// Where the text of a factory's option was written: `args[0]` is the second word of the command.
-fn origin_of(option: &str, written: &RawWorker) -> Origin {
+fn origin_of(option: &str, written: &Raw) -> Origin {
     fn place<T>(written: &Option<Written<T>>) -> Option<&Origin> {
         written.as_ref().map(|written| &written.origin)
     }
+    fn item<'a, T>(list: &'a Option<Written<Vec<Written<T>>>>, index: &str) -> Option<&'a Origin> {
+        list.as_ref()?.value.get(index.parse::<usize>().ok()?).map(|item| &item.origin)
+    }
     let (name, index) =
         option.split_once('[').map_or((option, ""), |(name, index)| (name, index.trim_end_matches(']')));
-    let command = written.command.as_ref().map_or(&[][..], |command| &command.value);
-    let env = written.env.as_ref().map_or(&[][..], |env| &env.value);
+    let Raw { worker, resources, sandbox, .. } = written;
+    let command = worker.command.as_ref().map_or(&[][..], |command| &command.value);
+    let env = worker.env.as_ref().map_or(&[][..], |env| &env.value);
     let found = match name {
         "program" => command.first().map(|word| &word.origin),
         "args" => index.parse::<usize>().ok().and_then(|index| command.get(index + 1)).map(|word| &word.origin),
         "env" => env.iter().rfind(|variable| variable.value.0 == index).map(|variable| &variable.origin),
-        "cwd" => place(&written.cwd),
-        "ready" | "ready.command" => place(&written.ready).or(place(&written.listen)),
-        "health_path" => place(&written.health_path),
-        "start_timeout" => place(&written.start_timeout),
-        "start_health_check_delay" => place(&written.start_health_check_delay),
-        "stop_grace" => place(&written.stop_grace),
+        "cwd" => place(&worker.cwd),
+        "port" => place(&worker.port),
+        "ready" | "ready.command" => place(&worker.ready).or(place(&worker.listen)),
+        "health_path" => place(&worker.health_path),
+        "start_timeout" => place(&worker.start_timeout),
+        "start_health_check_delay" => place(&worker.start_health_check_delay),
+        "stop_grace" => place(&worker.stop_grace),
+        "memory_limit" => place(&resources.memory_limit),
+        "cpu_limit" => place(&resources.cpu_limit_cores),
+        "pids_limit" => place(&resources.pids_limit),
+        "sandbox" => place(&sandbox.mode),
+        "read_only" => item(&sandbox.read_only, index),
+        "writable" => item(&sandbox.writable, index),
+        "hidden" => item(&sandbox.hidden, index),
+        "uid_range" => place(&sandbox.uid_range),
+        "persistent_workspaces" => place(&sandbox.workspace_dir).or(place(&sandbox.workspace)),
         _ => None,
     };
     found.cloned().unwrap_or_else(|| Origin::flag(option))

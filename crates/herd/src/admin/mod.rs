@@ -25,7 +25,7 @@ use axum::{
 };
 
 use self::{model::Stats, problem::Problem};
-use crate::{journal::Journal, metrics::Metrics, workers::WorkerPool};
+use crate::{isolation::Isolation, journal::Journal, metrics::Metrics, workers::WorkerPool};
 
 /// What the API answers from.
 #[derive(Clone, Debug)]
@@ -34,6 +34,7 @@ pub(crate) struct Admin {
     pub(crate) journal: Journal,
     pub(crate) metrics: Metrics,
     pub(crate) draining: Draining,
+    pub(crate) isolation: Arc<Isolation>,
 }
 
 /// Whether the daemon has stopped taking on sessions.
@@ -97,5 +98,5 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 }
 
 async fn stats(State(admin): State<Admin>) -> Json<Stats> {
-    Json(Stats::new(&admin.pool.stats(), &admin.metrics))
+    Json(Stats::new(&admin.pool.stats(), &admin.metrics, &admin.isolation))
 }

@@ -7,7 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 pub(crate) use super::page::Page;
-use crate::{metrics::Metrics, usage, workers::PoolWorker};
+use crate::{
+    isolation::{Isolation, Missing},
+    metrics::Metrics,
+    usage,
+    workers::PoolWorker,
+};
 
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Session {
@@ -39,9 +44,26 @@ pub(crate) struct Worker {
     pub(crate) restarts: u32,
     pub(crate) cpu_time_ms: Option<u64>,
     pub(crate) memory_bytes: Option<u64>,
+    /// The most that it has used at once; `null` where no cgroup counts it.
+    pub(crate) memory_peak_bytes: Option<u64>,
+    /// Processes and threads.
+    pub(crate) pids: Option<u64>,
+    /// How many of its processes its memory limit has killed; `null` where no cgroup counts them.
+    pub(crate) oom_kills: Option<u64>,
     pub(crate) limits: Option<Limits>,
     /// The layers of the sandbox that are on.
     pub(crate) layers: Vec<String>,
+    /// Those that are wanted and cannot be had on this host.
+    pub(crate) missing: Vec<Missing>,
+}
+
+/// What is on of the sandbox of every worker.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct Sandbox {
+    /// `required`, `best-effort` or `off`.
+    pub(crate) mode: String,
+    pub(crate) layers: Vec<String>,
+    pub(crate) missing: Vec<Missing>,
 }
 
 /// What is enforced; `null` is no limit.
@@ -95,6 +117,7 @@ pub(super) struct Stats {
     /// The last start of a worker, if it failed and none has become ready since.
     last_start_failure: Option<StartFailure>,
     gateway: GatewayCounts,
+    sandbox: Sandbox,
 }
 
 /// Why the last start of a worker failed.
@@ -108,6 +131,7 @@ pub(crate) struct StartFailure {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Troubles {
     pub(crate) last_start_failure: Option<StartFailure>,
+    pub(crate) sandbox: Sandbox,
 }
 
 #[derive(Debug, Serialize)]
@@ -146,10 +170,10 @@ impl Session {
 }
 
 impl Worker {
-    /// Reads /proc, so it blocks for a moment.
-    pub(super) fn new(info: &WorkerInfo<PoolWorker>) -> Self {
+    /// Looks at what it uses, so it blocks for a moment.
+    pub(super) fn new(info: &WorkerInfo<PoolWorker>, isolation: &Isolation) -> Self {
         let worker = info.worker.as_deref();
-        let usage = worker.and_then(|worker| usage::below(worker.init_pid()));
+        let usage = worker.and_then(usage::of);
         let limits = worker.map(|worker| worker.limits());
         Self {
             id: info.id.to_string(),
@@ -162,6 +186,9 @@ impl Worker {
             restarts: 0,
             cpu_time_ms: usage.map(|usage| millis(usage.cpu_time)),
             memory_bytes: usage.map(|usage| usage.memory),
+            memory_peak_bytes: usage.and_then(|usage| usage.memory_peak),
+            pids: usage.map(|usage| usage.pids),
+            oom_kills: usage.and_then(|usage| usage.oom_kills),
             limits: limits.map(|limits| Limits {
                 memory_bytes: limits.memory,
                 cpu_cores: limits.cpu,
@@ -169,6 +196,17 @@ impl Worker {
                 open_files: limits.open_files,
             }),
             layers: worker.map_or_else(Vec::new, |worker| worker.layers().iter().map(ToString::to_string).collect()),
+            missing: isolation.missing.clone(),
+        }
+    }
+}
+
+impl Sandbox {
+    fn new(isolation: &Isolation) -> Self {
+        Self {
+            mode: isolation.mode().to_owned(),
+            layers: isolation.layers.iter().map(|layer| layer.name().to_owned()).collect(),
+            missing: isolation.missing.clone(),
         }
     }
 }
@@ -226,7 +264,7 @@ impl Event {
 }
 
 impl Stats {
-    pub(super) fn new(stats: &herd_pool::Stats, metrics: &Metrics) -> Self {
+    pub(super) fn new(stats: &herd_pool::Stats, metrics: &Metrics, isolation: &Isolation) -> Self {
         let gateway = metrics.gateway();
         Self {
             version: env!("CARGO_PKG_VERSION"),
@@ -265,6 +303,7 @@ impl Stats {
                 received_bytes: gateway.received_bytes_total,
                 sent_bytes: gateway.sent_bytes_total,
             },
+            sandbox: Sandbox::new(isolation),
         }
     }
 }

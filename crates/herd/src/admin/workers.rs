@@ -28,15 +28,18 @@ pub(super) async fn list(
     Params(page): Params<PageQuery>,
 ) -> Result<Json<Page<Worker>>, Problem> {
     let page = page.cut(admin.pool.workers(), |worker| worker.id.number().to_be_bytes())?;
-    // Reading /proc takes a while for a page full of large process trees.
-    let items = tokio::task::spawn_blocking(move || page.items.iter().map(Worker::new).collect());
+    // Looking at what each uses takes a while for a page full of large process trees.
+    let isolation = admin.isolation;
+    let one = move |worker: &WorkerInfo<PoolWorker>| Worker::new(worker, &isolation);
+    let items = tokio::task::spawn_blocking(move || page.items.iter().map(one).collect());
     let items = items.await.map_err(|_| unreadable())?;
     Ok(Json(Page { items, next: page.next }))
 }
 
 pub(super) async fn one(State(admin): State<Admin>, Id(id): Id) -> Result<Json<Worker>, Problem> {
     let info = find(&admin, &id)?;
-    let worker = tokio::task::spawn_blocking(move || Worker::new(&info)).await.map_err(|_| unreadable())?;
+    let worker =
+        tokio::task::spawn_blocking(move || Worker::new(&info, &admin.isolation)).await.map_err(|_| unreadable())?;
     Ok(Json(worker))
 }
 

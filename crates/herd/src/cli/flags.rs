@@ -8,7 +8,7 @@ use herd_process::{Readiness, Signal};
 use crate::config::{
     mistake::{Origin, Written},
     raw::{Maybe, Raw},
-    settings::{IdleBy, Listen, LogFormat, LogLevel, NetworkMode, SandboxMode, WhenFull},
+    settings::{IdleBy, Listen, LogFormat, LogLevel, NetworkMode, SandboxMode, Seccomp, WhenFull},
     value::{self, Word},
 };
 
@@ -95,6 +95,9 @@ pub(super) struct WorkerFlags {
     /// Speak HTTP/2 with the workers, as gRPC needs
     #[arg(long)]
     http2: bool,
+    /// The port that each worker has in a network of its own [default: 8000]
+    #[arg(long, value_name = "PORT", value_parser = value::worker_port)]
+    port: Option<u16>,
 }
 
 #[derive(Args, Debug)]
@@ -139,15 +142,34 @@ pub(super) struct ResourceFlags {
     /// The most CPU of a worker in cores, such as 0.5 (0: no limit) [default: no limit]
     #[arg(long, value_name = "CORES", value_parser = value::cores)]
     cpu: Option<f64>,
-    /// The most processes of a worker (-1: no limit)
+    /// The most processes of a worker (-1: no limit) [default: 100, where the host can count them]
     #[arg(long, value_name = "N", value_parser = value::pids, allow_negative_numbers = true)]
     pids: Option<PidsLimit>,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Sandbox")]
+pub(super) struct SandboxFlags {
     /// How much of the sandbox must be there: required, best-effort or off [default: best-effort]
     #[arg(long, value_name = "MODE", value_parser = SandboxMode::read)]
     sandbox: Option<SandboxMode>,
-    /// The network that workers see: private or host [default: host in this version]
+    /// What network a worker has: private (a loopback of its own), host, or egress (private, and outbound connections)
+    /// [default: private]
     #[arg(long, value_name = "NETWORK", value_parser = NetworkMode::read)]
     network: Option<NetworkMode>,
+    /// Which system calls a worker may make: default, browser (what Chromium's own sandbox needs as well) or off (all)
+    /// [default: default]
+    #[arg(long, value_name = "FILTER", value_parser = Seccomp::read)]
+    seccomp: Option<Seccomp>,
+    /// Show workers this path of the host (repeatable); the system's directories are visible anyway
+    #[arg(long, value_name = "PATH", value_parser = value::mounted_path)]
+    read_only: Vec<PathBuf>,
+    /// Let workers write to this path of the host (repeatable)
+    #[arg(long, value_name = "PATH", value_parser = value::mounted_path)]
+    writable: Vec<PathBuf>,
+    /// Hide this path, which would be visible, from workers (repeatable)
+    #[arg(long, value_name = "PATH", value_parser = value::mounted_path)]
+    hidden: Vec<PathBuf>,
 }
 
 fn flag<T>(name: &str, value: Option<T>) -> Maybe<T> {
@@ -159,7 +181,7 @@ fn switch(name: &str, on: bool) -> Maybe<bool> {
     flag(name, on.then_some(true))
 }
 
-pub(super) fn flags<T>(name: &str, values: Vec<T>) -> Maybe<Vec<Written<T>>> {
+pub(crate) fn words<T>(name: &str, values: Vec<T>) -> Maybe<Vec<Written<T>>> {
     let one = |value| Written { value, origin: Origin::flag(name) };
     flag(name, (!values.is_empty()).then(|| values.into_iter().map(one).collect()))
 }
@@ -191,7 +213,7 @@ impl DaemonFlags {
         set(&mut raw.network.data_bind, flag("--listen", listen));
         set(&mut raw.network.admin_bind, flag("--admin", admin));
         set(&mut raw.network.control_socket, flag("--control-socket", control_socket));
-        set(&mut raw.network.session_key, flags("--session-key", session_key));
+        set(&mut raw.network.session_key, words("--session-key", session_key));
         set(&mut raw.network.lookup_only, switch("--lookup-only", lookup_only));
         set(&mut raw.network.drain_timeout, flag("--drain-timeout", drain_timeout));
         set(&mut raw.network.response_timeout, flag("--response-timeout", response_timeout.map(Some)));
@@ -205,9 +227,10 @@ impl DaemonFlags {
 
 impl WorkerFlags {
     pub(super) fn apply(self, raw: &mut Raw) {
-        let Self { env, cwd, worker_listen, ready, health_path, start_timeout, stop_signal, stop_grace, http2 } = self;
+        let Self { env, cwd, worker_listen, ready, health_path, start_timeout, stop_signal, stop_grace, http2, port } =
+            self;
         let worker = &mut raw.worker;
-        worker.env = flags("--env", env);
+        worker.env = words("--env", env);
         worker.cwd = flag("--cwd", cwd.map(Some));
         worker.listen = flag("--worker-listen", worker_listen);
         worker.ready = flag("--ready", ready);
@@ -216,6 +239,7 @@ impl WorkerFlags {
         worker.stop_signal = flag("--stop-signal", stop_signal);
         worker.stop_grace = flag("--stop-grace", stop_grace);
         worker.http2 = switch("--http2", http2);
+        worker.port = flag("--port", port);
     }
 }
 
@@ -236,8 +260,6 @@ impl ResourceFlags {
             memory,
             cpu,
             pids,
-            sandbox,
-            network,
         } = self;
         let resources = &mut raw.resources;
         resources.min_workers = flag("--workers", workers.map(|(min, _)| min));
@@ -255,7 +277,18 @@ impl ResourceFlags {
         resources.memory_limit = flag("--memory", memory);
         resources.cpu_limit_cores = flag("--cpu", cpu);
         resources.pids_limit = flag("--pids", pids);
-        raw.sandbox.mode = flag("--sandbox", sandbox);
-        raw.sandbox.network = flag("--network", network);
+    }
+}
+
+impl SandboxFlags {
+    pub(super) fn apply(self, raw: &mut Raw) {
+        let Self { sandbox: mode, network, seccomp, read_only, writable, hidden } = self;
+        let sandbox = &mut raw.sandbox;
+        sandbox.mode = flag("--sandbox", mode);
+        sandbox.network = flag("--network", network);
+        sandbox.seccomp = flag("--seccomp", seccomp);
+        sandbox.read_only = words("--read-only", read_only);
+        sandbox.writable = words("--writable", writable);
+        sandbox.hidden = words("--hidden", hidden);
     }
 }

@@ -11,7 +11,8 @@ use clap::{
 use herd_pool::SessionId;
 
 pub(crate) use self::flags::DaemonFlags;
-use self::flags::{ResourceFlags, WorkerFlags, flags};
+pub(crate) use self::flags::words;
+use self::flags::{ResourceFlags, SandboxFlags, WorkerFlags};
 use crate::config::raw::Raw;
 
 /// One stateful process per user: herd pins each session to a worker process of its own.
@@ -62,6 +63,7 @@ Examples:
                                                     a gateway for any program
   herd serve --config herd.yaml                     the daemon
   herd check herd.yaml                              every mistake in a configuration
+  herd doctor                                       what this host can isolate and limit
   herd ps                                           sessions and workers of a running daemon
   herd end alice                                    end a session
 
@@ -75,6 +77,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Check a configuration file and list every mistake in it
     Check(CheckArgs),
+    /// Say what this host can isolate and limit, and what to do about the rest
+    Doctor(DoctorArgs),
     /// List the sessions and workers of a running daemon
     Ps(PsArgs),
     /// End a session of a running daemon
@@ -102,6 +106,8 @@ pub(crate) struct RunArgs {
     worker: WorkerFlags,
     #[command(flatten)]
     resources: ResourceFlags,
+    #[command(flatten)]
+    sandbox: SandboxFlags,
     /// The program that each worker runs, with its arguments; {{.Port}}, {{.Socket}}, {{.WorkerID}} and
     /// {{.Workspace}} stand for the worker's own
     #[arg(last = true, required = true, value_name = "COMMAND", help_heading = "Program")]
@@ -126,6 +132,22 @@ pub(crate) struct CheckArgs {
     /// Print the mistakes as a JSON list
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Say whether this configuration file can be had here [default: whether the sandbox `required` can]
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print what is done to start a worker, step by step and with the reasons
+    #[arg(long)]
+    pub(crate) explain: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The program that the worker runs, with its arguments [default: the configuration's, or the built-in REPL]
+    #[arg(last = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<OsString>,
 }
 
 /// Which daemon to talk to.
@@ -170,12 +192,13 @@ pub(crate) struct ReplArgs {
 impl RunArgs {
     /// The settings that the flags say.
     pub(crate) fn into_raw(self) -> Raw {
-        let Self { daemon, worker, resources, command } = self;
+        let Self { daemon, worker, resources, sandbox, command } = self;
         let mut raw = Raw::default();
         daemon.apply(&mut raw);
         worker.apply(&mut raw);
         resources.apply(&mut raw);
-        raw.worker.command = flags("COMMAND", command);
+        sandbox.apply(&mut raw);
+        raw.worker.command = words("COMMAND", command);
         raw
     }
 }

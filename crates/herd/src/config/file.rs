@@ -99,6 +99,7 @@ fn worker(f: &mut Fields<'_>) -> RawWorker {
         stop_signal: f.text("stop_signal", value::signal),
         stop_grace: f.text("stop_grace", value::duration),
         http2: f.boolean("http2"),
+        port: f.plain("port", value::worker_port),
     }
 }
 
@@ -119,8 +120,8 @@ fn resources(f: &mut Fields<'_>) -> RawResources {
         memory_limit: f.plain("memory_limit_mb", value::mebibytes),
         cpu_limit_cores: f.plain("cpu_limit_cores", value::cores),
         pids_limit: f.plain("pids_limit", value::pids),
-        tmp_limit_mb: f.plain("tmp_limit_mb", value::number),
-        shm_limit_mb: f.plain("shm_limit_mb", value::number),
+        tmp_limit: f.plain("tmp_limit_mb", value::positive_mebibytes),
+        shm_limit: f.plain("shm_limit_mb", value::positive_mebibytes),
         insecure_sandbox: f.boolean("insecure_sandbox"),
     }
 }
@@ -129,10 +130,15 @@ fn sandbox(f: &mut Fields<'_>) -> RawSandbox {
     RawSandbox {
         mode: f.word("mode"),
         network: f.word("network"),
-        read_only: f.list("read_only", value::absolute_path),
-        writable: f.list("writable", value::absolute_path),
-        hidden: f.list("hidden", value::absolute_path),
+        read_only: f.list("read_only", value::mounted_path),
+        writable: f.list("writable", value::mounted_path),
+        hidden: f.list("hidden", value::mounted_path),
         seccomp: f.word("seccomp"),
+        seccomp_log: f.boolean("seccomp_log"),
+        egress_allow: f.list("egress_allow", value::destination),
+        workspace: f.word("workspace"),
+        workspace_dir: f.text("workspace_dir", value::plain_path),
+        uid_range: f.text("uid_range", value::uid_range),
     }
 }
 

@@ -7,6 +7,7 @@ mod file;
 pub(crate) mod mistake;
 pub(crate) mod raw;
 mod resolve;
+pub(crate) mod sandbox;
 pub(crate) mod settings;
 pub(crate) mod value;
 mod yaml;
@@ -47,9 +48,8 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// All mistakes: those found before, and those of values that don't go together.
 pub(crate) fn settle(raw: Raw, mut mistakes: Mistakes) -> Result<Settings, Mistakes> {
-    let worker = raw.worker.clone();
     let settings = resolve::resolve(raw, &mut mistakes);
-    mistakes.all.extend(workers::mistakes(&settings, &worker));
+    mistakes.all.extend(workers::mistakes(&settings));
     mistakes.sort();
     if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
 }

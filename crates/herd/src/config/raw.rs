@@ -1,12 +1,14 @@
 //! The settings as they were typed: each value with the place where it stands, nothing filled in.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use herd_process::{Readiness, Signal};
 
 use super::{
     mistake::Written,
-    settings::{IdleBy, Listen, LogFormat, LogLevel, NetworkMode, SandboxMode, Seccomp, WhenFull},
+    settings::{
+        Destination, IdleBy, Listen, LogFormat, LogLevel, NetworkMode, SandboxMode, Seccomp, WhenFull, Workspace,
+    },
 };
 
 /// A setting that may have been left out.
@@ -48,6 +50,7 @@ pub(crate) struct RawWorker {
     pub(crate) stop_signal: Maybe<Signal>,
     pub(crate) stop_grace: Maybe<Duration>,
     pub(crate) http2: Maybe<bool>,
+    pub(crate) port: Maybe<u16>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -70,8 +73,10 @@ pub(crate) struct RawResources {
     pub(crate) cpu_limit_cores: Maybe<f64>,
     /// `None` asks for none.
     pub(crate) pids_limit: Maybe<Option<u32>>,
-    pub(crate) tmp_limit_mb: Maybe<u64>,
-    pub(crate) shm_limit_mb: Maybe<u64>,
+    /// In bytes.
+    pub(crate) tmp_limit: Maybe<u64>,
+    /// In bytes.
+    pub(crate) shm_limit: Maybe<u64>,
     pub(crate) insecure_sandbox: Maybe<bool>,
 }
 
@@ -83,6 +88,11 @@ pub(crate) struct RawSandbox {
     pub(crate) writable: Maybe<Vec<Written<PathBuf>>>,
     pub(crate) hidden: Maybe<Vec<Written<PathBuf>>>,
     pub(crate) seccomp: Maybe<Seccomp>,
+    pub(crate) seccomp_log: Maybe<bool>,
+    pub(crate) egress_allow: Maybe<Vec<Written<Destination>>>,
+    pub(crate) workspace: Maybe<Workspace>,
+    pub(crate) workspace_dir: Maybe<PathBuf>,
+    pub(crate) uid_range: Maybe<RangeInclusive<u32>>,
 }
 
 #[derive(Clone, Debug, Default)]

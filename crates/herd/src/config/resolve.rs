@@ -7,31 +7,38 @@ use herd_process::{Readiness, Signal};
 use super::{
     mistake::{Mistake, Mistakes, Written},
     raw::{Maybe, Raw, RawNetwork, RawResources, RawTelemetry, RawWorker},
-    settings::{Command, IdleBy, Listen, LogLevel, Network, Resources, Sandbox, Settings, Telemetry, WhenFull, Worker},
+    sandbox,
+    settings::{
+        self, Command, IdleBy, Listen, LogLevel, Network, Resources, Settings, Telemetry, WhenFull, Worker, Workspace,
+    },
 };
-use crate::isolation;
 
 /// The data plane's port unless one is named.
 const DATA_PORT: u16 = 8080;
 /// The admin API's port unless one is named.
 const ADMIN_PORT: u16 = 8081;
+/// Where workers listen in networks of their own unless a port is named.
+const WORKER_PORT: u16 = 8000;
+/// The most workers unless a number is named.
+pub(super) const MAX_WORKERS: usize = 10;
 
 /// Fills in defaults and checks what belongs together. The answer counts only if no mistake was added.
 pub(crate) fn resolve(raw: Raw, mistakes: &mut Mistakes) -> Settings {
-    let Raw { network, worker, resources, sandbox, telemetry } = raw;
-    let isolation = isolation::judge(&resources, &sandbox);
-    mistakes.all.extend(isolation.mistakes);
+    let sandbox = sandbox::resolve(&raw, mistakes);
+    let written = settings::Written { file: mistakes.file.clone(), raw: raw.clone() };
+    let Raw { network, worker, resources, sandbox: _, telemetry } = raw;
     check_paths(&telemetry, mistakes);
     Settings {
         network: resolve_network(network, mistakes),
         worker: resolve_worker(worker, mistakes),
-        resources: resolve_resources(resources, mistakes),
-        sandbox: Sandbox { mode: isolation.mode, skipped: isolation.skipped },
+        resources: resolve_resources(resources, sandbox.workspace, mistakes),
+        sandbox,
         telemetry: Telemetry {
             log_format: telemetry.log_format.map(|written| written.value),
             log_level: or(telemetry.log_level, LogLevel::Info),
             metrics_path: or(telemetry.metrics_path, "/metrics".to_owned()),
         },
+        written,
     }
 }
 
@@ -108,6 +115,7 @@ fn resolve_worker(raw: RawWorker, mistakes: &mut Mistakes) -> Worker {
         stop_signal,
         stop_grace,
         http2,
+        port,
     } = raw;
     check_env(env.as_ref().map_or(&[], |env| &env.value), mistakes);
     Worker {
@@ -122,6 +130,7 @@ fn resolve_worker(raw: RawWorker, mistakes: &mut Mistakes) -> Worker {
         stop_signal: or(stop_signal, Signal::TERM),
         stop_grace: or(stop_grace, Duration::from_secs(10)),
         http2: or(http2, false),
+        port: or(port, WORKER_PORT),
     }
 }
 
@@ -165,8 +174,8 @@ fn check_paths(telemetry: &RawTelemetry, mistakes: &mut Mistakes) {
     }
 }
 
-fn resolve_resources(raw: RawResources, mistakes: &mut Mistakes) -> Resources {
-    // The limits are judged with the sandbox, by `isolation`.
+fn resolve_resources(raw: RawResources, workspace: Workspace, mistakes: &mut Mistakes) -> Resources {
+    // The limits are settled with the sandbox.
     let RawResources {
         min_workers,
         max_workers,
@@ -183,11 +192,11 @@ fn resolve_resources(raw: RawResources, mistakes: &mut Mistakes) -> Resources {
         memory_limit: _,
         cpu_limit_cores: _,
         pids_limit: _,
-        tmp_limit_mb: _,
-        shm_limit_mb: _,
+        tmp_limit: _,
+        shm_limit: _,
         insecure_sandbox: _,
     } = raw;
-    let max = max_workers.as_ref().map_or(10, |written| written.value);
+    let max = max_workers.as_ref().map_or(MAX_WORKERS, |written| written.value);
     let by_default = if max_workers.is_some() { "" } else { " by default" };
     for few in [&min_workers, &spare].into_iter().flatten() {
         if few.value > max {
@@ -198,10 +207,15 @@ fn resolve_resources(raw: RawResources, mistakes: &mut Mistakes) -> Resources {
             );
         }
     }
+    // A worker that keeps a session's files can only be started for that session.
+    let waiting = match workspace {
+        Workspace::Ephemeral => 1,
+        Workspace::Persistent => 0,
+    };
     Resources {
-        min_workers: or(min_workers, 1),
+        min_workers: or(min_workers, waiting),
         max_workers: max,
-        spare: or(spare, 1),
+        spare: or(spare, waiting),
         ttl: or(ttl, Duration::from_secs(5 * 60)),
         idle_by: or(idle_by, IdleBy::Lease),
         max_lifetime: or(max_lifetime, None),

@@ -1,11 +1,18 @@
 //! What the settings mean: every value is there, checked, and with its default filled in.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
+    time::Duration,
+};
 
 use herd_gateway::SessionKey;
 use herd_process::{Readiness, Signal};
+pub(crate) use herd_sandbox::{Mode as SandboxMode, Network as NetworkMode, Seccomp};
 
-use super::value::Word;
+use super::{raw::Raw, value::Word};
 
 /// The daemon's settings.
 #[derive(Clone, Debug)]
@@ -15,6 +22,15 @@ pub(crate) struct Settings {
     pub(crate) resources: Resources,
     pub(crate) sandbox: Sandbox,
     pub(crate) telemetry: Telemetry,
+    pub(crate) written: Written,
+}
+
+/// What was written, and where, for what is found out later.
+#[derive(Clone, Debug)]
+pub(crate) struct Written {
+    /// The configuration file as it was named; `None` if the settings came as flags, or nobody wrote any.
+    pub(crate) file: Option<String>,
+    pub(crate) raw: Raw,
 }
 
 impl Settings {
@@ -61,6 +77,8 @@ pub(crate) struct Worker {
     pub(crate) stop_signal: Signal,
     pub(crate) stop_grace: Duration,
     pub(crate) http2: bool,
+    /// Where it listens in a network of its own, which is the same for all.
+    pub(crate) port: u16,
 }
 
 /// What the workers run.
@@ -88,11 +106,51 @@ pub(crate) struct Resources {
     pub(crate) open_files: u64,
 }
 
+/// How far workers are sealed off. What the host cannot give is another matter: see `isolation`.
 #[derive(Clone, Debug)]
 pub(crate) struct Sandbox {
     pub(crate) mode: SandboxMode,
+    pub(crate) network: NetworkMode,
+    /// Addresses and names that are blocked for a worker with `egress` unless they are named here.
+    pub(crate) egress_allow: Vec<Destination>,
+    pub(crate) read_only: Vec<PathBuf>,
+    pub(crate) writable: Vec<PathBuf>,
+    pub(crate) hidden: Vec<PathBuf>,
+    pub(crate) seccomp: Seccomp,
+    pub(crate) seccomp_log: bool,
+    pub(crate) workspace: Workspace,
+    /// `None`: where the system keeps such things.
+    pub(crate) workspace_dir: Option<PathBuf>,
+    /// Users and groups that workers run as, if the daemon is root.
+    pub(crate) uid_range: Option<RangeInclusive<u32>>,
+    pub(crate) limits: Limits,
     /// What the operator asked for that the mode `off` skips, one sentence each.
     pub(crate) skipped: Vec<String>,
+}
+
+/// What a worker may use at most. What is `None` was not asked for.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Bytes.
+    pub(crate) memory: Option<u64>,
+    /// Cores.
+    pub(crate) cpu: Option<f64>,
+    pub(crate) pids: Pids,
+    /// The size of `/tmp`, in bytes.
+    pub(crate) tmp: u64,
+    /// The size of `/dev/shm`, in bytes.
+    pub(crate) shm: u64,
+}
+
+/// How many processes and threads a worker may have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Pids {
+    /// As many as is usual, if the host can count them.
+    Default,
+    /// As many as were asked for.
+    AtMost(u32),
+    /// No limit was asked for.
+    Unlimited,
 }
 
 #[derive(Clone, Debug)]
@@ -132,33 +190,27 @@ pub(crate) enum WhenFull {
     EvictIdle,
 }
 
-/// How much of the sandbox must be there.
+/// What becomes of a session's workspace when the session ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum SandboxMode {
-    /// All of it, or no worker starts.
-    Required,
-    /// As much as this host and version can do.
-    BestEffort,
-    /// None of it.
-    Off,
+pub(crate) enum Workspace {
+    /// It is removed.
+    Ephemeral,
+    /// It is kept, and the next session of that name finds it.
+    Persistent,
 }
 
-/// What network a worker sees.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum NetworkMode {
-    /// A loopback of its own and nothing else.
-    Private,
-    /// The host's.
-    Host,
-}
-
-/// Which system calls a worker may make.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Seccomp {
-    /// Those of the default filter.
-    Default,
-    /// All.
-    Off,
+/// Where a worker's outbound connections may go.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Destination {
+    /// The addresses that begin with this many bits of this one.
+    Addresses {
+        /// The first of them.
+        first: IpAddr,
+        /// How many bits they have in common.
+        bits: u8,
+    },
+    /// All addresses of a host.
+    Host(String),
 }
 
 /// How log lines are written.
@@ -199,11 +251,17 @@ impl Word for SandboxMode {
 }
 
 impl Word for NetworkMode {
-    const WORDS: &'static [(&'static str, Self)] = &[("private", Self::Private), ("host", Self::Host)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("private", Self::Private), ("host", Self::Host), ("egress", Self::Egress)];
 }
 
 impl Word for Seccomp {
-    const WORDS: &'static [(&'static str, Self)] = &[("default", Self::Default), ("off", Self::Off)];
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("default", Self::Default), ("browser", Self::Browser), ("off", Self::Off)];
+}
+
+impl Word for Workspace {
+    const WORDS: &'static [(&'static str, Self)] = &[("ephemeral", Self::Ephemeral), ("persistent", Self::Persistent)];
 }
 
 impl Word for LogFormat {

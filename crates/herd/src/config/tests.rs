@@ -1,6 +1,6 @@
 //! Every kind of mistake, with what is said of it; and what a right file means.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use proptest::prelude::*;
 
@@ -228,30 +228,122 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
             "resources: {open_files: 3}",
             "1:25: resources.open_files: `3` is no limit of open files; write a number from 16 to 1048576, such as 4096",
         ),
-        // What this version cannot do
         (
-            "resources: {memory_limit_mb: 512}",
-            "1:30: resources.memory_limit_mb: `512` asks for a memory limit, which this version cannot give; leave it out, or write `sandbox.mode: off` to have it skipped",
+            "resources: {tmp_limit_mb: 0}",
+            "1:27: resources.tmp_limit_mb: `0` is no number of mebibytes above 0; write a number such as 64",
         ),
         (
-            "resources: {cpu_limit_cores: 0.5}",
-            "1:30: resources.cpu_limit_cores: `0.5` asks for a CPU limit, which this version cannot give; leave it out, or write `sandbox.mode: off` to have it skipped",
+            "resources: {shm_limit_mb: 1.5}",
+            "1:27: resources.shm_limit_mb: `1.5` is no number of mebibytes above 0; write a number such as 64",
+        ),
+        // The sandbox
+        (
+            "sandbox: {mode: require}",
+            "1:17: sandbox.mode: `require` is not one of the words allowed here; did you mean required? allowed: required, best-effort, off",
         ),
         (
-            "resources: {pids_limit: 100}",
-            "1:25: resources.pids_limit: `100` asks for a limit of processes, which this version cannot give; leave it out, or write `sandbox.mode: off` to have it skipped",
+            "sandbox: {network: none}",
+            "1:20: sandbox.network: `none` is not one of the words allowed here; allowed: private, host, egress",
         ),
         (
-            "sandbox: {network: private}",
-            "1:20: sandbox.network: `private` asks for a private network, which this version cannot give; leave it out, or write `sandbox.mode: off` to have it skipped",
+            "sandbox: {seccomp: chromium}",
+            "1:20: sandbox.seccomp: `chromium` is not one of the words allowed here; allowed: default, browser, off",
         ),
         (
-            "sandbox: {hidden: [/home]}",
-            "1:19: sandbox.hidden: asks for hidden paths, which this version cannot give; leave it out, or write `sandbox.mode: off` to have it skipped",
+            "sandbox: {seccomp: off, seccomp_log: true}",
+            "1:38: sandbox.seccomp_log: `true` has no meaning without a filter of system calls; leave it out, or choose a filter",
         ),
         (
-            "sandbox: {mode: required}",
-            "1:17: sandbox.mode: `required` cannot be had: this version has no namespaces, private network, read-only root, seccomp, Landlock, cgroup limits; write best-effort to run without these, or off",
+            "worker: {port: 80}",
+            "1:16: worker.port: `80` is no port for a worker; write a number from 1024 to 65535, such as 8000",
+        ),
+        (
+            "{worker: {port: 8000}, sandbox: {network: host}}",
+            "1:17: worker.port: `8000` has no meaning in the host's network, where herd chooses a free port for each worker; leave it out, or use the private network",
+        ),
+        (
+            "sandbox: {egress_allow: [10.0.0.0/8]}",
+            "1:25: sandbox.egress_allow: has no meaning without outbound connections; leave it out, or write `network: egress`",
+        ),
+        (
+            "sandbox: {network: egress, egress_allow: [10.0.0.1/8]}",
+            "1:43: sandbox.egress_allow[0]: `10.0.0.1/8` has bits beyond its length; write addresses such as 10.1.0.0/16 or 192.0.2.7, or a name such as db.example.org",
+        ),
+        (
+            "sandbox: {network: egress, egress_allow: ['http://a']}",
+            "1:43: sandbox.egress_allow[0]: `http://a` is no range of addresses; write addresses such as 10.1.0.0/16 or 192.0.2.7, or a name such as db.example.org",
+        ),
+        (
+            "sandbox: {read_only: [data]}",
+            "1:23: sandbox.read_only[0]: `data` is not an absolute path; write a path that starts with /",
+        ),
+        (
+            "sandbox: {read_only: [/srv/../etc]}",
+            "1:23: sandbox.read_only[0]: `/srv/../etc` has `..` in it; write the path without",
+        ),
+        (
+            "sandbox: {read_only: [/]}",
+            "1:23: sandbox.read_only[0]: `/` is the whole file system of the host; name the directories that are meant",
+        ),
+        (
+            "sandbox: {writable: [/proc/sys]}",
+            "1:22: sandbox.writable[0]: `/proc/sys` belongs to /proc, of which a worker sees its own or nothing; leave it out",
+        ),
+        (
+            "sandbox: {writable: [/workspace/a]}",
+            "1:22: sandbox.writable[0]: `/workspace/a` belongs to /workspace, which is each worker's own; choose another path, or leave it out",
+        ),
+        (
+            "sandbox: {read_only: [/srv/a, /srv/a/]}",
+            "1:31: sandbox.read_only[1]: `/srv/a` is written twice, first as sandbox.read_only[0]; keep one",
+        ),
+        (
+            "sandbox: {read_only: [/srv/a], writable: [/srv/a]}",
+            "1:23: sandbox.read_only[0]: `/srv/a` is writable as well, by sandbox.writable[0]; keep one of the two",
+        ),
+        (
+            "sandbox: {writable: [/srv/a/b], hidden: [/srv/a]}",
+            "1:42: sandbox.hidden[0]: `/srv/a` hides what sandbox.writable[0] shows; keep one of the two, or hide less",
+        ),
+        (
+            "sandbox: {hidden: [/home/me]}",
+            "1:20: sandbox.hidden[0]: `/home/me` is not visible anyway; leave it out: of the host, workers see the system's directories and what you show them",
+        ),
+        (
+            "{network: {control_socket: /run/x/herd.sock}, sandbox: {read_only: [/run]}}",
+            "1:69: sandbox.read_only[0]: `/run` would show workers herd's control socket; name something narrower",
+        ),
+        (
+            "sandbox: {workspace: persistent, workspace_dir: /srv/sessions, writable: [/srv]}",
+            "1:75: sandbox.writable[0]: `/srv` would show workers the workspaces of all sessions; name something narrower",
+        ),
+        (
+            "sandbox: {workspace_dir: /srv/sessions}",
+            "1:26: sandbox.workspace_dir: `/srv/sessions` has no meaning as long as workspaces are removed with their workers; leave it out, or write `workspace: persistent`",
+        ),
+        (
+            "{sandbox: {workspace: persistent}, resources: {spare: 2}}",
+            "1:55: resources.spare: `2` wants workers that wait for a session, and with `workspace: persistent` each has to know its own; write 0, or leave it out",
+        ),
+        (
+            "{sandbox: {workspace: persistent}, resources: {worker_reuse: true}}",
+            "1:62: resources.worker_reuse: `true` hands a worker to another session, and with `workspace: persistent` each keeps its own; keep one of the two",
+        ),
+        (
+            "sandbox: {uid_range: 0-99}",
+            "1:22: sandbox.uid_range: `0-99` begins with 0, which is root; write FIRST-LAST such as 600100000-600165535",
+        ),
+        (
+            "sandbox: {uid_range: 70000}",
+            "1:22: sandbox.uid_range: `70000` is no range of user IDs; write FIRST-LAST such as 600100000-600165535",
+        ),
+        (
+            "sandbox: {uid_range: 70009-70000}",
+            "1:22: sandbox.uid_range: `70009-70000` has its smaller number last; write FIRST-LAST such as 600100000-600165535",
+        ),
+        (
+            "{sandbox: {uid_range: 70000-70002}, resources: {max_workers: 4}}",
+            "1:23: sandbox.uid_range: `70000-70002` has 3 IDs, and there may be 4 workers, each with one of its own; write a larger range, or allow fewer workers",
         ),
         (
             "{sandbox: {mode: best-effort}, resources: {insecure_sandbox: true}}",
@@ -329,7 +421,10 @@ fn an_empty_file_means_the_defaults() {
         );
         assert_eq!(settings.resources.ttl, Duration::from_secs(300));
         assert_eq!(settings.resources.open_files, 4096);
-        assert_eq!(settings.sandbox.mode, crate::isolation::DEFAULT_MODE);
+        assert_eq!(settings.sandbox.mode, SandboxMode::Required);
+        assert_eq!((settings.sandbox.network, settings.worker.port), (NetworkMode::Private, 8000));
+        assert_eq!((settings.sandbox.limits.tmp, settings.sandbox.limits.shm), (64 << 20, 64 << 20));
+        assert_eq!(settings.sandbox.limits.pids, Pids::Default);
         assert_eq!(settings.telemetry.metrics_path, "/metrics");
     }
 }
@@ -360,6 +455,7 @@ worker:
   stop_signal: SIGINT
   stop_grace: 0
   http2: true
+  port: 9000
 resources:
   min_workers: 0
   max_workers: 4
@@ -371,17 +467,29 @@ resources:
   max_waiting: 7
   when_full: evict-idle
   worker_reuse: true
-  memory_limit_mb: 0
-  cpu_limit_cores: 0
-  pids_limit: -1
+  memory_limit_mb: 512
+  cpu_limit_cores: 0.5
+  pids_limit: 50
+  tmp_limit_mb: 128
+  shm_limit_mb: 1
   open_files: 1024
   health_interval: 2s
-sandbox: {mode: best-effort, network: host, read_only: [], writable: [], hidden: [], seccomp: off}
+sandbox:
+  mode: best-effort
+  network: egress
+  egress_allow: [10.1.0.0/16, 192.0.2.7, "fd00::/8", DB.example.org]
+  read_only: [/srv/models/]
+  writable: [/srv/cache]
+  hidden: [/srv/models/secret, /opt/keys]
+  seccomp: browser
+  seccomp_log: true
+  uid_range: 70000-70099
 telemetry: {log_format: json, log_level: debug, metrics_path: /m}
 "#,
     )
     .unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let Settings { network, worker, resources, sandbox, telemetry } = settings;
+    let Settings { network, worker, resources, sandbox, telemetry, written } = settings;
+    assert_eq!(written.file.as_deref(), Some("herd.yaml"));
     assert_eq!((network.data_bind.to_string(), network.admin_bind), ("[::1]:9000".to_owned(), None));
     assert_eq!(network.control_socket.unwrap().to_str(), Some("/run/herd/a.sock"));
     assert_eq!(network.session_key.to_string(), "header:x-id,cookie:sid,host");
@@ -395,7 +503,7 @@ telemetry: {log_format: json, log_level: debug, metrics_path: /m}
     assert_eq!(worker.env, env);
     assert_eq!((worker.cwd.unwrap().to_str(), worker.listen), (Some("{{.Workspace}}/x"), Listen::Inherit));
     assert_eq!(worker.ready, "stdout:ready on \\d+".parse().unwrap());
-    assert_eq!((worker.health_path.as_str(), worker.http2), ("/h", true));
+    assert_eq!((worker.health_path.as_str(), worker.http2, worker.port), ("/h", true, 9000));
     assert_eq!(worker.start_timeout, Duration::from_secs(90));
     assert_eq!(worker.start_health_check_delay, Duration::from_secs(1));
     assert_eq!((worker.stop_signal, worker.stop_grace), (herd_process::Signal::INT, Duration::ZERO));
@@ -406,9 +514,46 @@ telemetry: {log_format: json, log_level: debug, metrics_path: /m}
     assert_eq!((resources.max_waiting, resources.when_full), (7, WhenFull::EvictIdle));
     assert_eq!((resources.worker_reuse, resources.open_files), (true, 1024));
     assert_eq!(resources.health_interval, Duration::from_secs(2));
-    assert_eq!((sandbox.mode, sandbox.skipped.len()), (SandboxMode::BestEffort, 0));
+    assert_eq!(
+        (sandbox.mode, sandbox.network, sandbox.seccomp),
+        (SandboxMode::BestEffort, NetworkMode::Egress, Seccomp::Browser)
+    );
+    let paths = |list: &[&str]| list.iter().map(PathBuf::from).collect::<Vec<_>>();
+    assert_eq!(sandbox.read_only, paths(&["/srv/models"]));
+    assert_eq!(sandbox.writable, paths(&["/srv/cache"]));
+    assert_eq!(sandbox.hidden, paths(&["/srv/models/secret", "/opt/keys"]));
+    let range = |first: &str, bits| Destination::Addresses { first: first.parse().unwrap(), bits };
+    let name = Destination::Host("db.example.org".to_owned());
+    let allowed = [range("10.1.0.0", 16), range("192.0.2.7", 32), range("fd00::", 8), name];
+    assert_eq!(sandbox.egress_allow, allowed);
+    assert!(sandbox.seccomp_log && sandbox.skipped.is_empty());
+    assert_eq!(sandbox.uid_range, Some(70000..=70099));
+    let Limits { memory, cpu, pids, tmp, shm } = sandbox.limits;
+    assert_eq!((memory, cpu, pids), (Some(512 << 20), Some(0.5), Pids::AtMost(50)));
+    assert_eq!((tmp, shm), (128 << 20, 1 << 20));
     assert_eq!((telemetry.log_format, telemetry.log_level), (Some(LogFormat::Json), LogLevel::Debug));
     assert_eq!(telemetry.metrics_path, "/m");
+}
+
+#[test]
+fn minus_one_and_zero_ask_for_no_limit() {
+    let settings = load("resources: {memory_limit_mb: 0, cpu_limit_cores: 0, pids_limit: -1}").unwrap();
+    let Limits { memory, cpu, pids, .. } = settings.sandbox.limits;
+    assert_eq!((memory, cpu, pids), (None, None, Pids::Unlimited));
+}
+
+#[test]
+fn who_writes_no_file_gets_the_sandbox_that_there_is() {
+    let settings = settle(super::raw::Raw::default(), Mistakes::default()).unwrap();
+    assert_eq!(settings.sandbox.mode, SandboxMode::BestEffort);
+}
+
+#[test]
+fn with_persistent_workspaces_no_worker_waits_for_just_any_session() {
+    let settings = load("sandbox: {workspace: persistent, workspace_dir: /srv/sessions}").unwrap();
+    assert_eq!((settings.resources.min_workers, settings.resources.spare), (0, 0));
+    assert_eq!(settings.sandbox.workspace, Workspace::Persistent);
+    assert_eq!(settings.sandbox.workspace_dir.unwrap().to_str(), Some("/srv/sessions"));
 }
 
 #[test]
@@ -492,7 +637,8 @@ proptest! {
             ("network", "data_bind"), ("network", "session_key"), ("network", "control_socket"), ("network", "threads"),
             ("worker", "command"), ("worker", "env"), ("worker", "ready"), ("worker", "cwd"), ("worker", "stop_signal"),
             ("resources", "ttl"), ("resources", "max_workers"), ("resources", "cpu_limit_cores"),
-            ("resources", "memory_limit_mb"), ("sandbox", "hidden"), ("telemetry", "metrics_path"),
+            ("resources", "memory_limit_mb"), ("sandbox", "hidden"), ("sandbox", "egress_allow"),
+            ("sandbox", "uid_range"), ("sandbox", "workspace_dir"), ("worker", "port"), ("telemetry", "metrics_path"),
         ]),
         value in "[-0-9a-zA-Z{}\\[\\].:/,'\" =~*µ\\\\]{0,24}",
     ) {

@@ -2,12 +2,15 @@
 
 use std::{
     fmt,
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
+    path::{Component, Path, PathBuf},
     time::Duration,
 };
 
 use herd_process::{Readiness, Signal};
+
+use super::settings::Destination;
 
 /// Why a text is not the value that is wanted, and what would be one.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -128,6 +131,77 @@ pub(crate) fn pids(text: &str) -> Result<Option<u32>, Refusal> {
 pub(crate) fn mebibytes(text: &str) -> Result<u64, Refusal> {
     let refuse = || Refusal::new("is no number of mebibytes", "write a number such as 512 (0 means no limit)");
     number::<u64>(text).ok().and_then(|n| n.checked_mul(1 << 20)).filter(|n| *n <= 1 << 60).ok_or_else(refuse)
+}
+
+/// `tmp_limit_mb`: mebibytes above zero, as bytes.
+pub(crate) fn positive_mebibytes(text: &str) -> Result<u64, Refusal> {
+    mebibytes(text)
+        .ok()
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| Refusal::new("is no number of mebibytes above 0", "write a number such as 64"))
+}
+
+/// A port that needs no privilege: the first 1024 do, see ip(7).
+pub(crate) fn worker_port(text: &str) -> Result<u16, Refusal> {
+    number::<u16>(text)
+        .ok()
+        .filter(|port| *port >= 1024)
+        .ok_or_else(|| Refusal::new("is no port for a worker", "write a number from 1024 to 65535, such as 8000"))
+}
+
+/// `600000-600999`: user IDs that stand for nobody else.
+pub(crate) fn uid_range(text: &str) -> Result<RangeInclusive<u32>, Refusal> {
+    let refuse = |problem: &str| Refusal::new(problem, "write FIRST-LAST such as 600100000-600165535");
+    let (first, last) = text.split_once('-').ok_or_else(|| refuse("is no range of user IDs"))?;
+    let id = |text: &str| number::<u32>(text.trim()).map_err(|_| refuse("is no range of user IDs"));
+    let (first, last) = (id(first)?, id(last)?);
+    match (first, last) {
+        (0, _) => Err(refuse("begins with 0, which is root")),
+        // Calls that set an ID take it for "leave it as it is", see setresuid(2).
+        (_, u32::MAX) => Err(refuse("ends with 4294967295, which is no user ID")),
+        _ if first > last => Err(refuse("has its smaller number last")),
+        _ => Ok(first..=last),
+    }
+}
+
+/// `10.0.0.0/8`, `fd00::/8`, `192.0.2.7`, or the name of a host.
+pub(crate) fn destination(text: &str) -> Result<Destination, Refusal> {
+    let refuse = |problem: &str| {
+        Refusal::new(problem, "write addresses such as 10.1.0.0/16 or 192.0.2.7, or a name such as db.example.org")
+    };
+    if let Some((address, bits)) = text.split_once('/') {
+        let first: IpAddr = address.parse().map_err(|_| refuse("is no range of addresses"))?;
+        let width = if first.is_ipv4() { 32 } else { 128 };
+        let bits = number::<u8>(bits).ok().filter(|bits| *bits <= width);
+        let bits = bits.ok_or_else(|| refuse("is no range of addresses"))?;
+        if !is_first(first, bits) {
+            return Err(refuse("has bits beyond its length"));
+        }
+        return Ok(Destination::Addresses { first, bits });
+    }
+    if let Ok(first) = text.parse::<IpAddr>() {
+        return Ok(Destination::Addresses { first, bits: if first.is_ipv4() { 32 } else { 128 } });
+    }
+    // RFC 1123 §2.1: letters, digits and hyphens between dots. What has digits alone was meant to be an address.
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if text.len() <= 253 && !numeric && text.split('.').all(label) {
+        return Ok(Destination::Host(text.to_ascii_lowercase()));
+    }
+    Err(refuse("is neither an address nor a name of a host"))
+}
+
+/// Whether all bits of the address behind the first `bits` are zero.
+fn is_first(address: IpAddr, bits: u8) -> bool {
+    match address {
+        IpAddr::V4(address) => address.to_bits().checked_shl(bits.into()).unwrap_or(0) == 0,
+        IpAddr::V6(address) => address.to_bits().checked_shl(bits.into()).unwrap_or(0) == 0,
+    }
 }
 
 /// How many files a process may have open.
@@ -254,6 +328,37 @@ pub(crate) fn absolute_path(text: &str) -> Result<PathBuf, Refusal> {
     } else {
         Err(Refusal::new("is not an absolute path", "write a path that starts with /"))
     }
+}
+
+/// An absolute path without detours, so that it can be compared with others.
+pub(crate) fn plain_path(text: &str) -> Result<PathBuf, Refusal> {
+    let path = absolute_path(text)?;
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(Refusal::new("has `..` in it", "write the path without"));
+    }
+    // `.` and repeated slashes are no parts.
+    Ok(path.components().collect())
+}
+
+/// A path of the host that workers see, or do not.
+pub(crate) fn mounted_path(text: &str) -> Result<PathBuf, Refusal> {
+    let path = plain_path(text)?;
+    if path == Path::new("/") {
+        return Err(Refusal::new("is the whole file system of the host", "name the directories that are meant"));
+    }
+    for own in ["/proc", "/sys", "/dev"] {
+        if path.starts_with(own) {
+            let problem = format!("belongs to {own}, of which a worker sees its own or nothing");
+            return Err(Refusal::new(problem, "leave it out"));
+        }
+    }
+    for own in ["/workspace", "/run/herd"] {
+        if path.starts_with(own) {
+            let problem = format!("belongs to {own}, which is each worker's own");
+            return Err(Refusal::new(problem, "choose another path, or leave it out"));
+        }
+    }
+    Ok(path)
 }
 
 /// A path on the workers' or the gateway's HTTP: starts with `/`, visible ASCII only.

@@ -8,10 +8,15 @@ pub(crate) mod client;
 mod runtime_dir;
 mod socket;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use self::socket::ControlSocket;
 use self::{runtime_dir::RuntimeDir, socket::SocketError};
+
+/// Where this user's daemons have their control sockets unless they are told otherwise.
+pub(crate) fn directory() -> PathBuf {
+    RuntimeDir::of_daemons().path().to_owned()
+}
 
 /// Makes the control socket of a daemon whose data plane has this port.
 ///
@@ -21,8 +26,7 @@ pub(crate) fn open(configured: Option<&Path>, port: u16) -> anyhow::Result<Contr
     if let Some(path) = configured {
         return ControlSocket::bind(path).map_err(|error| error.explain(path));
     }
-    let directories = RuntimeDir::candidates();
-    let directory = directories.first().expect("there is always a candidate");
+    let directory = RuntimeDir::of_daemons();
     directory.prepare()?;
     let path = directory.path().join("herd.sock");
     match ControlSocket::bind(&path) {

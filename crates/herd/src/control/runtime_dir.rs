@@ -13,7 +13,12 @@ use rustix::process::geteuid;
 pub(crate) struct RuntimeDir(PathBuf);
 
 impl RuntimeDir {
-    /// Where it may be for the user of this process; a daemon takes the first.
+    /// Where a daemon of this user takes it.
+    pub(crate) fn of_daemons() -> Self {
+        Self::candidates().swap_remove(0)
+    }
+
+    /// Where it may be for the user of this process, at least one.
     pub(crate) fn candidates() -> Vec<Self> {
         let uid = geteuid();
         let xdg =

@@ -1,9 +1,9 @@
-use std::{env, io, net::Ipv4Addr, path::Path, process};
+use std::{io, net::Ipv4Addr, path::Path};
 
 use anyhow::{Context as _, bail};
+use herd_sandbox::inherited_listeners;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -15,9 +15,6 @@ use super::{
     service::{Upgrade, respond},
     websocket,
 };
-
-/// The first inherited descriptor, as sd_listen_fds(3) defines it (`SD_LISTEN_FDS_START`).
-const FIRST_INHERITED: i32 = 3;
 
 /// Where the REPL listens.
 pub(super) enum Listener {
@@ -43,19 +40,14 @@ impl Listener {
 
     /// The socket that whoever started this process opened for it, if there is one.
     pub(super) fn inherited() -> anyhow::Result<Option<Self>> {
-        let own_pid = process::id().to_string();
-        if env::var("LISTEN_PID").is_ok_and(|pid| pid != own_pid) {
-            return Ok(None);
-        }
-        match env::var("LISTEN_FDS").as_deref() {
-            Err(_) | Ok("0") => return Ok(None),
-            Ok("1") => {}
-            Ok(count) => bail!("LISTEN_FDS is {count:?}; the REPL listens on exactly one socket"),
-        }
-        // A descriptor number becomes an owned descriptor without `unsafe` by asking the kernel for a copy of it.
-        let pidfd = pidfd_open(getpid(), PidfdFlags::empty()).context("cannot open the process's own pidfd")?;
-        let socket = pidfd_getfd(pidfd, FIRST_INHERITED, PidfdGetfdFlags::empty())
-            .context("LISTEN_FDS is set, but descriptor 3 cannot be taken over")?;
+        let sockets = inherited_listeners().context("LISTEN_FDS is set, but the socket cannot be taken over")?;
+        let count = sockets.len();
+        let mut sockets = sockets.into_iter();
+        let socket = match (sockets.next(), count) {
+            (None, _) => return Ok(None),
+            (Some(socket), 1) => socket,
+            (Some(_), _) => bail!("LISTEN_FDS is {count}; the REPL listens on exactly one socket"),
+        };
         let unix = rustix::net::getsockname(&socket).context("descriptor 3 is not a socket")?.address_family()
             == rustix::net::AddressFamily::UNIX;
         let listener = if unix {

@@ -1,7 +1,12 @@
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     net::SocketAddr,
-    path::PathBuf,
+    os::unix::{
+        fs::{PermissionsExt as _, chown},
+        process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
@@ -18,6 +23,9 @@ use crate::{
 };
 
 pub(crate) const HERD: &str = env!("CARGO_BIN_EXE_herd");
+
+/// The user and group that own nothing.
+const NOBODY: u32 = 65534;
 
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -52,6 +60,27 @@ impl Daemon {
         let directory = tempfile::tempdir().unwrap();
         let mut herd = Command::new(HERD);
         herd.arg("serve").args(listeners(&directory)).args(flags);
+        Self::start(herd, directory, String::new())
+    }
+
+    /// `herd serve` with this configuration file, in which `network` and `telemetry` are left out.
+    pub(crate) fn configured(configuration: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut herd = Command::new(HERD);
+        herd.args(serve(configuration, &directory));
+        Self::start(herd, directory, String::new())
+    }
+
+    /// The same as a user who is not root and has no rights at all.
+    pub(crate) fn configured_as_nobody(configuration: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let own = directory.path().join("herd");
+        // The program may lie where only root gets.
+        fs::copy(HERD, &own).unwrap();
+        let args = serve(configuration, &directory);
+        chown(directory.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        let mut herd = Command::new(own);
+        herd.args(args).uid(NOBODY).gid(NOBODY).current_dir("/").env("XDG_RUNTIME_DIR", directory.path());
         Self::start(herd, directory, String::new())
     }
 
@@ -128,6 +157,24 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes the file, in which `{{scripts}}` stands for a directory with the workers' scripts, and says how to start a
+/// daemon with it.
+fn serve(configuration: &str, directory: &TempDir) -> Vec<String> {
+    let file = directory.path().join("herd.yaml");
+    fs::write(&file, configuration.replace("{{scripts}}", directory.path().to_str().unwrap())).unwrap();
+    let scripts = ["programs.py", "programs.js"].map(|script| {
+        let copy = directory.path().join(script);
+        // The tests may lie where only root gets, as the program may.
+        fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real").join(script), &copy).unwrap();
+        copy
+    });
+    for file in scripts.iter().chain([&file]) {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let command = ["serve", "--config", file.to_str().unwrap()].map(str::to_owned);
+    command.into_iter().chain(listeners(directory)).collect()
 }
 
 fn listeners(directory: &TempDir) -> Vec<String> {

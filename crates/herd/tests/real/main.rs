@@ -11,6 +11,7 @@ mod playwright;
 mod processes;
 mod redis;
 mod repl;
+mod sandboxed;
 
 use std::path::PathBuf;
 

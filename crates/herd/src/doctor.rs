@@ -1,0 +1,236 @@
+//! `herd doctor`: what this host can isolate and limit, and what to do about the rest.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use herd_sandbox::{Explanation, Host, Layer, Place, cgroup::Delegation};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    cli::{self, DoctorArgs},
+    config::{
+        self, Mistakes, Settings,
+        mistake::{Origin, Written},
+        raw::Raw,
+        settings::SandboxMode,
+    },
+    console,
+    isolation::{self, Obstacle},
+    workers,
+};
+
+/// Says what the host offers, line by line, and whether the configuration can be had on it; without one, whether the
+/// sandbox `required` can. Or explains what is done to start a worker.
+///
+/// # Errors
+/// If it cannot be had, or if the configuration has mistakes.
+pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<()> {
+    let (json, explain) = (args.json, args.explain);
+    let file = args.config.clone();
+    let mut settings = settings(args)?;
+    if explain {
+        isolation::guard(&mut settings)?;
+        let steps = workers::plan(&settings)?.explain();
+        return if json {
+            console::print(format_args!("{:#}\n", steps_to_json(&steps)))
+        } else {
+            console::print(told(&steps))
+        };
+    }
+    let examination = Examination::new()?;
+    let plan = isolation::guard(&mut settings).map_err(anyhow::Error::from).and_then(|()| workers::plan(&settings));
+    if json {
+        let mut report = json!(examination);
+        report["possible"] = plan.is_ok().into();
+        report["mistakes"] = match plan.as_ref().err().map(|error| (error, error.downcast_ref::<Mistakes>())) {
+            None => json!([]),
+            Some((_, Some(mistakes))) => mistakes.to_json(),
+            Some((error, None)) => json!([{ "problem": format!("{error:#}") }]),
+        };
+        console::print(format_args!("{report:#}\n"))?;
+    } else {
+        console::print(examination.to_text())?;
+    }
+    let missing = plan?.missing().len();
+    if !json {
+        let what = match &file {
+            Some(file) => format!("{} can be had here", file.display()),
+            None => "The sandbox `required` can be had here".to_owned(),
+        };
+        let but = match (missing, &examination.limits.memory) {
+            (0, Some(_)) => "",
+            (0, None) => ", but no limit of memory or CPU time: asking for one is refused",
+            _ => ", without the layers that are missing",
+        };
+        console::print(format_args!("\n{what}{but}.\n"))?;
+    }
+    Ok(())
+}
+
+/// The file's settings, or the defaults with everything required; in both, for the command if there is one.
+fn settings(args: DoctorArgs) -> anyhow::Result<Settings> {
+    let (mut raw, mistakes) = match &args.config {
+        Some(path) => config::read(path)?,
+        None => {
+            let mut raw = Raw::default();
+            raw.sandbox.mode = Some(Written { value: SandboxMode::Required, origin: Origin::flag("required") });
+            (raw, Mistakes::default())
+        }
+    };
+    if !args.command.is_empty() {
+        raw.worker.command = cli::words("COMMAND", args.command);
+    }
+    Ok(config::settle(raw, mistakes)?)
+}
+
+/// What was found.
+#[derive(Debug, Serialize)]
+struct Examination {
+    version: &'static str,
+    kernel: String,
+    user: u32,
+    root: bool,
+    /// The version of Landlock's interface.
+    landlock: u32,
+    layers: Vec<Row>,
+    limits: Limits,
+}
+
+/// One layer.
+#[derive(Debug, Serialize)]
+struct Row {
+    layer: &'static str,
+    available: bool,
+    #[serde(flatten)]
+    obstacle: Option<Obstacle>,
+}
+
+/// What enforces each limit here, if anything does.
+#[derive(Debug, Serialize)]
+struct Limits {
+    memory: Option<&'static str>,
+    cpu: Option<&'static str>,
+    pids: Option<&'static str>,
+    open_files: Option<&'static str>,
+    tmp: Option<&'static str>,
+    shm: Option<&'static str>,
+}
+
+impl Examination {
+    fn new() -> anyhow::Result<Self> {
+        let host = Host::current().context("cannot find out what this host offers")?;
+        let layers = Layer::ALL.into_iter().map(|layer| Row::new(layer, host)).collect::<Vec<_>>();
+        let has = |layer: Layer| layers.iter().any(|row| row.layer == layer.name() && row.available);
+        let cgroup = has(Layer::Cgroup).then_some("cgroup v2");
+        let own_file_system = has(Layer::Files).then_some("a file system of the worker's own");
+        // A user that only one worker has is what this limit counts by.
+        let by_user = (host.root && has(Layer::Identity)).then_some("RLIMIT_NPROC of the worker's own user");
+        let limits = Limits {
+            memory: cgroup,
+            cpu: cgroup,
+            pids: cgroup.or(by_user),
+            open_files: Some("RLIMIT_NOFILE"),
+            tmp: own_file_system,
+            shm: own_file_system,
+        };
+        Ok(Self {
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: format!("{}.{}", host.kernel.0, host.kernel.1),
+            user: host.uid,
+            root: host.root,
+            landlock: host.landlock,
+            layers,
+            limits,
+        })
+    }
+
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        let user = if self.root { "root".to_owned() } else { format!("user {}", self.user) };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "Linux {}, as {user}\n\nlayers", self.kernel);
+        for Row { layer, obstacle, .. } in &self.layers {
+            let _ = match obstacle {
+                None => writeln!(text, "  yes  {layer}"),
+                Some(obstacle) => {
+                    writeln!(text, "  no   {layer}: {}\n       to do: {}", obstacle.why(), obstacle.remedy)
+                }
+            };
+        }
+        let _ = writeln!(text, "\nlimits");
+        for (limit, by) in self.limits.rows() {
+            let _ = match by {
+                Some(by) => writeln!(text, "  yes  {limit} ({by})"),
+                None => writeln!(text, "  no   {limit}"),
+            };
+        }
+        text
+    }
+}
+
+impl Row {
+    fn new(layer: Layer, host: &Host) -> Self {
+        let obstacle = match host.obstacles.get(&layer) {
+            None if layer == Layer::Cgroup => Delegation::find().err().map(|error| error.obstacle()),
+            obstacle => obstacle.cloned(),
+        };
+        Self { layer: layer.name(), available: obstacle.is_none(), obstacle: obstacle.as_ref().map(Obstacle::from) }
+    }
+}
+
+impl Limits {
+    fn rows(&self) -> [(&'static str, Option<&'static str>); 6] {
+        let Self { memory, cpu, pids, open_files, tmp, shm } = *self;
+        [
+            ("memory", memory),
+            ("CPU time", cpu),
+            ("processes", pids),
+            ("open files", open_files),
+            ("size of /tmp", tmp),
+            ("size of /dev/shm", shm),
+        ]
+    }
+}
+
+fn place(place: Place) -> &'static str {
+    match place {
+        Place::Outer => "the process that herd spawns",
+        Place::Init => "init, in the namespaces that it is born into",
+        Place::Worker => "the worker's process, before its program",
+    }
+}
+
+fn steps_to_json(steps: &[Explanation]) -> Value {
+    let step = |step: &Explanation| {
+        json!({
+            "step": step.step,
+            "by": place(step.place),
+            "layer": step.layer.map(Layer::name),
+            "detail": step.detail,
+            "reason": step.reason,
+        })
+    };
+    steps.iter().map(step).collect()
+}
+
+/// The steps under who does them. A reason that is the same as that of the step before is not told twice.
+fn told(steps: &[Explanation]) -> String {
+    let mut text = String::new();
+    let mut last: Option<&Explanation> = None;
+    for (number, step) in (1..).zip(steps) {
+        if last.is_none_or(|last| last.place != step.place) {
+            let gap = if last.is_some() { "\n" } else { "" };
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{gap}{}", place(step.place));
+        }
+        let detail = if step.detail.is_empty() { String::new() } else { format!(": {}", step.detail) };
+        let _ = writeln!(text, "{number:4}. {}{detail}", step.step);
+        if last.is_none_or(|last| last.reason != step.reason) {
+            let layer = step.layer.map_or(String::new(), |layer| format!("[{layer}] "));
+            let _ = writeln!(text, "      {layer}{}", step.reason);
+        }
+        last = Some(step);
+    }
+    text
+}
