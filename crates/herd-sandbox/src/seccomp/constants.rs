@@ -100,6 +100,11 @@ const FROM_THE_KERNEL: &[(&str, u32)] = &[
     ("ARCH_SHSTK_LOCK", 0x5003),
     ("ARCH_SHSTK_UNLOCK", 0x5004),
     ("ARCH_SHSTK_STATUS", 0x5005),
+    // linux/btrfs.h
+    ("BTRFS_IOC_SNAP_CREATE", 0x5000_9401),
+    ("BTRFS_IOC_SUBVOL_CREATE", 0x5000_940e),
+    ("BTRFS_IOC_SNAP_CREATE_V2", 0x5000_9417),
+    ("BTRFS_IOC_SUBVOL_CREATE_V2", 0x5000_9418),
     // linux/netfilter_{ipv4/ip,ipv6/ip6,arp/arp}_tables.h and netfilter_bridge/ebtables.h. IPv6's are as IPv4's.
     ("IPT_SO_SET_REPLACE", 64),
     ("IPT_SO_SET_ADD_COUNTERS", 65),

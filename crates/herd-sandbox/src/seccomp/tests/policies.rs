@@ -254,6 +254,13 @@ fn nothing_is_typed_into_a_terminal() {
 }
 
 #[test]
+fn no_subvolume_is_made_that_outlives_its_workspace() {
+    for command in [0x5000_9401, 0x5000_940e, 0x5000_9417, 0x5000_9418] {
+        assert_eq!(outcome(Seccomp::Default, "ioctl", &[0, command]), EPERM, "{command:#x}");
+    }
+}
+
+#[test]
 fn a_personality_is_reset_or_asked_for() {
     for persona in (0..32).map(|bit| 1 << bit) {
         assert_eq!(outcome(Seccomp::Default, "personality", &[persona]), EPERM, "{persona:#x}");
