@@ -380,7 +380,7 @@ fn landlock(spec: &Spec, host: &Host, layers: &Layers) -> Result<Step<'static>, 
 }
 
 fn seccomp(spec: &Spec) -> Step<'static> {
-    let filters = crate::seccomp::filters(spec.isolation.seccomp);
+    let filters = crate::seccomp::filters(spec.isolation.seccomp, spec.isolation.seccomp_log);
     let filters = filters.iter().map(|filter| filter.as_slice().into()).collect();
     Step::Seccomp { filters, log: spec.isolation.seccomp_log }
 }

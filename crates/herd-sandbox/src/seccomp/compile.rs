@@ -16,9 +16,9 @@ use super::{
     table,
 };
 
-/// The filters in the order in which they are installed: the whole policy, and then once more that what is absent is
-/// absent. The kernel runs the latest first and of equal actions takes the one it met first, see seccomp(2), so the
-/// last one decides on these calls, and alone on whether they are logged.
+/// The filters in the order in which they are installed: the whole policy, and then, for a policy that is logged, once
+/// more that what is absent is absent. The kernel runs the latest first and of equal actions takes the one it met first,
+/// see seccomp(2), so the last one decides on these calls, and alone on whether they are logged.
 ///
 /// # Errors
 /// If a condition is one that seccompiler does not take.

@@ -85,21 +85,23 @@ pub fn policy(profile: Seccomp) -> impl Iterator<Item = &'static Group> {
 
 /// The filters of a profile, for [`install`]. Each is a list of instructions as the kernel's `struct sock_filter` lies
 /// in memory.
-pub(crate) fn filters(profile: Seccomp) -> &'static [Vec<u8>] {
+pub(crate) fn filters(profile: Seccomp, log: bool) -> &'static [Vec<u8>] {
     static DEFAULT: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
     static BROWSER: OnceLock<[Vec<u8>; 2]> = OnceLock::new();
     // Nothing of this depends on where it runs: the tests see whatever could fail.
     let compile = || compile::compile(groups(profile)).expect("the policies that come with this crate compile");
-    match profile {
+    let filters = match profile {
         Seccomp::Default => DEFAULT.get_or_init(compile),
         Seccomp::Browser => BROWSER.get_or_init(compile),
-        Seccomp::Off => &[],
-    }
+        Seccomp::Off => return &[],
+    };
+    // The last one changes nothing but what is logged.
+    if log { filters } else { &filters[..1] }
 }
 
 /// Puts filters over all system calls that the calling thread and its descendants will make. `no_new_privs` must be
-/// set. `log` makes the kernel log what they refuse, but for what the last one does: libraries try such calls all the
-/// time.
+/// set. `log` makes the kernel log what they refuse, but for what the last one does: libraries try calls that are absent
+/// all the time. It is the same that [`filters`] was given.
 ///
 /// # Errors
 /// Those of seccomp(2). Some of the filters may be in place then.

@@ -13,7 +13,7 @@ use super::*;
 fn confined<T: Send + 'static>(profile: Seccomp, log: bool, body: impl FnOnce() -> T + Send + 'static) -> T {
     let body = move || {
         rustix::thread::set_no_new_privs(true).expect("it needs no privilege");
-        install(filters(profile), log).expect("the kernel takes the filters");
+        install(filters(profile, log), log).expect("the kernel takes the filters");
         body()
     };
     thread::spawn(body).join().expect("the body does not panic")
