@@ -1,4 +1,4 @@
-use std::{fs, io::Write as _, process::Stdio};
+use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, process::Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -82,13 +82,15 @@ fn ps_says_why_no_worker_starts_and_stops_saying_it_when_one_does() {
     let directory = TempDir::new().unwrap();
     let gate = directory.path().join("gate");
     let script = format!("[ -e {} ] && exec {{{{herd}}}} repl; echo no license >&2; exit 3", gate.display());
-    let mut daemon = Daemon::run(&["--workers", "1..1"], &["sh", "-c", &script]);
+    let flags = ["--workers", "1..1", "--read-only", directory.path().to_str().unwrap()];
+    let mut daemon = Daemon::run(&flags, &["sh", "-c", &script]);
     daemon.log_line(|line| line["message"] == "worker could not be started");
     let listed = || String::from_utf8(daemon.command(&["ps"]).stdout).unwrap();
     eventually(|| listed().contains("last start failed "));
     let text = listed();
     assert!(text.lines().last().unwrap().contains(" ago: ") && text.contains("no license"), "{text}");
     fs::write(&gate, "").unwrap();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     eventually(|| !listed().contains("last start failed "));
     assert!(listed().contains("spare"), "{}", listed());
 }
@@ -155,8 +157,11 @@ fn wrong_usage_ends_with_2_and_what_cannot_be_had_with_1() {
         (&["run", "--memory", "512MiB", "--", "true"], 1),
         (&["run", "--cpu", "0.5", "--", "true"], 1),
         (&["run", "--pids", "100", "--", "true"], 1),
-        (&["run", "--sandbox", "required", "--", "true"], 1),
-        (&["run", "--network", "private", "--", "true"], 1),
+        (&["run", "--seccomp", "none", "--", "true"], 2),
+        (&["run", "--read-only", "data", "--", "true"], 2),
+        (&["run", "--network", "host", "--port", "8000", "--", "true"], 2),
+        (&["run", "--writable", "/no/such/place", "--", "true"], 1),
+        (&["doctor", "--config", "/nowhere.yaml"], 1),
     ] {
         let said = failure(args, code);
         assert!(!said.is_empty(), "{args:?}");
@@ -167,13 +172,13 @@ fn wrong_usage_ends_with_2_and_what_cannot_be_had_with_1() {
 fn help_names_every_command_and_its_defaults() {
     let directory = TempDir::new().unwrap();
     let help = String::from_utf8(output(&["--help"], directory.path()).stdout).unwrap();
-    for command in ["serve", "run", "check", "ps", "end"] {
+    for command in ["serve", "run", "check", "doctor", "ps", "end"] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
     assert!(!help.contains("repl "), "the built-in worker is no command for people: {help}");
     assert!(help.contains("herd run --health-path / -- ./server --port {{.Port}}\n"), "{help}");
     let help = String::from_utf8(output(&["run", "--help"], directory.path()).stdout).unwrap();
-    for text in ["[default: 127.0.0.1:8080]", "[default: 1..10]", "--memory", "Examples:"] {
+    for text in ["[default: 127.0.0.1:8080]", "[default: 1..10]", "--memory", "--seccomp", "Examples:"] {
         assert!(help.contains(text), "{text}: {help}");
     }
 }

@@ -77,9 +77,12 @@ impl Daemon {
         let socket = directory.path().join("control.sock");
         let addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"];
         let control = ["--control-socket", socket.to_str().unwrap()];
-        let last: Vec<_> = last.iter().map(|word| word.replace("{{herd}}", env!("CARGO_BIN_EXE_herd"))).collect();
+        let program = env!("CARGO_BIN_EXE_herd");
+        // A sandbox shows the worker's program, but not what a script may start.
+        let shown: &[&str] = if command == ["run"] { &["--read-only", program] } else { &[] };
+        let last: Vec<_> = last.iter().map(|word| word.replace("{{herd}}", program)).collect();
         let last: Vec<_> = last.iter().map(String::as_str).collect();
-        let args = [command, &addresses, &control, flags, &last].concat();
+        let args = [command, &addresses, &control, shown, flags, &last].concat();
         Self::spawn(herd(&args, directory.path()), socket, directory)
     }
 
