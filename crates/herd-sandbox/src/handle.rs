@@ -109,6 +109,12 @@ impl Init {
                 Reply::Announced => {
                     let _ = sender.map(|sender| self.main.set(sender));
                 }
+                Reply::Router => {
+                    let [datagrams, streams] =
+                        descriptors.try_into().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+                    let process = sender.ok_or(io::ErrorKind::InvalidData)?.as_raw_pid().cast_unsigned();
+                    return Ok(Some(Report::Router { process, datagrams, streams }));
+                }
                 Reply::Sockets { errno } => {
                     let errno = Some(errno).filter(|errno| *errno != 0);
                     return Ok(Some(Report::Sockets { sockets: descriptors, errno }));

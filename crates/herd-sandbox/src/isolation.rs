@@ -1,5 +1,7 @@
 use std::{os::fd::OwnedFd, path::PathBuf};
 
+use crate::Egress;
+
 /// How far a worker is sealed off from the host and from other workers.
 ///
 /// What a mode cannot have is decided before anything is started.
@@ -15,6 +17,8 @@ pub struct Isolation {
     pub files: Files,
     /// What the worker reaches of the network. Default: its own loopback.
     pub network: Network,
+    /// What [`Network::Egress`] leads to beyond public addresses. Default: nothing.
+    pub egress: Egress,
     /// Which system calls the worker may make. Default: [`Seccomp::Default`].
     pub seccomp: Seccomp,
     /// Whether the kernel logs system calls that are refused (`SECCOMP_FILTER_FLAG_LOG`, see seccomp(2)). Default: no.
@@ -83,7 +87,8 @@ pub enum Network {
     Private,
     /// What the host reaches, the host's own loopback included.
     Host,
-    /// A loopback of its own, and outbound connections to public addresses.
+    /// A loopback of its own, outbound TCP connections to public IPv4 addresses, and DNS. It takes a launching process
+    /// that answers [`Report::Router`](crate::Report::Router).
     Egress,
 }
 
@@ -113,6 +118,7 @@ impl Isolation {
             identity: None,
             files: Files::default(),
             network: Network::Private,
+            egress: Egress::default(),
             seccomp: Seccomp::Default,
             seccomp_log: false,
             host_name: "herd".to_owned(),

@@ -90,6 +90,7 @@
 pub mod cgroup;
 mod channel;
 mod codec;
+mod egress;
 mod entry;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -101,6 +102,7 @@ mod init;
 mod isolation;
 mod landlock;
 mod launch;
+mod netlink;
 mod plan;
 mod protocol;
 mod reaper;
@@ -110,12 +112,14 @@ mod signal;
 mod spec;
 mod sys;
 
+pub use egress::{Egress, InvalidReach, Pasta, Reach, Subnet};
 pub use entry::enter_init;
 pub use handle::Init;
 pub use host::{Host, Layer, Obstacle};
 pub use inherited::inherited_listeners;
 pub use isolation::{Files, Identity, Isolation, Mode, Mount, Network, Seccomp};
 pub use launch::LaunchError;
+pub use netlink::host_addresses;
 pub use plan::{Explanation, Missing, Place, Plan, PlanError};
 pub use report::{Failure, Report, Usage};
 pub use signal::{InvalidSignal, Signal};

@@ -45,6 +45,9 @@ pub(crate) enum Reply {
     Announced,
     /// The sockets that were asked for are with the packet; fewer than that if there was this error.
     Sockets { errno: i32 },
+    /// Who sends this is in the worker's router; the sockets on which names are asked for there are with the packet, for
+    /// datagrams and for streams.
+    Router,
     /// What became of the worker.
     Report(Report),
 }
@@ -62,6 +65,7 @@ const EXITED: u8 = 4;
 const MOVED: u8 = 5;
 const ANNOUNCED: u8 = 6;
 const SOCKETS_MADE: u8 = 7;
+const ROUTER: u8 = 8;
 
 impl Request {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -140,7 +144,8 @@ impl Reply {
                 duration(&mut out, usage.system);
                 out.u64(usage.max_rss);
             }
-            // Sent as `Sockets`, since the descriptors are no part of the message.
+            // Sent without the descriptors, which are no part of the message.
+            Self::Router | Self::Report(Report::Router { .. }) => out.u8(ROUTER),
             Self::Report(Report::Sockets { errno, .. }) => {
                 out.u8(SOCKETS_MADE);
                 out.i32(errno.unwrap_or(0));
@@ -155,6 +160,7 @@ impl Reply {
             HELLO => Self::Hello { version: packet.u32()? },
             MOVED => Self::Moved { pid: packet.u32()? },
             ANNOUNCED => Self::Announced,
+            ROUTER => Self::Router,
             SOCKETS_MADE => Self::Sockets { errno: packet.i32()? },
             READY => Self::Report(Report::Ready { pid: packet.u32()? }),
             FAILED => Self::Report(Report::Failed(Failure {
@@ -225,6 +231,7 @@ mod tests {
             any::<u32>().prop_map(|version| Reply::Hello { version }),
             any::<u32>().prop_map(|pid| Reply::Moved { pid }),
             Just(()).prop_map(|()| Reply::Announced),
+            Just(()).prop_map(|()| Reply::Router),
             any::<i32>().prop_map(|errno| Reply::Sockets { errno }),
             report.prop_map(Reply::Report),
         ]

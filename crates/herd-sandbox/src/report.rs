@@ -22,6 +22,18 @@ pub enum Report {
         /// What it used.
         usage: Usage,
     },
+    /// The worker waits for a way out of its network, before it begins: only with
+    /// [`Network::Egress`](crate::Network::Egress). It goes on when the [`Pasta`](crate::Pasta) of its isolation
+    /// has joined the network of this process. Comes first of all.
+    Router {
+        /// A process in the network that needs a way out.
+        process: u32,
+        /// The socket on which the worker asks for names by datagrams (RFC 1035), non-blocking. Who answers there decides
+        /// what names the worker knows.
+        datagrams: OwnedFd,
+        /// The listening socket on which it does so by streams (RFC 7766), non-blocking.
+        streams: OwnedFd,
+    },
     /// The answer to [`Init::request_sockets`](crate::Init::request_sockets).
     Sockets {
         /// TCP sockets of the worker's network, non-blocking, not connected.

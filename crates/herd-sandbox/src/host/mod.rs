@@ -1,7 +1,7 @@
 mod probe;
 mod remedy;
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 /// What this kernel and this user can do.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -17,6 +17,8 @@ pub struct Host {
     pub root: bool,
     /// The version of Landlock's interface; 0 where there is none. See landlock(7).
     pub landlock: u32,
+    /// The program that leads out of a private network, see [`Pasta`](crate::Pasta), if there is one.
+    pub pasta: Option<PathBuf>,
     /// What stands in the way of a layer. A layer that is not named can be had.
     pub obstacles: BTreeMap<Layer, Obstacle>,
 }

@@ -2,14 +2,15 @@
 //! does every step of a plan and then executes nothing.
 
 use std::{
-    io,
-    path::Path,
+    env, fs, io,
+    path::{Path, PathBuf},
     sync::{Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    fs::{Access, AtFlags, CWD, accessat},
     process::{getegid, geteuid},
     system::uname,
     thread::{CapabilitySet, capabilities},
@@ -17,11 +18,14 @@ use rustix::{
 
 use super::{Host, Layer, Obstacle, remedy};
 use crate::{
-    Failure, Identity, Isolation, LaunchError, Mode, Plan, Report, Spec, entry, landlock, launch, plan::layer_of,
+    Failure, Identity, Isolation, LaunchError, Mode, Network, Plan, Report, Spec, entry, landlock, launch, plan::layer_of,
 };
 
 /// How long one rehearsal may take. It takes some ten milliseconds; the rest is for a machine under heavy load.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// By which a program makes a network interface of its own, see the kernel's networking/tuntap.rst.
+const TUN: &str = "/dev/net/tun";
 
 /// The user of a rehearsal, by which root's own are not touched: `nobody`.
 const NOBODY: Identity = Identity { uid: 65534, gid: 65534 };
@@ -92,6 +96,8 @@ impl Host {
         host.landlock = landlock::version();
         let missing = remedy::kernel(host.kernel);
         host.obstacles.extend(missing);
+        host.pasta = pasta();
+        host.obstacles.extend(remedy::egress(host.pasta.as_deref(), fs::exists(TUN).unwrap_or(false)));
         host
     }
 
@@ -104,9 +110,20 @@ impl Host {
             gid: getegid().as_raw(),
             root: is_root,
             landlock: 0,
+            pasta: None,
             obstacles: Default::default(),
         }
     }
+}
+
+/// The first program of that name in this process's `PATH`, and where distributions put it.
+fn pasta() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let is_program = |file: &PathBuf| {
+        file.is_absolute() && file.is_file() && accessat(CWD, file, Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+    };
+    let directories = env::split_paths(&path).chain(["/usr/bin".into(), "/usr/local/bin".into()]);
+    directories.map(|directory| directory.join("pasta")).find(is_program)
 }
 
 fn kernel() -> (u32, u32) {
@@ -120,6 +137,8 @@ fn kernel() -> (u32, u32) {
 fn rehearse(host: &Host, program: &Path) -> Result<Option<Failure>, LaunchError> {
     let mut spec = Spec::new("rehearsal");
     spec.isolation = Isolation::new(Mode::BestEffort);
+    // As far as that goes without somebody outside.
+    spec.isolation.network = Network::Egress;
     spec.isolation.identity = host.root.then_some(NOBODY);
     let plan = Plan::new(&spec, host)?.rehearsal();
     let init = launch::carry_out(&plan, spec, program)?;

@@ -1,6 +1,6 @@
 //! Why a step fails on this host, as far as the host tells, and what helps.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use super::{Host, Layer, Obstacle};
 use crate::Failure;
@@ -13,6 +13,17 @@ pub(super) fn kernel(version: (u32, u32)) -> Option<(Layer, Obstacle)> {
     let (major, minor) = version;
     let reason = format!("Linux {major}.{minor} has no mount_setattr(2)");
     (version < FILES).then(|| (Layer::Files, Obstacle::known("new root", reason, "use Linux 5.12 or newer")))
+}
+
+/// What a way out of a private network takes, and is not there.
+pub(super) fn egress(pasta: Option<&Path>, has_tun: bool) -> Option<(Layer, Obstacle)> {
+    let obstacle = match (pasta, has_tun) {
+        (None, _) => ("there is no program pasta", "install the package passt"),
+        (Some(_), false) => ("there is no /dev/net/tun", "load the kernel's module tun, or give the container that device"),
+        (Some(_), true) => return None,
+    };
+    let (reason, remedy) = obstacle;
+    Some((Layer::Egress, Obstacle::known("outlet", reason.to_owned(), remedy)))
 }
 
 /// The layer that a failed step stands for. All namespaces but the user namespace are made by one call: without root it
@@ -90,6 +101,9 @@ fn explain(layer: Layer, failure: &Failure) -> (String, String) {
         (Layer::Seccomp, _) => {
             said("the kernel has no seccomp filters", "use a kernel that was built with CONFIG_SECCOMP_FILTER")
         }
+        (Layer::Egress, Some(libc::EOPNOTSUPP)) => {
+            (failure.hint.clone(), "load the kernel's module veth, or use network: private".to_owned())
+        }
         (Layer::Network, _) => (failure.hint.clone(), "use a kernel that was built with CONFIG_NET_NS".to_owned()),
         _ => (failure.hint.clone(), "run herd as root, or on a host that allows it".to_owned()),
     }
@@ -130,6 +144,16 @@ mod tests {
         }
         let failure = Failure { step: "loopback".to_owned(), ..failure };
         assert_eq!(culprit(Layer::Network, &failure, &host), Layer::Network);
+    }
+
+    #[test]
+    fn without_pasta_there_is_no_way_out() {
+        let obstacle = |pasta: Option<&str>, has_tun| egress(pasta.map(Path::new), has_tun);
+        let (layer, missing) = obstacle(None, true).expect("it is missing");
+        assert_eq!(layer, Layer::Egress);
+        assert!(missing.remedy.contains("passt"), "{missing}");
+        assert!(obstacle(Some("/usr/bin/pasta"), false).expect("tun is missing").1.reason.contains("/dev/net/tun"));
+        assert_eq!(obstacle(Some("/usr/bin/pasta"), true), None);
     }
 
     #[test]

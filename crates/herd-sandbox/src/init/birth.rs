@@ -35,7 +35,7 @@ pub(super) fn perform(plan: &Plan<'_>, cgroup: Option<BorrowedFd<'_>>, channel: 
 }
 
 /// A user namespace with one user and one group, see user_namespaces(7).
-fn enter_user_namespace(uid: u32, gid: u32) -> io::Result<()> {
+pub(super) fn enter_user_namespace(uid: u32, gid: u32) -> io::Result<()> {
     unshare(libc::CLONE_NEWUSER)?;
     // The files below belong to root as long as this process is not dumpable, see proc(5). It holds nothing but the
     // worker's own plan.

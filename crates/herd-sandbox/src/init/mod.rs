@@ -9,6 +9,7 @@ mod order;
 mod privilege;
 mod program;
 mod root;
+mod router;
 mod setup;
 mod supervisor;
 mod tree;
@@ -90,7 +91,9 @@ fn begin(channel: Channel) -> Result<Supervisor, (Channel, Option<Failure>)> {
         let cgroup = belongings.cgroup.take();
         birth::perform(&plan, cgroup.as_ref().map(AsFd::as_fd), channel)?;
         drop(cgroup);
-        setup::perform(&plan)?;
+        if !setup::perform(&plan, channel)? {
+            return Ok(None);
+        }
         let started = worker::start(&plan, belongings, channel)?;
         if plan.is_isolated() {
             privilege::keep_what_init_needs().map_err(|error| failed("capabilities", &error, "of init"))?;

@@ -75,6 +75,21 @@ impl Order {
     }
 }
 
+/// Whether the launching process still wants the worker whose order it has given.
+pub(super) fn is_wanted(channel: &Channel) -> bool {
+    loop {
+        let packet = match channel.recv() {
+            Ok(Some(packet)) => packet,
+            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            Ok(None) => return false,
+        };
+        // There is nobody yet to get a signal.
+        if !matches!(Request::decode(&packet.bytes), Ok(Request::Signal(_) | Request::Sockets { .. })) {
+            return false;
+        }
+    }
+}
+
 pub(super) fn decode(plan: &Mapping) -> Result<Plan<'_>, Failure> {
     Plan::decode(plan.bytes())
         .map_err(|_| failure("plan", None, "it is malformed: is the helper binary of the same version?"))

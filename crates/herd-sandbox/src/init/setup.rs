@@ -8,20 +8,42 @@ use rustix::{
     system::{setdomainname, sethostname},
 };
 
-use super::{failed, lossy, root::Root};
+use super::{
+    failed, failure, lossy,
+    root::Root,
+    router::{Design, Router},
+};
 use crate::{
-    Failure,
+    Failure, Identity,
+    channel::Channel,
     plan::{Place, Plan, Step},
     sys::{network, process::unshare},
 };
 
-/// Does init's steps.
-pub(super) fn perform(plan: &Plan<'_>) -> Result<(), Failure> {
-    let mut root = None;
+/// Does init's steps. `false` if the launching process wants no worker any more.
+pub(super) fn perform(plan: &Plan<'_>, launcher: &Channel) -> Result<bool, Failure> {
+    let (mut root, mut router) = (None, None);
     for step in plan.steps_of(Place::Init) {
-        apply(step, &mut root).map_err(|error| failed(step.name(), &error, &hint(step)))?;
+        let is_wanted = match step {
+            Step::Router { uid, gid, own, closed } => {
+                let owner = own.then_some(Identity { uid: *uid, gid: *gid });
+                router = Router::make(Design { owner, closed }, launcher)?;
+                router.is_some()
+            }
+            Step::Outlet { open, loopback } => match router.take() {
+                Some(router) => router.open(open, *loopback, launcher)?,
+                None => return Err(failure(step.name(), None, "there is no router")),
+            },
+            step => {
+                apply(step, &mut root).map_err(|error| failed(step.name(), &error, &hint(step)))?;
+                true
+            }
+        };
+        if !is_wanted {
+            return Ok(false);
+        }
     }
-    Ok(())
+    Ok(true)
 }
 
 fn apply(step: &Step<'_>, root: &mut Option<Root>) -> io::Result<()> {

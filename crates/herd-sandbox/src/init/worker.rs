@@ -269,7 +269,7 @@ fn restrict(read: &[Text<'_>], write: &[Text<'_>], tcp: Option<&[u32]>) -> io::R
 }
 
 /// One user, one group, and none of the groups that the launching process has.
-fn become_user(uid: u32, gid: u32) -> io::Result<()> {
+pub(super) fn become_user(uid: u32, gid: u32) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
     set_thread_groups(&[])?;
     set_thread_res_gid(gid, gid, gid)?;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::step::{Access, Bytes, Text};
 use crate::{
-    Layer, Limit,
+    Layer, Limit, Subnet,
     codec::{Decoder, Encoder, Malformed},
 };
 
@@ -41,6 +41,18 @@ impl Field<'_> for u64 {
 
     fn decode(bytes: &mut Decoder<'_>) -> Result<Self, Malformed> {
         bytes.u64()
+    }
+}
+
+impl Field<'_> for Subnet {
+    fn encode(&self, out: &mut Encoder) {
+        out.u32(self.address().to_bits());
+        out.u8(self.prefix());
+    }
+
+    fn decode(bytes: &mut Decoder<'_>) -> Result<Self, Malformed> {
+        let address = bytes.u32()?.into();
+        Self::with_prefix(address, bytes.u8()?).ok_or(Malformed)
     }
 }
 
@@ -131,6 +143,11 @@ mod tests {
         }
         arrives(true);
         arrives(false);
+        for text in ["0.0.0.0/0", "10.1.2.0/24", "255.255.255.255/32"] {
+            let Ok(crate::Reach::Subnet(subnet)) = text.parse() else { panic!("{text} is a subnet") };
+            arrives::<Subnet>(subnet);
+        }
+        assert_eq!(Subnet::decode(&mut Decoder::new(&[0, 0, 0, 1, 33])), Err(Malformed));
         assert_eq!(Limit::decode(&mut Decoder::new(&[u8::MAX])), Err(Malformed));
         assert_eq!(bool::decode(&mut Decoder::new(&[2])), Err(Malformed));
     }

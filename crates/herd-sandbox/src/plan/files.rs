@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::step::{Access, Step, Text};
-use crate::{Files, Identity, Isolation, Mount, Network, Spec, SpecError};
+use crate::{egress::link, Files, Identity, Isolation, Mount, Network, Spec, SpecError};
 
 /// What every worker may read of the host: programs, libraries and their data.
 const SYSTEM: &[&str] =
@@ -174,7 +174,7 @@ fn configuration(spec: &Spec, identity: Identity, host_name: &str) -> Vec<(&'sta
     ];
     match spec.isolation.network {
         Network::Private => files.push(("/etc/resolv.conf", "# there is nobody to ask\n".to_owned())),
-        Network::Egress => files.push(("/etc/resolv.conf", "nameserver 198.18.0.3\n".to_owned())),
+        Network::Egress => files.push(("/etc/resolv.conf", format!("nameserver {}\n", link::ROUTER))),
         Network::Host => {}
     }
     files

@@ -16,7 +16,7 @@ use std::{
 pub use self::step::Place;
 pub(crate) use self::step::{Access, Step, Text, layer_of};
 use crate::{
-    Host, Identity, Layer, Mode, Network, Obstacle, Seccomp, Spec, SpecError,
+    Host, Identity, Layer, Mode, Network, Obstacle, Reach, Seccomp, Spec, SpecError,
     codec::{Decoder, Encoder, Malformed},
 };
 
@@ -122,6 +122,8 @@ impl Plan<'static> {
     /// The same without the program: everything is tried and nothing is executed.
     pub(crate) fn rehearsal(mut self) -> Self {
         self.steps.pop();
+        // That takes somebody outside.
+        self.steps.retain(|step| !matches!(step, Step::Outlet { .. }));
         self.steps.push(Step::Rehearse {});
         self
     }
@@ -212,6 +214,8 @@ impl Layers {
             layers.want(Layer::Network, host, ground);
         }
         if spec.isolation.network == Network::Egress {
+            // As root, too: pasta joins the router's network by a user namespace that belongs to another user.
+            let ground = host.obstacles.get(&Layer::UserNamespace);
             layers.want(Layer::Egress, host, ground.or_else(|| host.obstacles.get(&Layer::Network)));
         }
         if host.root {
@@ -296,6 +300,13 @@ fn init(spec: &Spec, host: &Host, layers: &Layers, steps: &mut Vec<Step<'static>
     }
     if layers.has(Layer::Network) {
         steps.push(Step::Loopback {});
+    }
+    if layers.has(Layer::Egress) {
+        let egress = &spec.isolation.egress;
+        let own = spec.isolation.owner(host);
+        let Identity { uid, gid } = own.unwrap_or(Identity { uid: host.uid, gid: host.gid });
+        steps.push(Step::Router { uid, gid, own: own.is_some(), closed: egress.closed() });
+        steps.push(Step::Outlet { open: egress.open(), loopback: egress.allow.contains(&Reach::Loopback) });
     }
     if layers.has(Layer::HostName) {
         steps.push(Step::HostName { name: c_string("the host name", OsStr::new(&spec.isolation.host_name))? });

@@ -4,7 +4,7 @@ use std::{borrow::Cow, ffi::CStr};
 
 use super::encoding::Field;
 use crate::{
-    Layer, Limit,
+    Layer, Limit, Subnet,
     codec::{Decoder, Encoder, Malformed},
 };
 
@@ -108,6 +108,16 @@ steps! {
     4 "loopback" Init Some(Layer::Network),
     "A new network namespace has a loopback that is down." =>
     Loopback {}
+
+    40 "router" Init Some(Layer::Egress),
+    "A network between the worker's and the host's, in which the worker has no say: in its own, a socket could be told to \
+     ignore routes." =>
+    Router { uid: u32, gid: u32, own: bool, closed: Vec<Subnet> }
+
+    41 "outlet" Init Some(Layer::Egress),
+    "Waits until pasta leads out of the router's network, while the host's /proc is still there, by which it finds that \
+     network." =>
+    Outlet { open: Vec<Subnet>, loopback: bool }
 
     5 "host name" Init Some(Layer::HostName),
     "The host's name is nobody's business." =>
@@ -271,6 +281,11 @@ impl Step<'_> {
                 let names: Vec<_> = namespaces.iter().map(|layer| layer.name()).collect();
                 format!("{}{}", names.join(", "), if *cgroup { ", in its cgroup" } else { "" })
             }
+            Self::Router { closed, .. } => format!("closed: {}", subnets(closed)),
+            Self::Outlet { open, loopback } => {
+                let loopback = if *loopback { "; the host's loopback" } else { "" };
+                format!("open: public addresses {}{loopback}", subnets(open)).trim_end().to_owned()
+            }
             Self::HostName { name } => shown(name),
             Self::MakeDirectory { path }
             | Self::System { path }
@@ -315,4 +330,8 @@ impl Step<'_> {
             _ => String::new(),
         }
     }
+}
+
+fn subnets(subnets: &[Subnet]) -> String {
+    subnets.iter().map(Subnet::to_string).collect::<Vec<_>>().join(" ")
 }
