@@ -210,3 +210,61 @@ impl Console {
         last.iter().map(|line| format!("    {line}\n")).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARK: &str = "herd-verdict-1-2:";
+
+    fn relayed(lines: &[&str]) -> Result<(Option<Verdict>, bool)> {
+        let (sender, receiver) = mpsc::channel();
+        lines.iter().for_each(|line| sender.send((*line).to_owned()).unwrap());
+        drop(sender);
+        relay(&receiver, MARK, Instant::now())
+    }
+
+    #[test]
+    fn a_verdict_counts_only_with_the_mark_of_its_boot() {
+        let line = |mark: &str| format!(r#"no newline before{mark}{{"Tests":{{"passed":3,"failed":1}}}}"#);
+        let (verdict, _) = relayed(&["some test", &line(MARK), "more"]).unwrap();
+        assert_eq!(verdict, Some(Verdict::Tests { passed: 3, failed: 1 }));
+        let (verdict, _) = relayed(&["some test", &line("herd-verdict-1-1:")]).unwrap();
+        assert_eq!(verdict, None);
+    }
+
+    #[test]
+    fn half_a_verdict_is_an_error() {
+        assert!(relayed(&[&format!(r#"{MARK}{{"Tests":{{"passed":3"#)]).is_err());
+    }
+
+    #[test]
+    fn a_machine_that_says_nothing_is_waited_for_until_its_time_is_up() {
+        let (_sender, receiver) = mpsc::channel();
+        let (verdict, in_time) = relay(&receiver, MARK, Instant::now()).unwrap();
+        assert_eq!((verdict, in_time), (None, false));
+    }
+
+    #[test]
+    fn output_that_is_no_text_is_passed_on_too() {
+        let mut lines = Vec::new();
+        read_lines(&b"one\r\n\xff two\nthree"[..], |line| {
+            lines.push(line);
+            true
+        });
+        assert_eq!(lines, ["one", "\u{fffd} two", "three"]);
+    }
+
+    #[test]
+    fn only_what_a_killed_boot_left_is_swept() {
+        let boots = env::temp_dir().join(format!("herd-boots-{}", process::id()));
+        // No process has this number: it is above the highest that Linux can be told to give, which proc(5) names.
+        let (killed, alive) = (boots.join("4194305"), boots.join(process::id().to_string()));
+        for directory in [&killed, &alive] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        sweep(&boots);
+        assert_eq!((killed.exists(), alive.exists()), (false, true));
+        fs::remove_dir_all(&boots).unwrap();
+    }
+}

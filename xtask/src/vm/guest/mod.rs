@@ -2,7 +2,7 @@
 //! controllers of limits in every cgroup, and does its errand there.
 
 mod cgroup;
-mod tests;
+mod suite;
 
 use std::{
     fs::{self, File},
@@ -37,7 +37,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
     set_up(&errand)?;
     let verdict = match &errand.deed {
         Deed::Command { line, directory } => Verdict::Exit(command(&errand, line, directory)?),
-        Deed::Tests(suites) => tests::run(&errand, suites)?,
+        Deed::Tests(suites) => suite::run(&errand, suites)?,
     };
     writeln!(io::stdout(), "{mark}{}", serde_json::to_string(&verdict)?)?;
     Ok(ExitCode::SUCCESS)
@@ -109,4 +109,15 @@ fn environment<'a>(command: &'a mut Command, errand: &Errand) -> &'a mut Command
 fn code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_by_a_signal_is_told_as_a_shell_tells_it() {
+        assert_eq!(code(ExitStatus::from_raw(7 << 8)), 7);
+        assert_eq!(code(ExitStatus::from_raw(9)), 137);
+    }
 }
