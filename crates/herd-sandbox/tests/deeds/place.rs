@@ -9,6 +9,10 @@ pub(crate) enum Place {
     Root,
     /// herd's sandbox, started by an unprivileged user.
     Rootless,
+    /// herd's sandbox without the filter of system calls, started by an unprivileged user: the other layers alone.
+    Unfiltered,
+    /// What herd's sandbox is where user namespaces are forbidden: the filter and Landlock.
+    Fallback,
     /// bubblewrap, started by an unprivileged user.
     Bwrap,
     /// No sandbox, as root.
@@ -20,9 +24,11 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    const NAMES: [(Self, &str); 6] = [
+    const NAMES: [(Self, &str); 8] = [
         (Self::Root, "root"),
         (Self::Rootless, "rootless"),
+        (Self::Unfiltered, "unfiltered"),
+        (Self::Fallback, "fallback"),
         (Self::Bwrap, "bwrap"),
         (Self::Host, "host"),
         (Self::User, "user"),
@@ -35,7 +41,12 @@ impl Place {
 
     /// Whether a sandbox is between the deed and the host.
     pub(crate) fn is_confined(self) -> bool {
-        matches!(self, Self::Root | Self::Rootless | Self::Bwrap)
+        !matches!(self, Self::Host | Self::User | Self::Apart)
+    }
+
+    /// Whether the sandbox has a root of its own.
+    pub(crate) fn has_own_root(self) -> bool {
+        self.is_confined() && self != Self::Fallback
     }
 
     /// Whether the sandbox, or what stands for it, is started by root.

@@ -28,9 +28,9 @@ fn play_role(role: &str, args: &[&str]) -> ExitCode {
         ("stage", [place, name, assets]) => {
             stage::perform(place.parse().expect("a place"), table::deed(name), Path::new(assets));
         }
-        ("deed", [name, target @ ..]) => try_deed(name, target),
+        ("deed", [place, name, target @ ..]) => try_deed(place, name, target),
         // By a script whose interpreter is this program: its first argument is the script.
-        ("script", [_, "role:deed", name, target @ ..]) => try_deed(name, target),
+        ("script", [_, "role:deed", place, name, target @ ..]) => try_deed(place, name, target),
         ("exec", [script, args @ ..]) => panic!("{script}: {}", Command::new(script).args(args).exec()),
         ("victim", [mark]) => scene::play_victim(mark),
         ("daemon", [place, mark, assets, workspace]) => {
@@ -46,14 +46,14 @@ fn play_role(role: &str, args: &[&str]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn try_deed(name: &str, target: &[&str]) {
+fn try_deed(place: &str, name: &str, target: &[&str]) {
     let deed = table::deed(name);
     let target = Target::from_args(target.iter().copied());
     let attempt = match deed.act {
         Act::Inside(act) | Act::AtTerminal(act) | Act::OnProgram { act, .. } => act(&target),
         Act::Around(_) => panic!("{name} is not done inside"),
     };
-    say(&Verdict::new(attempt, deed).to_line());
+    say(&Verdict::new(attempt, deed, place.parse().expect("a place")).to_line());
 }
 
 /// For ever.

@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
+use rustix::io::Errno;
+
 use crate::{
+    attempt::Attempt,
     place::Place,
     scene::Scene,
     table::{Act, Deed},
@@ -50,7 +53,7 @@ pub(crate) fn perform(place: Place, deed: &Deed, assets: &Path) {
             inside(&mut scene, deed)
         }
         Act::OnProgram { by_script, .. } => on_program(&mut scene, deed, by_script),
-        Act::Around(act) => Verdict::new(act(&mut scene), deed),
+        Act::Around(act) => Verdict::new(act(&mut scene), deed, place),
     };
     let name = deed.name;
     say(&verdict.to_line());
@@ -71,7 +74,7 @@ fn inside(scene: &mut Scene, deed: &Deed) -> Verdict {
 }
 
 fn arguments(scene: &Scene, deed: &Deed) -> Vec<String> {
-    let mut args = vec!["role:deed".to_owned(), deed.name.to_owned()];
+    let mut args = vec!["role:deed".to_owned(), scene.place.name().to_owned(), deed.name.to_owned()];
     args.extend(scene.target.to_args());
     args
 }
@@ -104,7 +107,7 @@ fn on_program(scene: &mut Scene, deed: &Deed, by_script: bool) -> Verdict {
         fs::set_permissions(&script, Permissions::from_mode(0o777)).expect("it is ours");
         if scene.place.is_confined() {
             let mut job = scene.job(scene.place, "workspace", &args);
-            job.program = "/workspace/script".into();
+            job.program = if scene.place.has_own_root() { "/workspace/script".into() } else { script.clone() };
             job.start()
         } else {
             // Here it is this program that starts a worker.
@@ -135,10 +138,12 @@ fn on_program(scene: &mut Scene, deed: &Deed, by_script: bool) -> Verdict {
 }
 
 impl Verdict {
-    pub(crate) fn new(attempt: crate::attempt::Attempt, deed: &Deed) -> Self {
+    pub(crate) fn new(attempt: Attempt, deed: &Deed, place: Place) -> Self {
+        // Without a root and namespaces of its own a worker is denied what otherwise would not be there.
+        let denied: &[Errno] = if place == Place::Fallback { &[Errno::ACCESS, Errno::PERM] } else { &[] };
         match attempt {
             Ok(got) => Self::Done(got),
-            Err(refusal) => match refusal.unexpected(deed.refusals) {
+            Err(refusal) => match refusal.unexpected(&[deed.refusals, denied].concat()) {
                 Some(why) => Self::Unexpected(why),
                 None => Self::Refused(refusal.to_string()),
             },

@@ -25,6 +25,8 @@ pub(crate) struct Deed {
     pub(crate) control: Result<Place, &'static str>,
     /// Whether bubblewrap stops it too, with what it has.
     pub(crate) oracle: bool,
+    /// Whether it is stopped where user namespaces are forbidden, too.
+    pub(crate) fallback: bool,
     pub(crate) act: Act,
 }
 
@@ -48,7 +50,7 @@ pub(crate) fn deed(name: &str) -> &'static Deed {
 
 impl Deed {
     const fn new(name: &'static str, tries: &'static str, stopped_by: &'static str, act: Act) -> Self {
-        Self { name, tries, stopped_by, refusals: ABSENT, control: Ok(Place::Host), oracle: true, act }
+        Self { name, tries, stopped_by, refusals: ABSENT, control: Ok(Place::Host), oracle: true, fallback: true, act }
     }
 
     const fn refused(mut self, with: &'static [Errno]) -> Self {
@@ -71,11 +73,20 @@ impl Deed {
         self
     }
 
+    const fn no_fallback(mut self) -> Self {
+        self.fallback = false;
+        self
+    }
+
     /// The places where it is tried, by the names of the tests.
     pub(crate) fn places(&self) -> Vec<(&'static str, Place)> {
         let control = self.control.iter().map(|place| ("control", *place));
         let oracle = self.oracle.then_some(("bwrap", Place::Bwrap));
-        control.chain(oracle).chain([("root", Place::Root), ("rootless", Place::Rootless)]).collect()
+        // What nothing else stops is not stopped without it.
+        let unfiltered = (self.stopped_by != "seccomp").then_some(("unfiltered", Place::Unfiltered));
+        let fallback = self.fallback.then_some(("fallback", Place::Fallback));
+        let herd = [("root", Place::Root), ("rootless", Place::Rootless)];
+        control.chain(oracle).chain(herd).chain(unfiltered).chain(fallback).collect()
     }
 }
 
@@ -110,12 +121,12 @@ pub(crate) const DEEDS: &[Deed] = &[
     Deed::new("read_temporary_files_of_the_host", "read files in the host's `/tmp`, `/dev/shm` and `/var/tmp`", "own root",
         Inside(files::read_temporary_files_of_the_host)),
     Deed::new("read_temporary_files_of_another_worker", "read those of another worker", "own root",
-        Inside(files::read_temporary_files_of_another_worker)),
+        Inside(files::read_temporary_files_of_another_worker)).no_fallback(),
     Deed::new("see_files_of_the_daemon", "see herd's configuration, state or control socket", "own root",
-        Inside(files::see_files_of_the_daemon)),
+        Inside(files::see_files_of_the_daemon)).no_fallback(),
     Deed::new("read_accounts_and_logs_of_the_host", "read the host's accounts, passwords, logs and homes", "own root",
         Inside(files::read_accounts_and_logs_of_the_host))
-        .refused(&[Errno::NOENT, Errno::ACCESS]),
+        .refused(&[Errno::NOENT, Errno::ACCESS]).no_fallback(),
     Deed::new("write_outside_the_workspace", "create or write anything, anywhere but in `/workspace`, `/tmp` and `/dev/shm`",
         "own root, read-only mounts, Landlock", Inside(files::write_outside_the_workspace)),
     Deed::new("open_a_device_of_the_host", "open disks, memory and other devices", "own `/dev`",
@@ -152,7 +163,7 @@ pub(crate) const DEEDS: &[Deed] = &[
 
     // Processes.
     Deed::new("see_processes_of_others", "see processes of the host or of another worker", "PID namespace, own `/proc`",
-        Inside(processes::see_processes_of_others)),
+        Inside(processes::see_processes_of_others)).no_fallback(),
     Deed::new("signal_processes_of_others", "send them a signal", "PID namespace",
         Inside(processes::signal_processes_of_others))
         .refused(&[Errno::SRCH]),
@@ -176,23 +187,23 @@ pub(crate) const DEEDS: &[Deed] = &[
     // Init.
     Deed::new("trace_init", "trace init", "init not dumpable, seccomp",
         Inside(init::trace_init))
-        .refused(NO_CALL).control(Place::Apart).no_oracle(),
+        .refused(NO_CALL).control(Place::Apart).no_oracle().no_fallback(),
     Deed::new("read_memory_of_init", "read init's memory, maps or environment", "init not dumpable",
         Inside(init::read_memory_of_init))
-        .refused(DENIED).control(Place::Apart).no_oracle(),
+        .refused(DENIED).control(Place::Apart).no_oracle().no_fallback(),
     Deed::new("follow_links_of_init", "follow `/proc/1/{cwd,root,exe,fd,ns}`", "init not dumpable",
         Inside(init::follow_links_of_init))
-        .refused(DENIED).control(Place::Apart).no_oracle(),
+        .refused(DENIED).control(Place::Apart).no_oracle().no_fallback(),
     Deed::new("enter_the_namespaces_of_init", "enter init's namespaces", "init not dumpable, no capabilities, seccomp",
         Inside(init::enter_the_namespaces_of_init))
-        .refused(&[Errno::ACCESS, Errno::PERM, Errno::NOSYS]).control(Place::Apart).no_oracle(),
+        .refused(&[Errno::ACCESS, Errno::PERM, Errno::NOSYS]).control(Place::Apart).no_oracle().no_fallback(),
     Deed::new("learn_from_the_arguments_of_init", "learn something from init's arguments", "arguments of its own",
-        Inside(init::learn_from_the_arguments_of_init)).control(Place::Apart).no_oracle(),
+        Inside(init::learn_from_the_arguments_of_init)).control(Place::Apart).no_oracle().no_fallback(),
     Deed::new("stop_or_kill_init", "stop or kill init", "PID namespace",
-        Inside(init::stop_or_kill_init)).no_control("the kernel protects every PID 1 in the same way"),
+        Inside(init::stop_or_kill_init)).no_control("the kernel protects every PID 1 in the same way").no_fallback(),
     Deed::new("change_the_program_of_init", "change herd's program by `/proc/1/exe`", "init not dumpable, own user or sealed copy",
         OnProgram { act: init::change_the_program_of_init, by_script: false })
-        .no_control("no other PID 1 runs that program").no_oracle(),
+        .no_control("no other PID 1 runs that program").no_oracle().no_fallback(),
     Deed::new("change_the_program_that_starts_workers",
         "change it by a script that has `/proc/self/exe` as its interpreter (CVE-2019-5736)", "sealed copy, own user, Landlock",
         OnProgram { act: init::change_the_program_that_starts_workers, by_script: true })
@@ -204,12 +215,12 @@ pub(crate) const DEEDS: &[Deed] = &[
         .refused(&[Errno::CONNREFUSED, Errno::NETUNREACH, Errno::ADDRNOTAVAIL]),
     Deed::new("connect_to_a_port_of_another_worker", "connect to another worker's port", "network namespace",
         Inside(network::connect_to_a_port_of_another_worker))
-        .refused(&[Errno::CONNREFUSED, Errno::NETUNREACH]),
+        .refused(&[Errno::CONNREFUSED, Errno::NETUNREACH]).no_fallback(),
     Deed::new("reach_the_internet", "reach any other address, metadata services among them", "network namespace",
         Inside(network::reach_the_internet))
         .refused(&[Errno::NETUNREACH, Errno::ADDRNOTAVAIL]).no_control("tests reach nothing outside"),
     Deed::new("connect_to_the_control_socket", "connect to the control socket", "own root",
-        Inside(network::connect_to_the_control_socket)),
+        Inside(network::connect_to_the_control_socket)).no_fallback(),
     Deed::new("connect_to_an_abstract_socket_of_the_host", "connect to an abstract socket of the host",
         "network namespace, Landlock", Inside(network::connect_to_an_abstract_socket_of_the_host))
         .refused(&[Errno::CONNREFUSED, Errno::PERM]),
@@ -225,12 +236,12 @@ pub(crate) const DEEDS: &[Deed] = &[
 
     // IPC.
     Deed::new("attach_shared_memory_of_the_host", "attach System V shared memory of the host, or list it", "IPC namespace",
-        Inside(ipc::attach_shared_memory_of_the_host)),
+        Inside(ipc::attach_shared_memory_of_the_host)).no_fallback(),
     Deed::new("open_a_message_queue_of_the_host", "open a POSIX message queue of the host", "IPC namespace",
         Inside(ipc::open_a_message_queue_of_the_host)),
 
     // The kernel.
-    Deed::new("make_a_user_namespace", "make a user namespace", "seccomp, limit of namespaces",
+    Deed::new("make_a_user_namespace", "make a user namespace", "seccomp",
         Inside(kernel::make_a_user_namespace))
         .refused(&[Errno::PERM, Errno::NOSYS, Errno::NOSPC]).control(Place::Apart),
     Deed::new("make_other_namespaces", "make a namespace of another kind", "no capabilities, seccomp",
@@ -247,7 +258,7 @@ pub(crate) const DEEDS: &[Deed] = &[
         .refused(&[Errno::ROFS, Errno::ACCESS, Errno::PERM, Errno::NOENT]).no_control("not every kernel has it"),
     Deed::new("read_secrets_of_the_kernel", "read `/proc/kcore`, `/proc/keys`, `/proc/timer_list` and the like", "masked",
         Inside(kernel::read_secrets_of_the_kernel))
-        .refused(&[Errno::ACCESS, Errno::PERM, Errno::NOENT]).no_oracle(),
+        .refused(&[Errno::ACCESS, Errno::PERM, Errno::NOENT]).no_oracle().no_fallback(),
     Deed::new("write_to_the_rest_of_proc", "write to `/proc/{bus,fs,irq,…}`", "read-only mounts, masked, Landlock",
         Inside(kernel::write_to_the_rest_of_proc))
         .refused(&[Errno::ROFS, Errno::ACCESS, Errno::PERM, Errno::NOENT, Errno::IO]),
@@ -259,7 +270,7 @@ pub(crate) const DEEDS: &[Deed] = &[
         .refused(&[Errno::NOENT, Errno::ACCESS, Errno::ROFS]),
     Deed::new("learn_the_name_of_its_cgroup", "learn the name of its cgroup", "cgroup namespace",
         Inside(kernel::learn_the_name_of_its_cgroup))
-        .no_control("the test itself may be in the topmost cgroup"),
+        .no_control("the test itself may be in the topmost cgroup").no_fallback(),
     Deed::new("set_the_clock", "set the clock", "no capabilities, seccomp",
         Inside(kernel::set_the_clock))
         .refused(NOT_PERMITTED).no_control("the host has no other clock"),
@@ -267,7 +278,7 @@ pub(crate) const DEEDS: &[Deed] = &[
         Inside(kernel::set_the_name_of_the_host))
         .refused(NOT_PERMITTED).control(Place::Apart),
     Deed::new("learn_names_of_the_host", "learn the host's name, its resolver or the names that it knows",
-        "UTS namespace, own `/etc`", Inside(kernel::learn_names_of_the_host)),
+        "UTS namespace, own `/etc`", Inside(kernel::learn_names_of_the_host)).no_fallback(),
     Deed::new("make_privileged_calls", "load a module or a kernel, use swapon(2), acct(2), syslog(2), reboot(2)",
         "no capabilities, seccomp", Inside(kernel::make_privileged_calls))
         .refused(NO_CALL).no_control("they change the host"),
@@ -288,9 +299,9 @@ pub(crate) const DEEDS: &[Deed] = &[
 
     // Identity.
     Deed::new("hold_a_capability", "hold a capability, in any of the five sets", "no capabilities",
-        Inside(identity::hold_a_capability)),
+        Inside(identity::hold_a_capability)).no_fallback(),
     Deed::new("find_a_lock_open", "find `no_new_privs` unset or a securebit unlocked", "no capabilities",
-        Inside(identity::find_a_lock_open)).no_oracle(),
+        Inside(identity::find_a_lock_open)).no_oracle().no_fallback(),
     Deed::new("run_without_a_filter_of_system_calls", "make system calls without a filter", "seccomp",
         Inside(identity::run_without_a_filter_of_system_calls)).no_oracle(),
     Deed::new("belong_to_a_group_of_the_launcher", "belong to a supplementary group", "own user, user namespace",
@@ -306,13 +317,13 @@ pub(crate) const DEEDS: &[Deed] = &[
     // Limits.
     Deed::new("fill_the_temporary_directory", "fill `/tmp` beyond its size", "`tmp_limit`",
         Inside(limits::fill_the_temporary_directory))
-        .refused(&[Errno::NOSPC]),
+        .refused(&[Errno::NOSPC]).no_fallback(),
     Deed::new("fill_the_shared_memory", "fill `/dev/shm` beyond its size", "`shm_limit`",
         Inside(limits::fill_the_shared_memory))
-        .refused(&[Errno::NOSPC]),
+        .refused(&[Errno::NOSPC]).no_fallback(),
     Deed::new("fill_the_temporary_directory_with_empty_files", "create empty files in `/tmp` without end", "`tmp_limit`",
         Inside(limits::fill_the_temporary_directory_with_empty_files))
-        .refused(&[Errno::NOSPC]).no_oracle(),
+        .refused(&[Errno::NOSPC]).no_oracle().no_fallback(),
     Deed::new("open_too_many_files", "open more files than it may", "rlimits",
         Inside(limits::open_too_many_files))
         .refused(&[Errno::MFILE]).no_oracle(),
@@ -328,7 +339,7 @@ pub(crate) const DEEDS: &[Deed] = &[
         "stay when the session ends: by daemonizing, by ignoring signals, by stopping itself", "PID namespace",
         Around(life::outlive_the_end_of_the_session)),
     Deed::new("outlive_init", "stay when init is killed", "PID namespace",
-        Around(life::outlive_init)),
+        Around(life::outlive_init)).no_fallback(),
     Deed::new("outlive_the_daemon", "stay when the daemon is killed with -9", "PID namespace, dead-man's switch",
         Around(life::outlive_the_daemon)),
 ];

@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use herd_sandbox::{Identity, Init, Isolation, Limit, Mode, Mount, Report, Spec};
+use herd_sandbox::{Identity, Init, Isolation, Limit, Mode, Mount, Report, Seccomp, Spec};
 
 use crate::{
     lines::{Lines, PATIENCE, readable},
@@ -52,13 +52,15 @@ enum Process {
 impl Job<'_> {
     /// The directory of the assets as the job sees it.
     pub(crate) fn assets_inside(place: Place, assets: &Path) -> PathBuf {
-        if place.is_confined() { PathBuf::from(ASSETS) } else { assets.to_owned() }
+        if place.has_own_root() { PathBuf::from(ASSETS) } else { assets.to_owned() }
     }
 
     pub(crate) fn start(self) -> Worker {
         let (reader, writer) = io::pipe().expect("a pipe");
         let process = match self.place {
-            Place::Root | Place::Rootless => Process::Init(Init::launch(self.spec(writer.into())).expect("a launch")),
+            Place::Root | Place::Rootless | Place::Unfiltered | Place::Fallback => {
+                Process::Init(Init::launch(self.spec(writer.into())).expect("a launch"))
+            }
             Place::Bwrap => {
                 let bwrap = self.bubblewrap();
                 Process::Child(self.spawn(bwrap, writer))
@@ -91,13 +93,16 @@ impl Job<'_> {
         let mut spec = Spec::new(self.program);
         spec.args = self.args.into_iter().map(Into::into).collect();
         spec.env = vec![("PATH".into(), PATH.into())];
-        spec.cwd = Some("/workspace".into());
+        spec.cwd = Some(if self.place.has_own_root() { "/workspace".into() } else { self.workspace.clone() });
         spec.open_files = OPEN_FILES;
         spec.limits.push((Limit::Processes, PROCESSES));
         spec.stdout = Some(stdout);
         spec.stderr =
             Some(self.stderr.unwrap_or_else(|| rustix::io::dup(rustix::stdio::stderr()).expect("a duplicate")));
-        spec.isolation = Isolation::new(Mode::Required);
+        spec.isolation = Isolation::new(if self.place == Place::Fallback { Mode::BestEffort } else { Mode::Required });
+        if self.place == Place::Unfiltered {
+            spec.isolation.seccomp = Seccomp::Off;
+        }
         if self.place == Place::Root {
             let identity = identity();
             std::os::unix::fs::chown(&self.workspace, Some(identity.uid), Some(identity.gid)).expect("it is ours");
