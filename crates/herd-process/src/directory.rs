@@ -190,6 +190,11 @@ impl WorkerDirectory {
         Ok(Self { paths, run, _state: Arc::clone(state) })
     }
 
+    /// The state directory that it is in.
+    pub(crate) fn state(&self) -> Option<&Path> {
+        self.paths.directory.parent()
+    }
+
     /// The workspace, on the host.
     pub(crate) fn workspace(&self) -> &Path {
         &self.paths.workspace

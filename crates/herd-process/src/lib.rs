@@ -33,17 +33,33 @@
 //! }
 //! ```
 //!
+//! # The sandbox
+//! Each worker is sealed off from the host and from every other worker, by default or not at all
+//! ([`ProcessFactoryBuilder::sandbox`]): it has processes, a network and a root file system of its own, as root a user of
+//! its own, no capabilities, and a filter of its system calls. What is asked for and this host cannot give is an error
+//! of [`build`](ProcessFactoryBuilder::build), before anything is started, with the step, the reason and the remedy.
+//!
+//! Inside, `/workspace` is the worker's workspace and `/run/herd` the directory of its sockets. Of the host it sees the
+//! system's directories, the program's own file, the working directory that was named, and what
+//! [`read_only`](ProcessFactoryBuilder::read_only) and [`writable`](ProcessFactoryBuilder::writable) add. What is said
+//! below of the host's network and paths holds for [`Mode::Off`], [`Network::Host`] and a [`Mode::BestEffort`] that falls
+//! short.
+//!
 //! # Where a worker listens
-//! [`Listen`] has three ways. With a *port* the worker binds it itself, so another program can be quicker: what listens
-//! there counts only once the socket is found among the descriptors of the worker's own processes, and a lost port is
-//! replaced by another, up to five times. Each new connection is checked in the same way, so that a worker that closes
-//! its listener does not hand its session to the next program that takes the port. With a *socket* or an *inherited* listener there is nothing to lose.
+//! [`Listen`] has three ways. In a network of its own nobody else can listen on a worker's *port*, and every worker has
+//! the same one. Its init makes sockets there and hands them out, so that a connection is a system call on this side and
+//! waits for nobody. In the host's network the worker binds its port itself, so another program can be quicker: what
+//! listens there counts only once the socket is found among the descriptors of the worker's own processes, and a lost
+//! port is replaced by another, up to five times. Each new connection is checked in the same way, so that a worker that
+//! closes its listener does not hand its session to the next program that takes the port. With a *socket* or an
+//! *inherited* listener there is nothing to lose.
 //!
 //! # What a worker is given
-//! Its environment is `PATH` (the daemon's), `HOME` (its workspace, an empty directory that only this user may enter and
-//! that is removed with the worker), `LANG=C.UTF-8`, `PORT`, and what the options name: nothing of the daemon's own. The
-//! same holds for descriptors and signals. In arguments, in values of the environment and in the working directory
-//! `{{.Port}}`, `{{.Socket}}`, `{{.WorkerID}}` and `{{.Workspace}}` stand for the worker's own.
+//! Its environment is `PATH` (the daemon's), `HOME` (its workspace, an empty directory of its own that is removed with
+//! the worker, unless it is [kept](ProcessFactoryBuilder::persistent_workspaces)), `LANG=C.UTF-8`, `PORT`, and what the
+//! options name: nothing of the daemon's own. The same holds for descriptors and signals. In arguments, in values of the
+//! environment and in the working directory `{{.Port}}`, `{{.Socket}}`, `{{.WorkerID}}` and `{{.Workspace}}` stand for
+//! the worker's own, as the worker sees them.
 //!
 //! # Output
 //! Standard output and standard error are read line by line into the log (`tracing`, target `herd::worker`, fields
@@ -60,9 +76,11 @@
 //! - A dropped worker or spawn is killed and reaped by a task on the runtime that polled the spawn. When that runtime is
 //!   gone, init kills the worker on its own, but its private directory stays until the next
 //!   [`build`](ProcessFactoryBuilder::build) in the same place finds it. [`ProcessFactory::none_left`] waits for all.
-//! - Workers share the daemon's user and network as long as the sandbox has no namespaces: one worker can reach the port,
-//!   the socket and the files of another.
-//! - When init itself is killed, the worker's process group is killed too, but a descendant that left the group stays.
+//! - Without a sandbox workers share the daemon's user and network: one worker can reach the port, the socket and the
+//!   files of another. When init itself is killed there, the worker's process group is killed too, but a descendant that
+//!   left the group stays.
+//! - Users are handed out once on a host, by locks in `/run/herd/uids`. Daemons that do not share that directory, in
+//!   containers for example, need ranges of their own.
 #![forbid(unsafe_code)]
 
 mod builder;

@@ -30,8 +30,11 @@ pub enum Readiness {
     },
     /// It sends `READY=1` to the socket that `NOTIFY_SOCKET` names, see sd_notify(3).
     Notify,
-    /// A command ends with exit code 0. It runs under an init of its own, with the worker's environment and working
-    /// directory, again and again until then, each time for at most 10 s.
+    /// A command ends with exit code 0. It runs under an init of its own, with the worker's environment, working
+    /// directory, user and files, again and again until then, each time for at most 10 s.
+    ///
+    /// In a sandbox it has processes and a network of its own, too: it sees what the worker writes into its workspace
+    /// and reaches its Unix socket, and not its port, for which [`Http`](Self::Http) and [`Tcp`](Self::Tcp) are there.
     Command {
         /// The program and its arguments, in which the templates of the worker's arguments expand.
         command: Vec<String>,

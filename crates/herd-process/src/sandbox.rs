@@ -200,6 +200,11 @@ impl Sandbox {
             |source: &Path, target: &str| Mount { source: source.to_owned(), target: target.into(), writable: true };
         let mounts = vec![own(workspace, WORKSPACE), own(directory.run(), RUN)];
         let mut isolation = self.describe(identity, mounts, spec);
+        // What is herd's own no worker sees, whatever it is shown, but for its own part of it.
+        let own = [directory.state(), self.options.persistent_workspaces.as_deref()];
+        let shown = own.into_iter().flatten().filter(|own| covers(&isolation.files, own));
+        let shown: Vec<_> = shown.map(Path::to_owned).collect();
+        isolation.files.hidden.extend(shown);
         isolation.cgroup = cgroup;
         isolation
     }
@@ -218,7 +223,7 @@ impl Sandbox {
         files.tmp_limit = options.tmp_limit;
         files.shm_limit = options.shm_limit;
         files.mounts = mounts;
-        for needed in [program_file(&spec.program, path_of(spec)), spec.cwd.clone()].into_iter().flatten() {
+        for needed in [program_file(&spec.program, path_of(spec), &files), spec.cwd.clone()].into_iter().flatten() {
             if !is_visible(&needed, &files) {
                 files.read_only.push(needed);
             }
@@ -242,8 +247,9 @@ fn path_of(spec: &Spec) -> &OsStr {
     path.map_or(OsStr::new("/usr/local/bin:/usr/bin:/bin"), |(_, path)| path)
 }
 
-/// The file that a program's name stands for, found as execvp(3) does; `None` if there is none.
-fn program_file(program: &OsStr, path: &OsStr) -> Option<PathBuf> {
+/// The file that has to be shown for a program's name, found as execvp(3) does; `None` if the sandbox shows one anyway, or
+/// if there is none.
+fn program_file(program: &OsStr, path: &OsStr, files: &Files) -> Option<PathBuf> {
     let program = Path::new(program);
     if program.components().count() > 1 || program.is_absolute() {
         return program.is_absolute().then(|| program.to_owned());
@@ -252,7 +258,16 @@ fn program_file(program: &OsStr, path: &OsStr) -> Option<PathBuf> {
         file.is_absolute()
             && fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
-    std::env::split_paths(path).map(|directory| directory.join(program)).find(is_program)
+    let mut found = std::env::split_paths(path).map(|directory| directory.join(program)).filter(is_program);
+    let first = found.next()?;
+    // What a directory of the user's own has is often no more than a way to the rest, which the worker does not see.
+    // What it sees whole goes first, wherever it stands in the path: its own search finds that.
+    if is_visible(&first, files) || found.any(|other| is_visible(&other, files)) { None } else { Some(first) }
+}
+
+/// Whether something that was named for the sandbox shows this path, too.
+fn covers(files: &Files, path: &Path) -> bool {
+    files.read_only.iter().chain(&files.writable).any(|shown| path.starts_with(shown))
 }
 
 /// Whether the sandbox shows a path already.

@@ -9,6 +9,8 @@ mod environment;
 mod fault;
 mod fixture;
 mod health;
+mod kept;
+mod leak;
 mod output;
 mod pool;
 mod port;
@@ -58,6 +60,7 @@ sealed![
     the_worker_is_told_of_its_places_as_it_sees_them,
     the_programs_file_and_the_working_directory_are_visible_and_their_surroundings_are_not,
     paths_can_be_shown_made_writable_and_hidden,
+    what_is_herds_own_is_not_shown_with_its_surroundings,
     a_path_that_is_not_there_cannot_be_shown,
     a_crash_inside_is_told_with_the_signal_and_the_last_words,
     close_leaves_no_process_whatever_the_worker_has_started,
@@ -121,6 +124,13 @@ fn main() -> ExitCode {
         health::a_worker_that_is_busy_for_long_lives,
         health::a_worker_that_hangs_is_not_healthy,
         health::a_worker_that_ended_is_not_healthy,
+        kept::a_sessions_files_outlive_a_crash_the_session_and_the_daemon,
+        kept::two_daemons_never_have_a_worker_in_one_workspace,
+        kept::a_hostile_session_id_names_no_other_directory,
+        kept::no_two_live_workers_have_the_same_user,
+        kept::a_workers_init_holds_on_to_its_user,
+        kept::a_range_of_users_that_this_process_does_not_know_is_refused,
+        leak::two_thousand_workers_that_come_and_go_leave_nothing,
         output::lines_of_both_streams_are_kept_in_order,
         output::hostile_bytes_are_made_printable,
         output::a_line_without_end_is_cut,

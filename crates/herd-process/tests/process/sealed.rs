@@ -242,6 +242,21 @@ pub(crate) async fn paths_can_be_shown_made_writable_and_hidden() {
     assert!(Path::new(shared).join("news").exists(), "what is shared stays");
 }
 
+pub(crate) async fn what_is_herds_own_is_not_shown_with_its_surroundings() {
+    let place = tempfile::tempdir().expect("a directory");
+    open_to_all(place.path());
+    let kept = place.path().join("kept");
+    let options = sandboxed_role(&["serve"]).read_only(place.path()).state_dir(place.path());
+    let worker = start(options.persistent_workspaces(&kept)).await;
+    let [shown, kept] = [place.path(), &kept].map(|path| path.to_str().expect("UTF-8"));
+    assert!(fs::read_dir(place.path()).expect("it is there").count() == 2);
+    let said =
+        shell(&worker, &format!("ls {shown}; ls -A {shown}/herd-* {kept}; echo x > /workspace/x; echo end")).await;
+    let lines: Vec<_> = said.lines().filter(|line| !line.is_empty()).collect();
+    let [state, "kept", head, other_head, "end"] = lines[..] else { panic!("{said}") };
+    assert!(state.starts_with("herd-") && head.ends_with(':') && other_head.ends_with(':'), "{said}");
+}
+
 pub(crate) async fn a_path_that_is_not_there_cannot_be_shown() {
     let error = sandboxed_role(&["serve"]).read_only("/nowhere/at/all").build().expect_err("it cannot");
     let text = error.to_string();
