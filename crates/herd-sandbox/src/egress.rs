@@ -123,7 +123,7 @@ impl Egress {
     pub(crate) fn closed(&self) -> Vec<Subnet> {
         let open = self.open();
         let ranges = CLOSED.into_iter().filter(|range| !open.iter().any(|subnet| subnet.contains(range)));
-        let host = self.host.iter().filter(|address| !address.is_loopback()).map(|address| Subnet::new(*address, 32));
+        let host = self.host.iter().filter(|address| !address.is_loopback()).map(|address| Subnet::from(*address));
         let is_allowed = |address: &Subnet| self.allow.contains(&Reach::Host) || open.contains(address);
         ranges.chain(host.filter(|address| !is_allowed(address))).collect()
     }
@@ -134,7 +134,7 @@ impl Egress {
             Reach::Private => PRIVATE.to_vec(),
             Reach::Metadata => vec![METADATA],
             Reach::Subnet(subnet) => vec![*subnet],
-            Reach::Host => self.host.iter().map(|address| Subnet::new(*address, 32)).collect(),
+            Reach::Host => self.host.iter().map(|address| Subnet::from(*address)).collect(),
             Reach::Loopback => Vec::new(),
         };
         let mut open: Vec<_> = self.allow.iter().flat_map(subnets).collect();
@@ -171,7 +171,8 @@ impl Pasta {
         let mut spec = Spec::new(&self.program);
         let (address, gateway) = (link::OUTLET.to_string(), link::GATEWAY.to_string());
         let (prefix, mtu) = (link::PREFIX.to_string(), link::MTU.to_string());
-        let mut args = vec!["--foreground", "--stderr", "--config-net", "--ns-ifname", "pasta0", "--ipv4-only"];
+        let mut args =
+            vec!["--foreground", "--quiet", "--stderr", "--config-net", "--ns-ifname", "pasta0", "--ipv4-only"];
         args.extend(["--address", &address, "--netmask", &prefix, "--gateway", &gateway, "--mtu", &mtu]);
         // No datagrams, see above; and nothing comes in, not even by way of the loopback.
         args.extend(["--no-udp", "--no-icmp", "--no-dhcp", "--no-dhcpv6", "--no-ndp", "--no-ra"]);
@@ -229,6 +230,13 @@ impl Subnet {
 
 fn mask(prefix: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+}
+
+impl From<Ipv4Addr> for Subnet {
+    /// This address alone.
+    fn from(address: Ipv4Addr) -> Self {
+        Self::new(address, 32)
+    }
 }
 
 impl FromStr for Reach {
@@ -337,7 +345,9 @@ mod tests {
             assert_eq!(text.parse::<Reach>().expect(text).to_string(), text);
         }
         assert_eq!("192.0.2.9".parse::<Reach>().expect("one address").to_string(), "192.0.2.9/32");
-        for text in ["", "10.1.2.3/24", "10.0.0.0/33", "10.0.0.0/-1", "example.com", "::1", "fc00::/7", "Private", "10.1"] {
+        for text in
+            ["", "10.1.2.3/24", "10.0.0.0/33", "10.0.0.0/-1", "example.com", "::1", "fc00::/7", "Private", "10.1"]
+        {
             assert!(text.parse::<Reach>().is_err(), "{text}");
         }
     }

@@ -9,9 +9,8 @@ use std::{
 use rustix::{
     io::Errno,
     net::{
-        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind,
-        netlink::SocketAddrNetlink,
-        recv, sendto, socket_with,
+        AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink::SocketAddrNetlink, recv, sendto,
+        socket_with,
     },
     process::Pid,
 };
@@ -54,7 +53,10 @@ pub(crate) struct RouteEvents(OwnedFd);
 pub(crate) enum Way {
     /// Nowhere; who sent one is told.
     Prohibited,
-    Via { gateway: Ipv4Addr, interface: u32 },
+    Via {
+        gateway: Ipv4Addr,
+        interface: u32,
+    },
 }
 
 /// One end of a pair of interfaces that are connected with each other, see veth(4).
@@ -149,9 +151,9 @@ impl Netlink {
             let Some((head, rest)) = message.split_first_chunk::<ROUTE>() else { return };
             let is_default = head[1] == 0 && head[4] == libc::RT_TABLE_MAIN && head[7] == libc::RTN_UNICAST;
             if kind == libc::RTM_NEWROUTE && is_default {
-                found = attributes(rest).find(|(kind, _)| *kind == libc::RTA_OIF).and_then(|(_, value)| {
-                    Some(u32::from_ne_bytes(value.try_into().ok()?))
-                });
+                found = attributes(rest)
+                    .find(|(kind, _)| *kind == libc::RTA_OIF)
+                    .and_then(|(_, value)| Some(u32::from_ne_bytes(value.try_into().ok()?)));
             }
         })?;
         Ok(found)

@@ -18,7 +18,8 @@ use rustix::{
 
 use super::{Host, Layer, Obstacle, remedy};
 use crate::{
-    Failure, Identity, Isolation, LaunchError, Mode, Network, Plan, Report, Spec, entry, landlock, launch, plan::layer_of,
+    Failure, Identity, Isolation, LaunchError, Mode, Network, Plan, Report, Spec, entry, landlock, launch,
+    plan::layer_of,
 };
 
 /// How long one rehearsal may take. It takes some ten milliseconds; the rest is for a machine under heavy load.

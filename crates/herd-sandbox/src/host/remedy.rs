@@ -19,7 +19,9 @@ pub(super) fn kernel(version: (u32, u32)) -> Option<(Layer, Obstacle)> {
 pub(super) fn egress(pasta: Option<&Path>, has_tun: bool) -> Option<(Layer, Obstacle)> {
     let obstacle = match (pasta, has_tun) {
         (None, _) => ("there is no program pasta", "install the package passt"),
-        (Some(_), false) => ("there is no /dev/net/tun", "load the kernel's module tun, or give the container that device"),
+        (Some(_), false) => {
+            ("there is no /dev/net/tun", "load the kernel's module tun, or give the container that device")
+        }
         (Some(_), true) => return None,
     };
     let (reason, remedy) = obstacle;

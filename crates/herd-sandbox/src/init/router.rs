@@ -54,6 +54,10 @@ pub(super) struct Design<'a> {
     /// Whom pasta runs as, where that is another user than the one who made this network namespace.
     pub(super) owner: Option<Identity>,
     pub(super) closed: &'a [Subnet],
+    /// What is open whatever is closed around it.
+    pub(super) open: &'a [Subnet],
+    /// Whether the gateway stands for the host's loopback.
+    pub(super) loopback: bool,
 }
 
 /// A router that has no way out yet.
@@ -76,7 +80,7 @@ impl Router {
                 if !router.heard(MADE, launcher)? {
                     return Ok(None);
                 }
-                router.connect().map_err(|error| failed(STEP, &error, hint(&error)))?;
+                router.connect(design).map_err(|error| failed(STEP, &error, hint(&error)))?;
                 router.say(LINKED)?;
                 Ok(router.heard(ROUTED, launcher)?.then_some(router))
             }
@@ -91,13 +95,8 @@ impl Router {
     }
 
     /// Waits until there is a way out, and opens it. `false` if the launching process wants nothing any more.
-    pub(super) fn open(self, open: &[Subnet], loopback: bool, launcher: &Channel) -> Result<bool, Failure> {
-        let mut message = vec![OPENED, u8::from(loopback)];
-        for subnet in open {
-            message.push(subnet.prefix());
-            message.extend(subnet.address().octets());
-        }
-        self.tell(&message)?;
+    pub(super) fn open(self, launcher: &Channel) -> Result<bool, Failure> {
+        self.say(OPENED)?;
         if !self.heard(OPENED, launcher)? {
             return Ok(false);
         }
@@ -107,21 +106,21 @@ impl Router {
         Ok(true)
     }
 
-    /// The link, and this end of it.
-    fn connect(&self) -> io::Result<()> {
+    /// The link, and this end of it. What is closed is closed here, too: not to hold the worker up, but to tell it at
+    /// once.
+    fn connect(&self, design: Design<'_>) -> io::Result<()> {
         let netlink = Netlink::open()?;
         netlink.connect(NEAR, FAR, self.keeper, link::MTU)?;
         netlink.add_address(NEAR.index, link::WORKER, link::PREFIX)?;
         netlink.raise(NEAR.index)?;
-        netlink.add_route(Subnet::EVERYTHING, Way::Via { gateway: link::ROUTER, interface: NEAR.index })
+        let way = Way::Via { gateway: link::ROUTER, interface: NEAR.index };
+        netlink.add_route(Subnet::EVERYTHING, way)?;
+        close(&netlink, design)?;
+        open(&netlink, design, way)
     }
 
     fn say(&self, word: u8) -> Result<(), Failure> {
-        self.tell(&[word])
-    }
-
-    fn tell(&self, message: &[u8]) -> Result<(), Failure> {
-        self.talk.send(message, &[]).map_err(|error| failed(STEP, &error, "its keeper is gone"))
+        self.talk.send(&[word], &[]).map_err(|error| failed(STEP, &error, "its keeper is gone"))
     }
 
     /// Waits for the keeper's word. `false` if the launching process is gone or has changed its mind.
@@ -167,13 +166,13 @@ impl Keeper {
         })?;
         self.say(MADE)?;
         self.wait(LINKED)?;
-        let events = self.route(design.closed, launcher).map_err(|error| told(failed(STEP, &error, hint(&error))))?;
+        let events = self.route(design, launcher).map_err(|error| told(failed(STEP, &error, hint(&error))))?;
         self.say(ROUTED)?;
-        let wish = self.wait(OPENED)?;
+        self.wait(OPENED)?;
         let opened = self.await_outlet(&events).map_err(|error| told(failed(OUTLET, &error, "it cannot be seen")))?;
         // Init is gone.
         let Some(interface) = opened else { return Err(()) };
-        open(interface, &wish).map_err(|error| told(failed(OUTLET, &error, "it cannot be opened")))?;
+        let_out(interface, design).map_err(|error| told(failed(OUTLET, &error, "it cannot be opened")))?;
         self.say(OPENED)
     }
 
@@ -198,11 +197,10 @@ impl Keeper {
     }
 
     /// Sets the network up, but for the way out, and tells the launching process.
-    fn route(&self, closed: &[Subnet], launcher: &Channel) -> io::Result<RouteEvents> {
+    fn route(&self, design: Design<'_>, launcher: &Channel) -> io::Result<RouteEvents> {
         let netlink = Netlink::open()?;
-        for subnet in closed {
-            netlink.add_route(*subnet, Way::Prohibited)?;
-        }
+        // Before there is any way to go.
+        close(&netlink, design)?;
         netlink.add_address(FAR.index, link::ROUTER, link::PREFIX)?;
         netlink.raise(FAR.index)?;
         netlink.forward(FAR.index)?;
@@ -235,11 +233,11 @@ impl Keeper {
         self.talk.send(&[word], &[]).map_err(drop)
     }
 
-    /// Waits for init's word, and what comes with it.
-    fn wait(&self, word: u8) -> Result<Vec<u8>, ()> {
+    /// Waits for init's word.
+    fn wait(&self, word: u8) -> Result<(), ()> {
         loop {
             match self.talk.recv() {
-                Ok(Some(Packet { bytes, .. })) if bytes.first() == Some(&word) => return Ok(bytes[1..].to_vec()),
+                Ok(Some(Packet { bytes, .. })) if bytes == [word] => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let _ = poll(&mut [PollFd::new(&self.talk, PollFlags::IN)], None);
                 }
@@ -250,20 +248,25 @@ impl Keeper {
 }
 
 /// Lets packets out through this interface, and their answers in.
-fn open(interface: u32, wish: &[u8]) -> io::Result<()> {
+fn let_out(interface: u32, design: Design<'_>) -> io::Result<()> {
     let netlink = Netlink::open()?;
-    let (loopback, subnets) = wish.split_first().ok_or(io::ErrorKind::InvalidData)?;
-    if *loopback == 0 {
+    if !design.loopback {
         // Nobody is there; but were the address one of the host's network, pasta would connect to it.
-        let gateway = Subnet::with_prefix(link::GATEWAY, 32).ok_or(io::ErrorKind::InvalidData)?;
-        netlink.add_route(gateway, Way::Prohibited)?;
+        netlink.add_route(Subnet::from(link::GATEWAY), Way::Prohibited)?;
     }
-    for subnet in subnets.chunks_exact(5) {
-        let address = [subnet[1], subnet[2], subnet[3], subnet[4]].into();
-        let subnet = Subnet::with_prefix(address, subnet[0]).ok_or(io::ErrorKind::InvalidData)?;
-        netlink.add_route(subnet, Way::Via { gateway: link::GATEWAY, interface })?;
-    }
+    open(&netlink, design, Way::Via { gateway: link::GATEWAY, interface })?;
     netlink.forward(interface)
+}
+
+fn close(netlink: &Netlink, design: Design<'_>) -> io::Result<()> {
+    design.closed.iter().try_for_each(|subnet| netlink.add_route(*subnet, Way::Prohibited))
+}
+
+fn open(netlink: &Netlink, design: Design<'_>, way: Way) -> io::Result<()> {
+    let gateway = design.loopback.then(|| Subnet::from(link::GATEWAY));
+    // For the router itself the gateway is a neighbour.
+    let gateway = gateway.filter(|_| !matches!(way, Way::Via { gateway, .. } if gateway == link::GATEWAY));
+    design.open.iter().copied().chain(gateway).try_for_each(|subnet| netlink.add_route(subnet, way))
 }
 
 /// A socket of this network on which names are asked for.

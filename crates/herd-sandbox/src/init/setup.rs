@@ -25,13 +25,13 @@ pub(super) fn perform(plan: &Plan<'_>, launcher: &Channel) -> Result<bool, Failu
     let (mut root, mut router) = (None, None);
     for step in plan.steps_of(Place::Init) {
         let is_wanted = match step {
-            Step::Router { uid, gid, own, closed } => {
+            Step::Router { uid, gid, own, closed, open, loopback } => {
                 let owner = own.then_some(Identity { uid: *uid, gid: *gid });
-                router = Router::make(Design { owner, closed }, launcher)?;
+                router = Router::make(Design { owner, closed, open, loopback: *loopback }, launcher)?;
                 router.is_some()
             }
-            Step::Outlet { open, loopback } => match router.take() {
-                Some(router) => router.open(open, *loopback, launcher)?,
+            Step::Outlet {} => match router.take() {
+                Some(router) => router.open(launcher)?,
                 None => return Err(failure(step.name(), None, "there is no router")),
             },
             step => {

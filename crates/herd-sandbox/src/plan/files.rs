@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::step::{Access, Step, Text};
-use crate::{egress::link, Files, Identity, Isolation, Mount, Network, Spec, SpecError};
+use crate::{Files, Identity, Isolation, Mount, Network, Spec, SpecError, egress::link};
 
 /// What every worker may read of the host: programs, libraries and their data.
 const SYSTEM: &[&str] =

@@ -305,8 +305,10 @@ fn init(spec: &Spec, host: &Host, layers: &Layers, steps: &mut Vec<Step<'static>
         let egress = &spec.isolation.egress;
         let own = spec.isolation.owner(host);
         let Identity { uid, gid } = own.unwrap_or(Identity { uid: host.uid, gid: host.gid });
-        steps.push(Step::Router { uid, gid, own: own.is_some(), closed: egress.closed() });
-        steps.push(Step::Outlet { open: egress.open(), loopback: egress.allow.contains(&Reach::Loopback) });
+        let loopback = egress.allow.contains(&Reach::Loopback);
+        let (closed, open) = (egress.closed(), egress.open());
+        steps.push(Step::Router { uid, gid, own: own.is_some(), closed, open, loopback });
+        steps.push(Step::Outlet {});
     }
     if layers.has(Layer::HostName) {
         steps.push(Step::HostName { name: c_string("the host name", OsStr::new(&spec.isolation.host_name))? });

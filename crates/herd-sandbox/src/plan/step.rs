@@ -112,12 +112,12 @@ steps! {
     40 "router" Init Some(Layer::Egress),
     "A network between the worker's and the host's, in which the worker has no say: in its own, a socket could be told to \
      ignore routes." =>
-    Router { uid: u32, gid: u32, own: bool, closed: Vec<Subnet> }
+    Router { uid: u32, gid: u32, own: bool, closed: Vec<Subnet>, open: Vec<Subnet>, loopback: bool }
 
     41 "outlet" Init Some(Layer::Egress),
     "Waits until pasta leads out of the router's network, while the host's /proc is still there, by which it finds that \
      network." =>
-    Outlet { open: Vec<Subnet>, loopback: bool }
+    Outlet {}
 
     5 "host name" Init Some(Layer::HostName),
     "The host's name is nobody's business." =>
@@ -281,10 +281,9 @@ impl Step<'_> {
                 let names: Vec<_> = namespaces.iter().map(|layer| layer.name()).collect();
                 format!("{}{}", names.join(", "), if *cgroup { ", in its cgroup" } else { "" })
             }
-            Self::Router { closed, .. } => format!("closed: {}", subnets(closed)),
-            Self::Outlet { open, loopback } => {
-                let loopback = if *loopback { "; the host's loopback" } else { "" };
-                format!("open: public addresses {}{loopback}", subnets(open)).trim_end().to_owned()
+            Self::Router { closed, open, loopback, .. } => {
+                let loopback = if *loopback { ", the host's loopback" } else { "" };
+                format!("open: public addresses{}{loopback}; closed:{}", subnets(open), subnets(closed))
             }
             Self::HostName { name } => shown(name),
             Self::MakeDirectory { path }
@@ -333,5 +332,5 @@ impl Step<'_> {
 }
 
 fn subnets(subnets: &[Subnet]) -> String {
-    subnets.iter().map(Subnet::to_string).collect::<Vec<_>>().join(" ")
+    subnets.iter().map(|subnet| format!(" {subnet}")).collect()
 }
