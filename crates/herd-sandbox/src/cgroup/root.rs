@@ -68,10 +68,18 @@ impl CgroupRoot {
             Err(error) => return Err(CgroupError::io("open the cgroup", delegation.path())(error)),
         }
         let moved = Moved::out_of(&delegated, delegation.seat)?;
-        let workers = enable(&delegated).and_then(|()| Workers::new(delegated));
-        if workers.is_err() {
-            moved.undo(delegation.path());
-        }
+        let enabled = match enable(&delegated) {
+            Ok(enabled) => enabled,
+            Err(error) => {
+                moved.undo(&delegated);
+                return Err(error);
+            }
+        };
+        let workers = Workers::new(delegated).map_err(|(delegated, error)| {
+            disable(&delegated, &enabled);
+            moved.undo(&delegated);
+            error
+        });
         Ok(Self { workers: Arc::new(workers?) })
     }
 
@@ -146,28 +154,20 @@ pub(super) struct Workers {
 }
 
 impl Workers {
-    fn new(delegated: Directory) -> Result<Self, CgroupError> {
-        const STEP: &str = "make a cgroup for the workers";
-        let pid = process::id();
-        for number in 1..=NAMES {
-            // A PID is unique in its PID namespace, but there may be several below one delegated cgroup.
-            let name = if number == 1 { format!("{WORKERS}{pid}") } else { format!("{WORKERS}{pid}-{number}") };
-            match delegated.make(&name) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(CgroupError::io(STEP, delegated.path().join(name))(error)),
+    /// Gives the delegated cgroup back if that fails.
+    fn new(delegated: Directory) -> Result<Self, (Directory, CgroupError)> {
+        let (directory, name) = match make_workers(&delegated) {
+            Ok(made) => made,
+            Err(error) => return Err((delegated, error)),
+        };
+        match enable(&directory) {
+            Ok(_) => Ok(Self { delegated, directory, name, abandoned: Mutex::default() }),
+            Err(error) => {
+                // On the way to an error, and empty.
+                let _ = delegated.remove(&name);
+                Err((delegated, error))
             }
-            // Somebody who sweeps may have seen it before it was locked, and removes it.
-            let directory = match lock(&delegated, &name) {
-                Ok(Some(directory)) => directory,
-                Ok(None) => continue,
-                Err(error) => return Err(CgroupError::io(STEP, delegated.path().join(name))(error)),
-            };
-            let workers = Self { delegated, directory, name, abandoned: Mutex::default() };
-            enable(&workers.directory)?;
-            return Ok(workers);
         }
-        Err(CgroupError::io(STEP, delegated.path())(io::ErrorKind::AlreadyExists.into()))
     }
 
     pub(super) fn directory(&self) -> &Directory {
@@ -193,17 +193,39 @@ impl Drop for Workers {
     }
 }
 
+/// Makes a cgroup for the workers of this process and locks it.
+fn make_workers(delegated: &Directory) -> Result<(Directory, String), CgroupError> {
+    const STEP: &str = "make a cgroup for the workers";
+    let pid = process::id();
+    for number in 1..=NAMES {
+        // A PID is unique in its PID namespace, but there may be several below one delegated cgroup.
+        let name = if number == 1 { format!("{WORKERS}{pid}") } else { format!("{WORKERS}{pid}-{number}") };
+        match delegated.make(&name) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+            Err(error) => return Err(CgroupError::io(STEP, delegated.path().join(name))(error)),
+        }
+        // Somebody who sweeps may have seen it before it was locked, and removes it; then the next name may last.
+        match lock(delegated, &name) {
+            Ok(Some(directory)) => return Ok((directory, name)),
+            Ok(None) => {}
+            Err(error) => return Err(CgroupError::io(STEP, delegated.path().join(name))(error)),
+        }
+    }
+    Err(CgroupError::io(STEP, delegated.path())(io::ErrorKind::AlreadyExists.into()))
+}
+
 /// The move of this process, and with it others of its container, out of a cgroup that is to be divided.
 #[derive(Debug)]
 struct Moved {
-    /// The way back.
-    from: Option<Seat>,
+    /// Where to, and from where.
+    to: Option<(Directory, Seat)>,
 }
 
 impl Moved {
     fn out_of(delegated: &Directory, seat: Seat) -> Result<Self, CgroupError> {
         if seat == Seat::Apart {
-            return Ok(Self { from: None });
+            return Ok(Self { to: None });
         }
         let path = delegated.path().join(DAEMON);
         let failed = || CgroupError::io("move this process out of the cgroup that is divided", &path);
@@ -214,26 +236,23 @@ impl Moved {
         let daemon = delegated.child(DAEMON).map_err(failed())?;
         // 0 is whoever writes it.
         daemon.write("cgroup.procs", "0").map_err(failed())?;
-        let moved = Self { from: Some(seat) };
-        if seat == Seat::Container
-            && let Err(error) = move_all(delegated, &daemon)
-        {
-            moved.undo(delegated.path());
+        let others = if seat == Seat::Container { move_all(delegated, &daemon) } else { Ok(()) };
+        let moved = Self { to: Some((daemon, seat)) };
+        if let Err(error) = others {
+            moved.undo(delegated);
             return Err(failed()(error));
         }
         Ok(moved)
     }
 
-    /// Best effort, on the way to an error.
-    fn undo(self, delegated: &Path) {
-        if self.from.is_some()
-            && let Ok(delegated) = Directory::open(delegated)
-            && let Ok(daemon) = delegated.child(DAEMON)
-        {
-            // Who was moved along moves back too, so that everything is as it was.
-            let _ = delegated.write("cgroup.procs", "0").and_then(|()| move_all(&daemon, &delegated));
-            let _ = delegated.remove(DAEMON);
-        }
+    /// Best effort, on the way to an error: who was moved goes back.
+    fn undo(self, delegated: &Directory) {
+        let Some((daemon, seat)) = self.to else { return };
+        let _ = match seat {
+            Seat::Container => move_all(&daemon, delegated),
+            _ => delegated.write("cgroup.procs", "0"),
+        };
+        let _ = delegated.remove(DAEMON);
     }
 }
 
@@ -258,20 +277,20 @@ fn move_all(from: &Directory, to: &Directory) -> io::Result<()> {
     Err(rustix::io::Errno::BUSY.into())
 }
 
-/// Hands the controllers on to the cgroups below.
-fn enable(directory: &Directory) -> Result<(), CgroupError> {
-    const STEP: &str = "enable the cgroup controllers";
-    const FILE: &str = "cgroup.subtree_control";
-    let failed = || CgroupError::io(STEP, directory.path().join(FILE));
-    let missing = text::missing(&directory.read(FILE).map_err(failed())?);
+/// Where the controllers are that the cgroups below have.
+const HANDED_ON: &str = "cgroup.subtree_control";
+
+/// Hands the controllers on to the cgroups below. Those that were not before are returned.
+fn enable(directory: &Directory) -> Result<Vec<Controller>, CgroupError> {
+    let failed = || CgroupError::io("enable the cgroup controllers", directory.path().join(HANDED_ON));
+    let missing = text::missing(&directory.read(HANDED_ON).map_err(failed())?);
     if missing.is_empty() {
-        return Ok(());
+        return Ok(missing);
     }
-    let wanted: Vec<_> = missing.iter().map(|controller: &Controller| format!("+{controller}")).collect();
-    match directory.write(FILE, &wanted.join(" ")) {
-        Ok(()) => Ok(()),
+    match directory.write(HANDED_ON, &signed('+', &missing)) {
+        Ok(()) => Ok(missing),
         // Somebody has come in between.
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) => {
+        Err(error) if is_busy(&error) => {
             let pids = directory.pids().map_err(failed())?;
             if pids.is_empty() {
                 return Err(failed()(error));
@@ -280,6 +299,18 @@ fn enable(directory: &Directory) -> Result<(), CgroupError> {
         }
         Err(error) => Err(failed()(error)),
     }
+}
+
+/// Best effort, on the way to an error.
+fn disable(directory: &Directory, controllers: &[Controller]) {
+    if !controllers.is_empty() {
+        let _ = directory.write(HANDED_ON, &signed('-', controllers));
+    }
+}
+
+fn signed(sign: char, controllers: &[Controller]) -> String {
+    let signed: Vec<_> = controllers.iter().map(|controller| format!("{sign}{controller}")).collect();
+    signed.join(" ")
 }
 
 /// Opens and locks what is still there under this name. `None` if somebody else holds it, or has removed it.

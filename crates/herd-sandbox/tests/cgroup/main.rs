@@ -5,6 +5,7 @@
 //! `Delegate=yes`. It may divide that, and leave there what it likes. This binary is also the workers and the other
 //! daemons of its tests, and the init of those that launch one.
 
+mod birth;
 mod end;
 mod limit;
 mod place;
@@ -61,9 +62,15 @@ fn main() -> ExitCode {
         place::the_top_of_the_hierarchy_is_refused_to_root,
         place::missing_controllers_are_named,
         place::other_processes_are_named_and_nothing_is_changed,
+        place::what_was_begun_is_undone_if_it_cannot_be_finished,
         place::a_containers_processes_are_moved_along,
         place::a_read_only_hierarchy_is_refused,
         place::a_named_cgroup_works_from_elsewhere,
+        birth::init_and_its_worker_are_born_into_the_cgroup,
+        birth::without_root_they_are_born_into_a_delegated_one,
+        birth::the_limit_of_processes_counts_from_init_on,
+        birth::a_worker_out_of_memory_is_killed_with_its_init_and_told_by_its_cgroup,
+        birth::what_a_worker_leaves_behind_dies_with_its_cgroup,
     ];
     let mut arguments = Arguments::from_args();
     // Each changes the cgroup of the whole process.

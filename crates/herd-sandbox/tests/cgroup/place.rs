@@ -11,6 +11,7 @@ use crate::{
     role::spawn,
     stage::{
         self, Actor, CONTROLLERS, HIERARCHY, empties, give_to_user, own_cgroup, place, read, role, say, user_role,
+        write,
     },
 };
 
@@ -19,6 +20,11 @@ pub(crate) fn play(scene: &[&str]) {
     match scene {
         ["open"] => work(CgroupRoot::open()),
         ["open-at", path] => work(CgroupRoot::open_at(path)),
+        ["stay-after-refusal"] => {
+            let before = own_cgroup();
+            work(CgroupRoot::open());
+            assert_eq!(own_cgroup(), before, "it is back where it was");
+        }
         ["in-a-container"] => {
             mount_own_hierarchy();
             // Something like an init that was there first.
@@ -191,6 +197,17 @@ pub(crate) fn other_processes_are_named_and_nothing_is_changed() {
     assert!(remedy.starts_with("give herd a cgroup of its own"), "{remedy}");
     assert_eq!(below(&place), Vec::<PathBuf>::new());
     assert_eq!(read(&place, "cgroup.procs"), pid);
+}
+
+pub(crate) fn what_was_begun_is_undone_if_it_cannot_be_finished() {
+    let place = place("place", CONTROLLERS);
+    // One for the daemon, and none for its workers.
+    write(&place, "cgroup.max.descendants", "1");
+    let [step, errno, reason, _] = refusal(role(&place, &["role:place", "stay-after-refusal"]));
+    assert_eq!(step, "make a cgroup for the workers", "{reason}");
+    assert_eq!(errno, "11");
+    assert_eq!(below(&place), Vec::<PathBuf>::new());
+    assert_eq!(read(&place, "cgroup.subtree_control"), "");
 }
 
 pub(crate) fn a_containers_processes_are_moved_along() {

@@ -11,7 +11,7 @@ use herd_sandbox::cgroup::{CgroupRoot, Limits};
 use rustix::process::{Signal, getpid, kill_process, setsid};
 
 use crate::{
-    place,
+    birth, place,
     stage::{self, NO_LIMITS, THIS_PROGRAM, USER, say},
 };
 
@@ -56,6 +56,7 @@ fn act(args: &[&str]) {
         }
         ["role:daemon"] => daemon(),
         ["role:sweep"] => sweep(),
+        ["role:birth"] => birth::play(),
         ["role:place", scene @ ..] => place::play(scene),
         ["role:container", scene @ ..] => contain(scene),
         other => panic!("no role: {other:?}"),
