@@ -45,9 +45,8 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode> {
 
 fn set_up(errand: &Errand) -> Result<()> {
     cgroup::offer_controllers()?;
-    // No device asks for these drivers. pasta needs the first.
-    succeed("modprobe", &["--all", "tun", "zram"])?;
-    swap_on()?;
+    // No device asks for this driver; pasta does without a word.
+    succeed("modprobe", &["tun"])?;
     copy(&errand.copies)?;
     let scratch = errand.scratch.iter().map(PathBuf::as_path);
     for directory in scratch.filter(|directory| directory.is_dir()) {
@@ -55,14 +54,6 @@ fn set_up(errand: &Errand) -> Result<()> {
             .with_context(|| format!("cannot mount over {}", directory.display()))?;
     }
     Ok(())
-}
-
-/// Without any swap it would not show whether a limit of memory counts it.
-fn swap_on() -> Result<()> {
-    const SIZE: &str = "256M";
-    fs::write("/sys/block/zram0/disksize", SIZE).context("cannot make a compressed disk in memory")?;
-    succeed("mkswap", &["/dev/zram0"])?;
-    succeed("swapon", &["/dev/zram0"])
 }
 
 fn succeed(program: &str, arguments: &[&str]) -> Result<()> {
