@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use herd_sandbox::{Mode, Network, Plan, Seccomp, Signal};
+use herd_sandbox::{Mode, Network, Plan, Reach, Seccomp, Signal};
 
 use crate::{
     Connector, HttpClient, ProcessFactory, error::OptionsError, options::Listen, readiness::Readiness,
@@ -210,6 +210,12 @@ impl<C> ProcessFactoryBuilder<C> {
     /// What a worker reaches of the network. Default: [`Network::Private`], a loopback of its own.
     pub fn network(mut self, network: Network) -> Self {
         self.raw.sandbox.network = network;
+        self
+    }
+
+    /// Lets workers with [`Network::Egress`] reach this beyond public addresses. Default: nothing.
+    pub fn egress_allow(mut self, reach: Reach) -> Self {
+        self.raw.sandbox.egress_allow.push(reach);
         self
     }
 

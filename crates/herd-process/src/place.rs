@@ -6,7 +6,7 @@ use herd_pool::{SessionId, WorkerId};
 use herd_sandbox::{Identity, Limit, Spec};
 
 use crate::{
-    cgroups::WorkerCgroup, directory::WorkerDirectory, error::StartError, factory::Shared, identity::TakenIdentity,
+    cgroups::WorkerCgroup, directory::WorkerDirectory, egress, error::StartError, factory::Shared, identity::TakenIdentity,
     live::LiveGuard, ports::Port, sandbox::Inside, workspace::PersistentWorkspace,
 };
 
@@ -84,6 +84,7 @@ impl Place {
         let cgroup = self.cgroup().map(WorkerCgroup::directory).transpose()?;
         let isolation = shared.sandbox.isolation(spec, &self.directory, self.workspace(), self.identity(), cgroup);
         spec.isolation = isolation;
+        egress::furnish(&mut spec.isolation)?;
         if shared.cgroups.is_none() {
             spec.limits.extend(shared.limits.pids.map(|pids| (Limit::Processes, pids)));
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use herd_sandbox::{
-    Files, Host, Identity, Isolation, LaunchError, Layer, Missing, Mode, Mount, Network, Plan, PlanError, Seccomp,
+    Files, Host, Identity, Isolation, LaunchError, Layer, Missing, Mode, Mount, Network, Plan, PlanError, Reach, Seccomp,
     Spec, SpecError,
 };
 
@@ -31,6 +31,7 @@ const SYSTEM: [&str; 10] =
 pub(crate) struct SandboxOptions {
     pub(crate) mode: Mode,
     pub(crate) network: Network,
+    pub(crate) egress_allow: Vec<Reach>,
     /// The port of all workers with a network of their own.
     pub(crate) port: u16,
     pub(crate) seccomp: Seccomp,
@@ -49,6 +50,7 @@ impl Default for SandboxOptions {
         Self {
             mode: Mode::Required,
             network: Network::Private,
+            egress_allow: Vec::new(),
             port: 8000,
             seccomp: Seccomp::Default,
             seccomp_log: false,
@@ -214,6 +216,7 @@ impl Sandbox {
         let mut isolation = Isolation::new(options.mode);
         isolation.identity = identity;
         isolation.network = options.network;
+        isolation.egress.allow.clone_from(&options.egress_allow);
         isolation.seccomp = options.seccomp;
         isolation.seccomp_log = options.seccomp_log;
         let mut files = Files::default();

@@ -11,6 +11,7 @@ mod fixture;
 mod health;
 mod kept;
 mod leak;
+mod limits;
 mod output;
 mod pool;
 mod port;
@@ -36,39 +37,44 @@ macro_rules! trials {
 
 /// The tests that run twice: as whoever runs this, and as a user without any privilege.
 macro_rules! sealed {
-    ($($test:ident),* $(,)?) => {
+    ($($module:ident :: $test:ident),* $(,)?) => {
         /// Each with its name.
         pub(crate) fn sealed_tests() -> Vec<(&'static str, fn())> {
-            vec![$((stringify!($test), || fixture::runtime().block_on(sealed::$test()))),*]
+            vec![$((concat!(stringify!($module), "::", stringify!($test)), || {
+                fixture::runtime().block_on($module::$test());
+            })),*]
         }
     };
 }
 
 sealed![
-    every_worker_has_the_same_port_in_a_network_of_its_own,
-    another_port_can_be_chosen_and_is_what_the_worker_is_told,
-    many_connections_at_once_all_reach_the_worker,
-    a_worker_that_ended_refuses_connections,
-    no_worker_reaches_the_hosts_network,
-    the_hosts_network_can_be_asked_for,
-    a_listening_socket_is_made_in_the_workers_own_network,
-    a_unix_socket_has_a_short_path_inside,
-    a_link_in_place_of_the_socket_is_not_followed,
-    a_notification_from_inside_makes_it_ready,
-    a_worker_that_says_it_is_ready_must_listen_in_its_own_network_too,
-    a_command_that_makes_it_ready_sees_the_workers_files,
-    the_worker_is_told_of_its_places_as_it_sees_them,
-    the_programs_file_and_the_working_directory_are_visible_and_their_surroundings_are_not,
-    paths_can_be_shown_made_writable_and_hidden,
-    what_is_herds_own_is_not_shown_with_its_surroundings,
-    a_path_that_is_not_there_cannot_be_shown,
-    a_crash_inside_is_told_with_the_signal_and_the_last_words,
-    close_leaves_no_process_whatever_the_worker_has_started,
-    hostile_files_are_removed_with_the_worker_and_nothing_outside_is_touched,
-    limits_that_cannot_be_kept_are_refused_in_every_sandbox,
-    the_default_limit_of_processes_is_kept_or_missing,
-    open_files_and_core_dumps_are_limited,
-    the_layers_that_are_on_are_told,
+    limits::limits_are_kept_or_refused_in_every_sandbox,
+    limits::a_worker_over_its_memory_limit_is_out_of_memory,
+    limits::a_worker_that_is_out_of_memory_before_it_is_ready_is_told_so,
+    limits::a_killed_worker_is_not_out_of_memory_and_its_cgroup_goes_with_it,
+    limits::the_default_limit_of_processes_is_kept_or_missing,
+    sealed::every_worker_has_the_same_port_in_a_network_of_its_own,
+    sealed::another_port_can_be_chosen_and_is_what_the_worker_is_told,
+    sealed::many_connections_at_once_all_reach_the_worker,
+    sealed::a_worker_that_ended_refuses_connections,
+    sealed::no_worker_reaches_the_hosts_network,
+    sealed::the_hosts_network_can_be_asked_for,
+    sealed::a_listening_socket_is_made_in_the_workers_own_network,
+    sealed::a_unix_socket_has_a_short_path_inside,
+    sealed::a_link_in_place_of_the_socket_is_not_followed,
+    sealed::a_notification_from_inside_makes_it_ready,
+    sealed::a_worker_that_says_it_is_ready_must_listen_in_its_own_network_too,
+    sealed::a_command_that_makes_it_ready_sees_the_workers_files,
+    sealed::the_worker_is_told_of_its_places_as_it_sees_them,
+    sealed::the_programs_file_and_the_working_directory_are_visible_and_their_surroundings_are_not,
+    sealed::paths_can_be_shown_made_writable_and_hidden,
+    sealed::what_is_herds_own_is_not_shown_with_its_surroundings,
+    sealed::a_path_that_is_not_there_cannot_be_shown,
+    sealed::a_crash_inside_is_told_with_the_signal_and_the_last_words,
+    sealed::close_leaves_no_process_whatever_the_worker_has_started,
+    sealed::hostile_files_are_removed_with_the_worker_and_nothing_outside_is_touched,
+    sealed::open_files_and_core_dumps_are_limited,
+    sealed::the_layers_that_are_on_are_told,
 ];
 
 fn main() -> ExitCode {
@@ -172,7 +178,7 @@ fn main() -> ExitCode {
             test();
             Ok(())
         };
-        trials.push(Trial::test(format!("sealed::{name}"), run));
+        trials.push(Trial::test(name, run));
         let run = move || {
             rootless::as_user(name);
             Ok(())

@@ -11,7 +11,7 @@ use std::{
 };
 
 use herd_pool::{Connect as _, ExitStatus, Worker as _, WorkerFactory as _, WorkerId};
-use herd_process::{Layer, Listen, Mode, Network, ProcessWorker, Readiness, StartError};
+use herd_process::{Layer, Listen, Network, ProcessWorker, Readiness, StartError};
 
 use crate::fixture::{exists, fail_to_start, files_of_workers, get, patiently, sandboxed_role, shell, start};
 
@@ -321,43 +321,6 @@ pub(crate) async fn hostile_files_are_removed_with_the_worker_and_nothing_outsid
     assert_eq!(files_of_workers(base.path()), [""; 0]);
     assert_eq!(fs::read_to_string(&kept).expect("it is there"), "x");
     assert!(Path::new("/etc/passwd").exists());
-}
-
-pub(crate) async fn limits_that_cannot_be_kept_are_refused_in_every_sandbox() {
-    let asked = |mode| sandboxed_role(&["serve"]).sandbox(mode).memory_limit(1 << 30).cpu_limit(0.5).pids_limit(50);
-    for mode in [Mode::Required, Mode::BestEffort] {
-        match (herd_sandbox::cgroup::Delegation::find(), asked(mode).build()) {
-            (Ok(_), built) => assert_eq!(built.expect("they can be kept").limits().memory, Some(1 << 30)),
-            (Err(obstacle), built) => {
-                let error = built.expect_err("they cannot be kept");
-                let options: Vec<_> = error.mistakes().iter().map(|mistake| mistake.option.as_str()).collect();
-                assert_eq!(options, ["memory_limit", "cpu_limit", "pids_limit"]);
-                for mistake in error.mistakes() {
-                    assert!(mistake.problem.starts_with("it cannot be kept: step '"), "{mistake}");
-                    assert!(mistake.problem.contains(&obstacle.remedy()), "{mistake}");
-                }
-            }
-        }
-    }
-}
-
-pub(crate) async fn the_default_limit_of_processes_is_kept_or_missing() {
-    let worker = start(sandboxed_role(&["serve"])).await;
-    let has_cgroups = worker.usage().is_some();
-    let is_root = rustix::process::geteuid().is_root();
-    let is_missing = worker.missing().iter().any(|missing| missing.layer == Layer::Cgroup);
-    assert_eq!(is_missing, !has_cgroups);
-    if !has_cgroups && !is_root {
-        assert_eq!(worker.limits().pids, None);
-        return;
-    }
-    assert_eq!(worker.limits().pids, Some(100));
-    let bomb = "i=0; while [ $i -lt 150 ]; do sleep 1000 >/dev/null 2>&1 & i=$((i+1)); done; echo $i";
-    let said = shell(&worker, bomb).await;
-    assert!(said.contains("annot fork"), "{said}");
-    let processes = shell(&worker, "echo /proc/[0-9]*").await.split_whitespace().count();
-    // Init is not one of the worker's, nor is every thread a process.
-    assert!((90..=101).contains(&processes), "{processes}");
 }
 
 pub(crate) async fn open_files_and_core_dumps_are_limited() {
