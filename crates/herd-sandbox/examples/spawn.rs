@@ -3,7 +3,8 @@
 //!
 //! `cargo run --release -p herd-sandbox --example spawn -- turns 100` prints a line of JSON per start:
 //! `{"how":"off" | "required" | "bwrap","ready_us":…,"ended_us":…}`, the second for the time from then, when it ends by
-//! itself, until it is known that nothing of it is left. Where bubblewrap is missing it has no turn.
+//! itself, until it is known that nothing of it is left. Where bubblewrap is missing it has no turn, and others that are not
+//! named behind the number, if any are.
 //!
 //! `… -- alive 500` starts so many in sandboxes and keeps them: `{"alive":500,"per_second":…}` for their start,
 //! `{"churn_per_second":…}` for one after another being ended and replaced, `{"init_private_bytes":…}` for the median of
@@ -49,9 +50,9 @@ fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["worker", stay] => work(*stay == STAY),
-        ["turns", rounds] => take_turns(rounds.parse()?),
+        ["turns", rounds, only @ ..] => take_turns(rounds.parse()?, only),
         ["alive", count] => keep_alive(count.parse()?),
-        _ => Err("say `turns ROUNDS` or `alive COUNT`".into()),
+        _ => Err("say `turns ROUNDS [off] [required] [bwrap]` or `alive COUNT`".into()),
     }
 }
 
@@ -65,21 +66,22 @@ fn work(stay: bool) -> Result<()> {
     Ok(())
 }
 
-fn take_turns(rounds: usize) -> Result<()> {
+fn take_turns(rounds: usize, only: &[&str]) -> Result<()> {
     let program = env::current_exe()?;
     let bubblewrap = bubblewrap(&program)?;
+    let all = ["off", "required", "bwrap"];
+    let wanted = |how: &&str| (only.is_empty() || only.contains(how)) && (*how != "bwrap" || bubblewrap.is_some());
+    let all: Vec<&str> = all.into_iter().filter(wanted).collect();
     for round in 0..rounds + WARM_UP {
         let mut samples = Vec::new();
-        for turn in 0..3 {
-            match (turn + round) % 3 {
-                0 => samples.push(("off", run_herd(spec(&program, Mode::Off, END, 0))?)),
-                1 => samples.push(("required", run_herd(spec(&program, Mode::Required, END, 0))?)),
-                _ => {
-                    if let Some(args) = &bubblewrap {
-                        samples.push(("bwrap", run_other(args)?));
-                    }
-                }
-            }
+        for turn in 0..all.len() {
+            let how = all[(turn + round) % all.len()];
+            let times = match (how, &bubblewrap) {
+                ("off", _) => run_herd(spec(&program, Mode::Off, END, 0))?,
+                ("bwrap", Some(args)) => run_other(args)?,
+                _ => run_herd(spec(&program, Mode::Required, END, 0))?,
+            };
+            samples.push((how, times));
         }
         for (how, (ready, ended)) in samples.iter().filter(|_| round >= WARM_UP) {
             let [ready, ended] = [ready, ended].map(|time| time.as_secs_f64() * 1e6);
