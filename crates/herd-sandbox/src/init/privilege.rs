@@ -5,7 +5,7 @@ use std::io;
 use rustix::{
     io::Errno,
     thread::{
-        CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capability_is_in_bounding_set,
+        CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
         clear_ambient_capability_set, remove_capability_from_bounding_set, set_capabilities,
         set_capabilities_secure_bits, set_no_new_privs,
     },
@@ -42,9 +42,13 @@ pub(super) fn keep(capabilities: CapabilitySet) -> io::Result<()> {
     Ok(set_capabilities(None, sets)?)
 }
 
-/// What an init needs whose worker runs: to signal the worker's processes, which have another user.
+/// Leaves init with what it needs once its worker runs: to signal the worker's processes, which have another user. Where
+/// it may say so, also that it never has more again, whatever it executes.
 pub(super) fn keep_what_init_needs() -> io::Result<()> {
     set_no_new_privs(true)?;
+    if capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
+        forswear()?;
+    }
     let kept = if rustix::process::geteuid().is_root() { CapabilitySet::KILL } else { CapabilitySet::empty() };
     keep(kept)
 }

@@ -330,7 +330,7 @@ fn worker(
     if host.root && layers.has(Layer::UserNamespace) {
         steps.push(Step::WorkerUserNamespace { uid, gid });
     }
-    steps.extend([Step::Session {}, Step::ParentDeath {}]);
+    steps.push(Step::Session {});
     if layers.has(Layer::PidNamespace) {
         steps.push(Step::Announce {});
     }
@@ -349,10 +349,13 @@ fn worker(
     if spec.isolation.mode != Mode::Off {
         steps.push(Step::Capabilities {});
     }
-    steps.extend([Step::Keyring {}, Step::NoNewPrivileges {}]);
+    steps.extend([Step::ParentDeath {}, Step::Keyring {}, Step::NoNewPrivileges {}]);
     steps.push(Step::Directory { path: c_string("the working directory", cwd.as_os_str())? });
     if layers.has(Layer::Landlock) {
         steps.push(landlock(spec, host, layers)?);
+    }
+    if layers.has(Layer::Files) {
+        steps.push(Step::HostRoot {});
     }
     steps.push(Step::Signals {});
     if layers.has(Layer::Seccomp) {

@@ -21,7 +21,7 @@ use crate::{
     role::{NASTY, outside},
     stage::{
         MARK, PATIENCE, children, command, eventually, exited, gone, hold, launch, launch_piped, mark, marked, output,
-        pid_of, ready, report, role, script, stat, survivors, this_program,
+        pid_of, ready, report, role, script, stat, status_field, survivors, this_program,
     },
 };
 
@@ -138,6 +138,23 @@ pub(crate) fn kill_ends_all_in_the_namespace() {
     exited(&init);
     assert_eq!(survivors(&everyone, Instant::now() + PATIENCE), 0);
     gone(&init);
+}
+
+pub(crate) fn init_keeps_no_capability_but_to_signal_its_worker() {
+    let init = launch(sealed(command("sleep", &["1000"])));
+    ready(&init);
+    let kill = if geteuid().is_root() { "0000000000000020" } else { "0000000000000000" };
+    // It gives them up right after the worker's process has come to be.
+    eventually("init to give its capabilities up", || {
+        let status = fs::read_to_string(format!("/proc/{}/status", init.pid())).expect("it runs");
+        let field = |name: &str| status_field(&status, name);
+        let is_done = field("CapEff") == kill && field("CapPrm") == kill;
+        is_done.then(|| {
+            let none = "0000000000000000".to_owned();
+            assert_eq!([field("CapInh"), field("CapBnd"), field("CapAmb")], [none.clone(), none.clone(), none]);
+            assert_eq!(field("NoNewPrivs"), "1");
+        })
+    });
 }
 
 /// What closes the gap that is left without a PID namespace: the kernel ends the namespace with its PID 1.
