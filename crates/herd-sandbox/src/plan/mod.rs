@@ -354,9 +354,6 @@ fn worker(
     if layers.has(Layer::Landlock) {
         steps.push(landlock(spec, host, layers)?);
     }
-    if layers.has(Layer::Files) {
-        steps.push(Step::HostRoot {});
-    }
     steps.push(Step::Signals {});
     if layers.has(Layer::Seccomp) {
         steps.push(seccomp(spec));

@@ -175,7 +175,7 @@ steps! {
     Hide { path: Text<'a> }
 
     18 "pivot root" Init Some(Layer::Files),
-    "The new root becomes the root: from here on no path leads to the host's." =>
+    "The new root becomes the root, and the host's is let go of: from here on no path leads there." =>
     Pivot {}
 
     19 "freeze root" Init Some(Layer::Files),
@@ -246,11 +246,6 @@ steps! {
     34 "Landlock" Worker Some(Layer::Landlock),
     "A second wall for files, should the first one have a hole; the only one where there are no namespaces." =>
     Landlock { read: Vec<Text<'a>>, write: Vec<Text<'a>>, tcp: Vec<u32>, confine_tcp: bool }
-
-    42 "host's root" Worker Some(Layer::Files),
-    "Until init has let go of it, so that nothing is left to be led to. The kernel takes its time for that, which the \
-     steps above use." =>
-    HostRoot {}
 
     35 "signals" Worker None,
     "Default dispositions, nothing blocked. Up to here all are blocked, so that none is lost or handled by init's \
