@@ -22,6 +22,10 @@ pub(crate) fn play() -> Option<ExitCode> {
             Some(worker(&words))
         }
         "as-user" => Some(crate::rootless::run(&args.next().expect("the name of a test"))),
+        "fallback" => {
+            crate::fixture::runtime().block_on(crate::fallback::run(&args.next().expect("the name of a test")));
+            Some(ExitCode::SUCCESS)
+        }
         "out-of-descriptors" => {
             crate::fixture::runtime().block_on(crate::fault::run_out_of_descriptors());
             Some(ExitCode::SUCCESS)
