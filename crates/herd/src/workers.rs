@@ -161,6 +161,7 @@ fn sandboxed(mut builder: ProcessFactoryBuilder, settings: &Settings) -> Process
     if let Some(range) = &sandbox.uid_range {
         builder = builder.uid_range(range.clone());
     }
+    builder = sandbox.egress_allow.iter().copied().fold(builder, ProcessFactoryBuilder::egress_allow);
     builder = sandbox.read_only.iter().fold(builder, ProcessFactoryBuilder::read_only);
     builder = sandbox.writable.iter().fold(builder, ProcessFactoryBuilder::writable);
     sandbox.hidden.iter().fold(builder, ProcessFactoryBuilder::hidden)

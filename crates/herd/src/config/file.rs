@@ -135,7 +135,7 @@ fn sandbox(f: &mut Fields<'_>) -> RawSandbox {
         hidden: f.list("hidden", value::mounted_path),
         seccomp: f.word("seccomp"),
         seccomp_log: f.boolean("seccomp_log"),
-        egress_allow: f.list("egress_allow", value::destination),
+        egress_allow: f.list("egress_allow", value::reach),
         workspace: f.word("workspace"),
         workspace_dir: f.text("workspace_dir", value::plain_path),
         uid_range: f.text("uid_range", value::uid_range),

@@ -6,9 +6,7 @@ use herd_process::{Readiness, Signal};
 
 use super::{
     mistake::Written,
-    settings::{
-        Destination, IdleBy, Listen, LogFormat, LogLevel, NetworkMode, SandboxMode, Seccomp, WhenFull, Workspace,
-    },
+    settings::{IdleBy, Listen, LogFormat, LogLevel, NetworkMode, Reach, SandboxMode, Seccomp, WhenFull, Workspace},
 };
 
 /// A setting that may have been left out.
@@ -89,7 +87,7 @@ pub(crate) struct RawSandbox {
     pub(crate) hidden: Maybe<Vec<Written<PathBuf>>>,
     pub(crate) seccomp: Maybe<Seccomp>,
     pub(crate) seccomp_log: Maybe<bool>,
-    pub(crate) egress_allow: Maybe<Vec<Written<Destination>>>,
+    pub(crate) egress_allow: Maybe<Vec<Written<Reach>>>,
     pub(crate) workspace: Maybe<Workspace>,
     pub(crate) workspace_dir: Maybe<PathBuf>,
     pub(crate) uid_range: Maybe<RangeInclusive<u32>>,

@@ -1,16 +1,10 @@
 //! What the settings mean: every value is there, checked, and with its default filled in.
 
-use std::{
-    ffi::OsString,
-    net::{IpAddr, SocketAddr},
-    ops::RangeInclusive,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{ffi::OsString, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use herd_gateway::SessionKey;
 use herd_process::{Readiness, Signal};
-pub(crate) use herd_sandbox::{Mode as SandboxMode, Network as NetworkMode, Seccomp};
+pub(crate) use herd_sandbox::{Mode as SandboxMode, Network as NetworkMode, Reach, Seccomp};
 
 use super::{raw::Raw, value::Word};
 
@@ -111,8 +105,8 @@ pub(crate) struct Resources {
 pub(crate) struct Sandbox {
     pub(crate) mode: SandboxMode,
     pub(crate) network: NetworkMode,
-    /// Addresses and names that are blocked for a worker with `egress` unless they are named here.
-    pub(crate) egress_allow: Vec<Destination>,
+    /// What a worker with `egress` reaches besides public addresses.
+    pub(crate) egress_allow: Vec<Reach>,
     pub(crate) read_only: Vec<PathBuf>,
     pub(crate) writable: Vec<PathBuf>,
     pub(crate) hidden: Vec<PathBuf>,
@@ -197,20 +191,6 @@ pub(crate) enum Workspace {
     Ephemeral,
     /// It is kept, and the next session of that name finds it.
     Persistent,
-}
-
-/// Where a worker's outbound connections may go.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum Destination {
-    /// The addresses that begin with this many bits of this one.
-    Addresses {
-        /// The first of them.
-        first: IpAddr,
-        /// How many bits they have in common.
-        bits: u8,
-    },
-    /// All addresses of a host.
-    Host(String),
 }
 
 /// How log lines are written.

@@ -267,11 +267,11 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
         ),
         (
             "sandbox: {network: egress, egress_allow: [10.0.0.1/8]}",
-            "1:43: sandbox.egress_allow[0]: `10.0.0.1/8` has bits beyond its length; write addresses such as 10.1.0.0/16 or 192.0.2.7, or a name such as db.example.org",
+            "1:43: sandbox.egress_allow[0]: `10.0.0.1/8` is nothing that a worker could be allowed to reach; allowed: private, metadata, loopback, host, an IPv4 address, or addresses such as 10.1.2.0/24 whose bits after the prefix are 0; names of hosts are not looked up",
         ),
         (
-            "sandbox: {network: egress, egress_allow: ['http://a']}",
-            "1:43: sandbox.egress_allow[0]: `http://a` is no range of addresses; write addresses such as 10.1.0.0/16 or 192.0.2.7, or a name such as db.example.org",
+            "sandbox: {network: egress, egress_allow: [db.example.org]}",
+            "1:43: sandbox.egress_allow[0]: `db.example.org` is nothing that a worker could be allowed to reach; allowed: private, metadata, loopback, host, an IPv4 address, or addresses such as 10.1.2.0/24 whose bits after the prefix are 0; names of hosts are not looked up",
         ),
         (
             "sandbox: {read_only: [data]}",
@@ -331,15 +331,15 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
         ),
         (
             "sandbox: {uid_range: 0-99}",
-            "1:22: sandbox.uid_range: `0-99` begins with 0, which is root; write FIRST-LAST such as 600100000-600165535",
+            "1:22: sandbox.uid_range: `0-99` begins with 0, which is root; write FIRST-LAST such as 2100000000-2100065535",
         ),
         (
             "sandbox: {uid_range: 70000}",
-            "1:22: sandbox.uid_range: `70000` is no range of user IDs; write FIRST-LAST such as 600100000-600165535",
+            "1:22: sandbox.uid_range: `70000` is no range of user IDs; write FIRST-LAST such as 2100000000-2100065535",
         ),
         (
             "sandbox: {uid_range: 70009-70000}",
-            "1:22: sandbox.uid_range: `70009-70000` has its smaller number last; write FIRST-LAST such as 600100000-600165535",
+            "1:22: sandbox.uid_range: `70009-70000` has its smaller number last; write FIRST-LAST such as 2100000000-2100065535",
         ),
         (
             "{sandbox: {uid_range: 70000-70002}, resources: {max_workers: 4}}",
@@ -477,7 +477,7 @@ resources:
 sandbox:
   mode: best-effort
   network: egress
-  egress_allow: [10.1.0.0/16, 192.0.2.7, "fd00::/8", DB.example.org]
+  egress_allow: [10.1.0.0/16, 192.0.2.7, metadata]
   read_only: [/srv/models/]
   writable: [/srv/cache]
   hidden: [/srv/models/secret, /opt/keys]
@@ -522,9 +522,7 @@ telemetry: {log_format: json, log_level: debug, metrics_path: /m}
     assert_eq!(sandbox.read_only, paths(&["/srv/models"]));
     assert_eq!(sandbox.writable, paths(&["/srv/cache"]));
     assert_eq!(sandbox.hidden, paths(&["/srv/models/secret", "/opt/keys"]));
-    let range = |first: &str, bits| Destination::Addresses { first: first.parse().unwrap(), bits };
-    let name = Destination::Host("db.example.org".to_owned());
-    let allowed = [range("10.1.0.0", 16), range("192.0.2.7", 32), range("fd00::", 8), name];
+    let allowed = ["10.1.0.0/16", "192.0.2.7", "metadata"].map(|text| text.parse::<Reach>().unwrap());
     assert_eq!(sandbox.egress_allow, allowed);
     assert!(sandbox.seccomp_log && sandbox.skipped.is_empty());
     assert_eq!(sandbox.uid_range, Some(70000..=70099));

@@ -2,15 +2,14 @@
 
 use std::{
     fmt,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
     path::{Component, Path, PathBuf},
     time::Duration,
 };
 
 use herd_process::{Readiness, Signal};
-
-use super::settings::Destination;
+use herd_sandbox::Reach;
 
 /// Why a text is not the value that is wanted, and what would be one.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -149,9 +148,9 @@ pub(crate) fn worker_port(text: &str) -> Result<u16, Refusal> {
         .ok_or_else(|| Refusal::new("is no port for a worker", "write a number from 1024 to 65535, such as 8000"))
 }
 
-/// `600000-600999`: user IDs that stand for nobody else.
+/// `70000-70999`: user IDs that stand for nobody else.
 pub(crate) fn uid_range(text: &str) -> Result<RangeInclusive<u32>, Refusal> {
-    let refuse = |problem: &str| Refusal::new(problem, "write FIRST-LAST such as 600100000-600165535");
+    let refuse = |problem: &str| Refusal::new(problem, "write FIRST-LAST such as 2100000000-2100065535");
     let (first, last) = text.split_once('-').ok_or_else(|| refuse("is no range of user IDs"))?;
     let id = |text: &str| number::<u32>(text.trim()).map_err(|_| refuse("is no range of user IDs"));
     let (first, last) = (id(first)?, id(last)?);
@@ -164,44 +163,13 @@ pub(crate) fn uid_range(text: &str) -> Result<RangeInclusive<u32>, Refusal> {
     }
 }
 
-/// `10.0.0.0/8`, `fd00::/8`, `192.0.2.7`, or the name of a host.
-pub(crate) fn destination(text: &str) -> Result<Destination, Refusal> {
-    let refuse = |problem: &str| {
-        Refusal::new(problem, "write addresses such as 10.1.0.0/16 or 192.0.2.7, or a name such as db.example.org")
-    };
-    if let Some((address, bits)) = text.split_once('/') {
-        let first: IpAddr = address.parse().map_err(|_| refuse("is no range of addresses"))?;
-        let width = if first.is_ipv4() { 32 } else { 128 };
-        let bits = number::<u8>(bits).ok().filter(|bits| *bits <= width);
-        let bits = bits.ok_or_else(|| refuse("is no range of addresses"))?;
-        if !is_first(first, bits) {
-            return Err(refuse("has bits beyond its length"));
-        }
-        return Ok(Destination::Addresses { first, bits });
-    }
-    if let Ok(first) = text.parse::<IpAddr>() {
-        return Ok(Destination::Addresses { first, bits: if first.is_ipv4() { 32 } else { 128 } });
-    }
-    // RFC 1123 §2.1: letters, digits and hyphens between dots. What has digits alone was meant to be an address.
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let numeric = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if text.len() <= 253 && !numeric && text.split('.').all(label) {
-        return Ok(Destination::Host(text.to_ascii_lowercase()));
-    }
-    Err(refuse("is neither an address nor a name of a host"))
-}
-
-/// Whether all bits of the address behind the first `bits` are zero.
-fn is_first(address: IpAddr, bits: u8) -> bool {
-    match address {
-        IpAddr::V4(address) => address.to_bits().checked_shl(bits.into()).unwrap_or(0) == 0,
-        IpAddr::V6(address) => address.to_bits().checked_shl(bits.into()).unwrap_or(0) == 0,
-    }
+/// `private`, `metadata`, `loopback`, `host`, `10.1.2.0/24`, `192.0.2.7`.
+pub(crate) fn reach(text: &str) -> Result<Reach, Refusal> {
+    text.parse().map_err(|_| {
+        let remedy = "allowed: private, metadata, loopback, host, an IPv4 address, or addresses such as 10.1.2.0/24 \
+                      whose bits after the prefix are 0; names of hosts are not looked up";
+        Refusal::new("is nothing that a worker could be allowed to reach", remedy)
+    })
 }
 
 /// How many files a process may have open.

@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod control;
 mod daemon;
+mod sandbox;
 mod sessions;
 mod startup;
 mod stopping;

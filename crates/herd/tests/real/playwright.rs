@@ -4,11 +4,12 @@ use serde_json::json;
 
 use crate::{browser::Client, daemon::Daemon, gateway::Gateway, processes::Watch, provided};
 
-/// `npx playwright-core run-server`, in the directory where npm installed it.
+/// `npx playwright-core run-server`, in the directory where npm installed it. A browser has more threads than workers
+/// usually may.
 fn browsers(flags: &[&str]) -> Daemon {
     let node_modules = provided("HERD_TEST_NODE_MODULES");
     let home = node_modules.parent().unwrap().to_str().unwrap();
-    let flags = [&["--health-path", "/", "--cwd", home], flags].concat();
+    let flags = [&["--health-path", "/", "--pids", "-1", "--cwd", home], flags].concat();
     let server = ["npx", "playwright-core", "run-server", "--port", "{{.Port}}", "--host", "127.0.0.1"];
     Daemon::run(&flags, &server)
 }
@@ -65,7 +66,8 @@ async fn each_session_has_a_browser_server_of_its_own_and_none_outlives_the_gate
 
 #[tokio::test]
 async fn the_repl_page_works_in_a_browser_and_shows_answers_as_text() {
-    let browsers = browsers(&["--workers", "0..1", "--spare", "0"]);
+    // The page is served by this host.
+    let browsers = browsers(&["--workers", "0..1", "--spare", "0", "--network", "host"]);
     let repl = Daemon::serve(&["--session-key", "header:X-Session-ID,cookie:sid"]);
     let mut client = Client::start();
     client.connect("alice", browsers.gateway, "alice");
