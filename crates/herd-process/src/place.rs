@@ -6,8 +6,8 @@ use herd_pool::{SessionId, WorkerId};
 use herd_sandbox::{Identity, Limit, Spec};
 
 use crate::{
-    cgroups::WorkerCgroup, directory::WorkerDirectory, egress, error::StartError, factory::Shared, identity::TakenIdentity,
-    live::LiveGuard, ports::Port, sandbox::Inside, workspace::PersistentWorkspace,
+    cgroups::WorkerCgroup, directory::WorkerDirectory, egress, error::StartError, factory::Shared,
+    identity::TakenIdentity, live::LiveGuard, ports::Port, sandbox::Inside, workspace::PersistentWorkspace,
 };
 
 /// What belongs to one try to start a worker. When it is dropped, in the order of the fields, nothing of the worker may

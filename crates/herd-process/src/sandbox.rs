@@ -9,8 +9,8 @@ use std::{
 };
 
 use herd_sandbox::{
-    Files, Host, Identity, Isolation, LaunchError, Layer, Missing, Mode, Mount, Network, Plan, PlanError, Reach, Seccomp,
-    Spec, SpecError,
+    Files, Host, Identity, Isolation, LaunchError, Layer, Missing, Mode, Mount, Network, Plan, PlanError, Reach,
+    Seccomp, Spec, SpecError,
 };
 
 use crate::{
