@@ -20,10 +20,7 @@ mod worker;
 
 use std::{
     fs::{self, Permissions},
-    os::unix::{
-        fs::{PermissionsExt, chown},
-        process::CommandExt,
-    },
+    os::unix::fs::{PermissionsExt, chown},
     path::Path,
     process::{Command, ExitCode, Stdio},
 };
@@ -38,6 +35,9 @@ use crate::{
 
 /// An unprivileged user that owns nothing and is nobody else.
 const USER: u32 = 64_321;
+
+/// A supplementary group of what launches the workers.
+const GROUP: u32 = 64_322;
 
 fn main() -> ExitCode {
     herd_sandbox::enter_init();
@@ -63,29 +63,29 @@ fn try_in(place: Place, deed: &Deed) -> Result<(), Failed> {
         return Err("only root can try this: run `sudo --preserve-env=PATH cargo xtask test`".into());
     }
     let assets = assets(if root && !place.needs_root() { Some(USER) } else { None });
-    let program = assets.path().join("program");
-    let mut stage = if place == Place::Fallback { without_user_namespaces(&program) } else { Command::new(program) };
-    stage.args(["role:stage", place.name(), deed.name]).arg(assets.path()).current_dir("/");
-    stage.env(stage::SECRET_VARIABLE, "a secret of the daemon").env("RUST_BACKTRACE", "0").stdin(Stdio::null());
-    if root && !place.needs_root() {
-        stage.uid(USER).gid(USER);
+    let mut stage = Command::new(if root { "setpriv" } else { "env" });
+    if root {
+        stage.args(["--groups", &GROUP.to_string()]);
     }
+    if root && !place.needs_root() {
+        stage.args(["--reuid", &USER.to_string(), "--regid", &USER.to_string()]);
+    }
+    if place == Place::Fallback {
+        // As on a host that forbids user namespaces: one says how many may be made in it, and the one that this uses
+        // up has no capability left to say anything else.
+        let map = "unshare --user --map-user=1000 --map-group=1000";
+        let script = format!("echo 1 > /proc/sys/user/max_user_namespaces && exec {map} \"$@\"");
+        stage.args(["unshare", "--user", "--map-root-user", "sh", "-c", &script, "sh"]);
+    }
+    stage.arg(assets.path().join("program")).args(["role:stage", place.name(), deed.name]).arg(assets.path());
+    stage.env(stage::SECRET_VARIABLE, "a secret of the daemon").env("RUST_BACKTRACE", "0");
+    stage.stdin(Stdio::null()).current_dir("/");
     let output = stage.output()?;
     if output.status.success() {
         return Ok(());
     }
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     Err(format!("{}: {said}", worker::shown(output.status)).into())
-}
-
-/// As on a host that forbids them. A namespace says how many may be made in it, and the one that this uses up has no
-/// capability left to say anything else.
-fn without_user_namespaces(program: &Path) -> Command {
-    let script =
-        "echo 1 > /proc/sys/user/max_user_namespaces && exec unshare --user --map-user=1000 --map-group=1000 \"$@\"";
-    let mut unshare = Command::new("unshare");
-    unshare.args(["--user", "--map-root-user", "sh", "-c", script, "sh"]).arg(program);
-    unshare
 }
 
 /// This program where everybody can run it, and programs that give those who run them more than they have.
@@ -96,6 +96,10 @@ fn assets(owner: Option<u32>) -> TempDir {
     install(&program, &directory.path().join("program"), 0o755);
     if let Some(owner) = owner {
         chown(directory.path().join("program"), Some(owner), Some(owner)).expect("root may");
+    }
+    fs::create_dir(directory.path().join("hidden")).expect("it is ours");
+    for name in ["hidden/file", "hidden-file"] {
+        fs::write(directory.path().join(name), "a secret of the operator").expect("it is ours");
     }
     if rustix::process::geteuid().is_root() {
         let cat = Path::new("/usr/bin/cat");

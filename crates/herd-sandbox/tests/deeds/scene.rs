@@ -102,6 +102,7 @@ impl Scene {
         target.set("host_abstract", format!("{mark}-host"));
 
         let inside = Job::assets_inside(place, assets);
+        target.set("assets", inside.display());
         target.set("setuid", inside.join("setuid").display());
         target.set("capable", inside.join("capable").display());
         for path in ACCOUNTS.iter().chain(NAMES) {

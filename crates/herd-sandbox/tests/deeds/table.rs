@@ -27,6 +27,8 @@ pub(crate) struct Deed {
     pub(crate) oracle: bool,
     /// Whether it is stopped where user namespaces are forbidden, too.
     pub(crate) fallback: bool,
+    /// Whether it is stopped without root.
+    pub(crate) rootless: bool,
     pub(crate) act: Act,
 }
 
@@ -50,7 +52,17 @@ pub(crate) fn deed(name: &str) -> &'static Deed {
 
 impl Deed {
     const fn new(name: &'static str, tries: &'static str, stopped_by: &'static str, act: Act) -> Self {
-        Self { name, tries, stopped_by, refusals: ABSENT, control: Ok(Place::Host), oracle: true, fallback: true, act }
+        Self {
+            name,
+            tries,
+            stopped_by,
+            refusals: ABSENT,
+            control: Ok(Place::Host),
+            oracle: true,
+            fallback: true,
+            rootless: true,
+            act,
+        }
     }
 
     const fn refused(mut self, with: &'static [Errno]) -> Self {
@@ -78,15 +90,21 @@ impl Deed {
         self
     }
 
+    const fn root_only(self) -> Self {
+        Self { rootless: false, oracle: false, ..self }
+    }
+
     /// The places where it is tried, by the names of the tests.
     pub(crate) fn places(&self) -> Vec<(&'static str, Place)> {
         let control = self.control.iter().map(|place| ("control", *place));
         let oracle = self.oracle.then_some(("bwrap", Place::Bwrap));
+        let rootless = self.rootless.then_some(("rootless", Place::Rootless));
         // What nothing else stops is not stopped without it.
-        let unfiltered = (self.stopped_by != "seccomp").then_some(("unfiltered", Place::Unfiltered));
-        let fallback = self.fallback.then_some(("fallback", Place::Fallback));
-        let herd = [("root", Place::Root), ("rootless", Place::Rootless)];
-        control.chain(oracle).chain(herd).chain(unfiltered).chain(fallback).collect()
+        let unfiltered = self.rootless && self.stopped_by != "seccomp";
+        let unfiltered = unfiltered.then_some(("unfiltered", Place::Unfiltered));
+        let fallback = (self.rootless && self.fallback).then_some(("fallback", Place::Fallback));
+        let root = std::iter::once(("root", Place::Root));
+        control.chain(oracle).chain(root).chain(rootless).chain(unfiltered).chain(fallback).collect()
     }
 }
 
@@ -129,6 +147,9 @@ pub(crate) const DEEDS: &[Deed] = &[
         .refused(&[Errno::NOENT, Errno::ACCESS]).no_fallback(),
     Deed::new("write_outside_the_workspace", "create or write anything, anywhere but in `/workspace`, `/tmp` and `/dev/shm`",
         "own root, read-only mounts, Landlock", Inside(files::write_outside_the_workspace)),
+    Deed::new("read_what_is_hidden", "read what the configuration calls hidden", "own root",
+        Inside(files::read_what_is_hidden))
+        .refused(&[Errno::NOENT, Errno::ACCESS]).no_oracle().no_fallback(),
     Deed::new("open_a_device_of_the_host", "open disks, memory and other devices", "own `/dev`",
         Inside(files::open_a_device_of_the_host)),
     Deed::new("make_a_device_node", "make a device node", "no capabilities, user namespace, seccomp",
@@ -304,9 +325,8 @@ pub(crate) const DEEDS: &[Deed] = &[
         Inside(identity::find_a_lock_open)).no_oracle().no_fallback(),
     Deed::new("run_without_a_filter_of_system_calls", "make system calls without a filter", "seccomp",
         Inside(identity::run_without_a_filter_of_system_calls)).no_oracle(),
-    Deed::new("belong_to_a_group_of_the_launcher", "belong to a supplementary group", "own user, user namespace",
-        Inside(identity::belong_to_a_group_of_the_launcher))
-        .no_control("the test itself may belong to none"),
+    Deed::new("belong_to_a_group_of_the_launcher", "belong to a supplementary group of the daemon's", "own user",
+        Inside(identity::belong_to_a_group_of_the_launcher)).root_only(),
     Deed::new("become_another_user", "become another user, or give a file to one", "no capabilities, user namespace",
         Inside(identity::become_another_user))
         .refused(&[Errno::PERM, Errno::INVAL]).control(Place::Apart),

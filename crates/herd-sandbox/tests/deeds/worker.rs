@@ -115,6 +115,7 @@ impl Job<'_> {
         };
         let files = &mut spec.isolation.files;
         files.mounts = vec![mount(&self.workspace, "/workspace", true), mount(self.assets, ASSETS, false)];
+        files.hidden = ["hidden", "hidden-file"].map(|name| Path::new(ASSETS).join(name)).to_vec();
         files.tmp_limit = TMP_LIMIT;
         files.shm_limit = SHM_LIMIT;
         spec

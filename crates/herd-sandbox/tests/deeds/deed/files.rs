@@ -5,7 +5,7 @@ use std::{
     ffi::OsStr,
     fs::{self, File, OpenOptions},
     io::Read,
-    os::unix::fs::{FileTypeExt, MetadataExt, symlink},
+    os::unix::fs::{MetadataExt, symlink},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -85,12 +85,20 @@ pub(crate) fn read_accounts_and_logs_of_the_host(target: &Target) -> Attempt {
     any(accounts.chain(files).chain(directories))
 }
 
-/// Tries to create a file in each directory and to open each file for writing, all over the file system.
+pub(crate) fn read_what_is_hidden(target: &Target) -> Attempt {
+    let assets = target.path("assets");
+    any([
+        ("in a directory", read(&assets.join("hidden/file"))),
+        ("a file", read(&assets.join("hidden-file"))),
+        ("by way of another directory", read(&assets.join("hidden/../hidden-file"))),
+    ])
+}
+
+/// Tries to create a file in each directory and to open each file for writing, all over the file system, up to the first
+/// where it succeeds.
 pub(crate) fn write_outside_the_workspace(_: &Target) -> Attempt {
     // Links are no directories here. Of `/proc`, other deeds tell.
     const ALLOWED: &[&str] = &["/workspace", "/tmp", "/dev/shm", "/dev/pts", "/proc"];
-    const DEVICES: &[&str] = &["full", "null", "ptmx", "random", "tty", "urandom", "zero"];
-    let mut writable = Vec::new();
     // The others are below the first, which may not be readable itself.
     let mut directories = ["/", "/etc", "/opt", "/usr", "/var"].map(PathBuf::from).to_vec();
     let mut visited = 0;
@@ -99,35 +107,31 @@ pub(crate) fn write_outside_the_workspace(_: &Target) -> Attempt {
             continue;
         }
         let planted = directory.join(".planted");
-        if File::create_new(&planted).is_ok() {
-            let _ = fs::remove_file(&planted);
-            writable.push(directory.clone());
+        if create(&planted).is_ok() {
+            fs::remove_file(&planted)?;
+            return Ok(format!("a file in {}", directory.display()));
         }
         for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
             visited += 1;
             let path = entry.path();
-            // What is mounted there counts, which the directory itself does not tell.
-            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
-            let kind = metadata.file_type();
+            let kind = entry.file_type().expect("the entry has a type");
             if kind.is_dir() {
                 directories.push(path);
-            } else if kind.is_file() {
+            } else if !kind.is_symlink() && !is_usual_device(&path) {
                 // What access(2) denies, open(2) denies.
                 if rustix::fs::access(&path, Access::WRITE_OK).is_ok() && write(&path).is_ok() {
-                    writable.push(path);
-                }
-            } else if kind.is_char_device() || kind.is_block_device() {
-                let known = directory == Path::new("/dev") && DEVICES.iter().any(|name| entry.file_name() == *name);
-                if !known && rustix::fs::access(&path, Access::WRITE_OK).is_ok() {
-                    writable.push(path);
+                    return Ok(path.display().to_string());
                 }
             }
         }
     }
-    if writable.is_empty() {
-        return Err(absent(format!("{visited} entries and none to write to")));
-    }
-    Ok(format!("{writable:?}"))
+    Err(absent(format!("{visited} entries and none to write to")))
+}
+
+/// To which everybody may write, to no effect.
+fn is_usual_device(path: &Path) -> bool {
+    const NAMES: &[&str] = &["full", "null", "ptmx", "random", "tty", "urandom", "zero"];
+    NAMES.iter().any(|name| Path::new("/dev").join(name) == path)
 }
 
 pub(crate) fn open_a_device_of_the_host(_: &Target) -> Attempt {
