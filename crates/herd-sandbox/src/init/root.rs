@@ -98,15 +98,21 @@ impl Root {
     pub(super) fn mirror(&self, path: &CStr) -> io::Result<()> {
         match statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).map(|found| FileType::from_raw_mode(found.st_mode)) {
             Ok(FileType::Symlink) => self.link(path, &readlink(path, Vec::new())?),
-            Ok(_) => self.bind(path, path, Access::ReadOnly),
+            Ok(_) => self.bind(path, path, Access::ReadOnly, true),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Shows a file or a directory of the host, with all that is mounted below it.
-    pub(super) fn bind(&self, source: &CStr, target: &CStr, access: Access) -> io::Result<()> {
-        let tree = clone_tree(CWD, source)?;
+    /// Shows a file or a directory of the host, with all that is mounted below it; through symbolic links only if they are
+    /// to be followed.
+    pub(super) fn bind(&self, source: &CStr, target: &CStr, access: Access, follow: bool) -> io::Result<()> {
+        let tree = if follow {
+            clone_tree(CWD, source)?
+        } else {
+            let flags = OFlags::PATH | OFlags::CLOEXEC;
+            clone_tree(openat2(CWD, source, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?, c"")?
+        };
         let attributes = match access {
             Access::ReadOnly => TAME | MountAttrFlags::MOUNT_ATTR_RDONLY,
             Access::Writable => TAME,

@@ -72,7 +72,7 @@ fn build(step: &Step<'_>, root: &Root) -> io::Result<()> {
         Step::Link { path, target } => root.link(path, target),
         Step::WriteFile { path, text } => root.write_file(path, text.to_bytes()),
         Step::System { path } => root.mirror(path),
-        Step::Bind { source, target, access } => root.bind(source, target, *access),
+        Step::Bind { source, target, access, follow } => root.bind(source, target, *access, *follow),
         Step::Memory { path, size, files } => root.memory(path, *size, *files),
         Step::Terminals {} => root.terminals(),
         Step::Processes {} => root.processes(),
@@ -87,6 +87,9 @@ fn build(step: &Step<'_>, root: &Root) -> io::Result<()> {
 fn hint(step: &Step<'_>) -> String {
     let path = |path: &CStr| lossy(path);
     match step {
+        Step::Bind { source, follow: false, .. } => {
+            format!("cannot mount {}; no symbolic link may lead there, since a worker could have made it", path(source))
+        }
         Step::Bind { source, target, .. } if source == target => format!("cannot mount {}", path(source)),
         Step::Bind { source, target, .. } => format!("cannot mount {} at {}", path(source), path(target)),
         Step::MakeDirectory { path: place }

@@ -109,7 +109,7 @@ pub(super) fn steps(spec: &Spec, identity: Identity) -> Result<Vec<Step<'static>
         steps.push(Step::WriteFile { path: fixed(path), text: text_of("the host name", OsStr::new(&text))? });
     }
     for device in DEVICES {
-        steps.push(Step::Bind { source: fixed(device), target: fixed(device), access: Access::Device });
+        steps.push(Step::Bind { source: fixed(device), target: fixed(device), access: Access::Device, follow: true });
     }
     steps.extend(LINKS.iter().map(|(path, target)| Step::Link { path: fixed(path), target: fixed(target) }));
     steps.push(Step::Terminals {});
@@ -145,10 +145,15 @@ fn mounts(files: &Files) -> Result<Vec<Step<'static>>, SpecError> {
     mounts.extend(files.read_only.iter().map(|path| same(path, false)));
     mounts.extend(files.writable.iter().map(|path| same(path, true)));
     mounts.sort_by(|one, other| one.target.cmp(&other.target));
+    // A worker can make names below what it may write, so a link there would lead to whatever it likes of the host.
+    let is_below_writable = |mount: &Mount| {
+        let leads_to = |other: &&Mount| other.writable && other.source != mount.source;
+        mounts.iter().filter(leads_to).any(|other| mount.source.starts_with(&other.source))
+    };
     let bind = |mount: &Mount| {
         let access = if mount.writable { Access::Writable } else { Access::ReadOnly };
         let [source, target] = [&mount.source, &mount.target].map(|path| path_of("a mounted path", path));
-        Ok(Step::Bind { source: source?, target: target?, access })
+        Ok(Step::Bind { source: source?, target: target?, access, follow: !is_below_writable(mount) })
     };
     mounts.iter().map(bind).collect()
 }

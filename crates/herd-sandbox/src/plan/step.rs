@@ -150,7 +150,7 @@ steps! {
 
     12 "mount" Init Some(Layer::Files),
     "Asked for by the configuration, or needed by the program." =>
-    Bind { source: Text<'a>, target: Text<'a>, access: Access }
+    Bind { source: Text<'a>, target: Text<'a>, access: Access, follow: bool }
 
     13 "memory file system" Init Some(Layer::Files),
     "The worker's own, with a size and a number of files that it cannot exceed." =>
@@ -294,7 +294,7 @@ impl Step<'_> {
             | Self::Directory { path }
             | Self::WriteFile { path, .. } => shown(path),
             Self::Link { path, target } => format!("{} -> {}", shown(path), shown(target)),
-            Self::Bind { source, target, access } => {
+            Self::Bind { source, target, access, .. } => {
                 let access = match access {
                     Access::ReadOnly => "read-only",
                     Access::Writable => "writable",

@@ -165,6 +165,22 @@ fn every_layer_that_is_wanted_is_built_or_missing() {
 }
 
 #[test]
+fn no_link_is_followed_below_what_a_worker_can_write() {
+    let mut spec = as_root(Mode::Required);
+    spec.isolation.files.writable = vec!["/srv/data".into()];
+    spec.isolation.files.read_only = vec!["/srv/data/fixed".into(), "/srv/database".into(), "/srv".into()];
+    let plan = Plan::new(&spec, &host(ROOT)).unwrap();
+    let followed = plan.steps.iter().filter_map(|step| match step {
+        Step::Bind { source, follow, .. } if source.to_bytes().starts_with(b"/srv") => {
+            Some((source.to_str().unwrap(), *follow))
+        }
+        _ => None,
+    });
+    let expected = [("/srv", true), ("/srv/data", true), ("/srv/data/fixed", false), ("/srv/database", true)];
+    assert_eq!(followed.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn no_explanation_tells_of_the_environment() {
     for explanation in Plan::new(&as_root(Mode::Required), &host(ROOT)).unwrap().explain() {
         assert!(!explanation.detail.contains("a secret"), "{explanation:?}");

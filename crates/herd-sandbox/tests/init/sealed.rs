@@ -157,6 +157,18 @@ pub(crate) fn init_keeps_no_capability_but_to_signal_its_worker() {
     });
 }
 
+pub(crate) fn a_link_that_a_worker_made_is_not_mounted() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let fixed = directory.path().join("fixed");
+    std::os::unix::fs::symlink("/etc", &fixed).expect("a link");
+    let mut spec = sealed(command("true", &[]));
+    spec.isolation.files.writable.push(directory.path().to_owned());
+    spec.isolation.files.read_only.push(fixed.clone());
+    let failure = crate::stage::failure(&launch(spec));
+    assert_eq!((failure.step.as_str(), failure.errno), ("mount", Some(Errno::LOOP.raw_os_error())), "{failure}");
+    assert!(failure.hint.contains(fixed.to_str().expect("text")), "{failure}");
+}
+
 /// What closes the gap that is left without a PID namespace: the kernel ends the namespace with its PID 1.
 pub(crate) fn a_killed_init_takes_all_along() {
     let mark = mark();
