@@ -21,9 +21,14 @@ pub(super) fn tests(
     let documented = !filters.is_empty() || succeeds(environment, &["test", "--quiet", "--doc", "--workspace"], &[])?;
     let tested = on_host(environment, &targets, filters, &in_machine)?;
     let limited = if in_machine.is_empty() { Ok(()) } else { boot(environment, in_machine, machine) };
-    ensure!(documented, "documentation tests failed; see above");
-    ensure!(tested, "tests failed");
-    limited
+    let failures = [
+        (!documented).then(|| "documentation tests failed".to_owned()),
+        (!tested).then(|| "tests failed".to_owned()),
+        limited.err().map(|error| format!("{error:#}")),
+    ];
+    let failures: Vec<_> = failures.into_iter().flatten().collect();
+    ensure!(failures.is_empty(), "{}", failures.join("; "));
+    Ok(())
 }
 
 fn on_host(environment: &Environment, targets: &Targets, filters: &[String], elsewhere: &InMachine) -> Result<bool> {
