@@ -31,6 +31,9 @@ const DIRECTORY: &str = "/run/herd/uids";
 /// IDs of useradd(8) end at 600165535, and the ranges that SSSD and FreeIPA map directories to end at 2000200000.
 pub(crate) const DEFAULT_RANGE: RangeInclusive<u32> = 2_100_000_000..=2_100_065_535;
 
+/// How often a lock is tried that somebody may hold for a moment only.
+const TRIES: usize = 100;
+
 /// Hands out users, each to one worker at a time on this host, whichever daemon asks.
 ///
 /// Each taken user has a file that is locked for as long as its worker runs: the lock is in the hands of the daemon and
@@ -93,7 +96,21 @@ impl Identities {
         made.map_err(|source| IdentityError::Io { directory: directory.to_owned(), source })?;
         // Daemons that begin at different places rarely try the same users.
         let next = RandomState::new().hash_one(()) as u32 % count(&range);
-        Ok(Self { directory: directory.to_owned(), range, next: AtomicU32::new(next) })
+        let identities = Self { directory: directory.to_owned(), range, next: AtomicU32::new(next) };
+        identities.sweep()?;
+        Ok(identities)
+    }
+
+    /// Removes what killed daemons and workspaces that are no more have left, whichever daemon's that was.
+    fn sweep(&self) -> Result<(), IdentityError> {
+        let entries = fs::read_dir(&self.directory).map_err(|source| self.unusable(source))?;
+        let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        for id in numbers {
+            if let Some((mut taken, keeper)) = self.lock(id)? {
+                taken.stays = keeper.is_some_and(|workspace| belongs_to(&workspace, id));
+            }
+        }
+        Ok(())
     }
 
     /// Takes a user that nobody has.
@@ -116,9 +133,15 @@ impl Identities {
         if !self.range.contains(&id) {
             return Err(IdentityError::Outside { id, range: self.range.clone() });
         }
-        let (mut taken, _) = self.lock(id)?.ok_or(IdentityError::Taken(id))?;
-        self.keep(&mut taken, workspace)?;
-        Ok(taken)
+        for _ in 0..TRIES {
+            if let Some((mut taken, _)) = self.lock(id)? {
+                self.keep(&mut taken, workspace)?;
+                return Ok(taken);
+            }
+            // A daemon that begins looks at every lock for a moment.
+            std::thread::yield_now();
+        }
+        Err(IdentityError::Taken(id))
     }
 
     /// Keeps a user from others beyond the life of its worker, for as long as the workspace belongs to it.
@@ -248,6 +271,25 @@ mod tests {
         assert!(matches!(daemon.take(), Err(IdentityError::Exhausted(_))));
         drop(held_by_init);
         daemon.take().expect("nobody has it any more");
+    }
+
+    #[test]
+    fn what_killed_daemons_left_is_removed_by_the_next_one() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |id: u32| directory.path().join(id.to_string());
+        let me = rustix::process::getuid().as_raw();
+        fs::write(path(100), "").expect("a file");
+        fs::write(path(101), "/nowhere/at/all").expect("a file");
+        fs::write(path(me), directory.path().as_os_str().as_bytes()).expect("a file");
+        fs::write(directory.path().join("other"), "").expect("a file");
+        let Ok(Locked::Ours(_held)) = lock_or_create(&path(102)) else { panic!("it is free") };
+        identities(directory.path(), 500..=501);
+        let entries = fs::read_dir(directory.path()).expect("it is there").flatten();
+        let mut left: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        left.sort();
+        let mut expected = vec!["102".to_owned(), me.to_string(), "other".to_owned()];
+        expected.sort();
+        assert_eq!(left, expected);
     }
 
     #[test]
