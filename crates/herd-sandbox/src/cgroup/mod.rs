@@ -31,6 +31,12 @@
 //! - What a killed daemon left is ended by the next one's [`sweep`](CgroupRoot::sweep), and what belongs to a living one
 //!   is not, even if both work in the same delegated cgroup.
 //!
+//! # What does not hold
+//! - Without root a worker is of the same user as its cgroup's files. That it cannot lift its own limits is for the rest
+//!   of the sandbox, which shows it no hierarchy.
+//! - The limits are of what the cgroup's processes use. What they have others do for them, a database for example, is
+//!   accounted to those.
+//!
 //! Facts about the files are from the kernel's `Documentation/admin-guide/cgroup-v2.rst`, those about delegation by
 //! systemd from its `CGROUP_DELEGATION` document.
 
