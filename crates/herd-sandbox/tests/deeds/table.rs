@@ -251,6 +251,9 @@ pub(crate) const DEEDS: &[Deed] = &[
     Deed::new("open_a_raw_socket", "open a raw or packet socket", "no capabilities, seccomp",
         Inside(network::open_a_raw_socket))
         .refused(&[Errno::PERM, Errno::ACCESS]).control(Place::Apart),
+    Deed::new("open_a_socket_of_another_kind", "open a socket of a family that a network namespace does not hold, or that is rarely used",
+        "seccomp", Inside(network::open_a_socket_of_another_kind))
+        .refused(&[Errno::PERM, Errno::ACCESS, Errno::AFNOSUPPORT]).no_oracle(),
     Deed::new("change_the_network", "change a network interface", "no capabilities",
         Inside(network::change_the_network))
         .refused(NOT_PERMITTED).control(Place::Apart),

@@ -57,16 +57,33 @@ fn abstract_socket(name: &str) -> Attempt {
 }
 
 pub(crate) fn open_a_raw_socket(_: &Target) -> Attempt {
-    let socket = |family: i32, kind: i32, protocol: i32| {
-        let args = [family, kind, protocol].map(|number| Arg::Int(number.into()));
-        Ok(format!("{:?}", call(libc::SYS_socket, &args)?))
-    };
     any([
         ("raw", socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_TCP)),
         ("raw by IPv6", socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_TCP)),
         ("packet", socket(libc::AF_PACKET, libc::SOCK_RAW, 0)),
         ("packet without header", socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0)),
     ])
+}
+
+fn socket(family: i32, kind: i32, protocol: i32) -> Attempt {
+    let args = [family, kind, protocol].map(|number| Arg::Int(number.into()));
+    Ok(format!("{:?}", call(libc::SYS_socket, &args)?))
+}
+
+/// Of families that have no network namespace, lead into the kernel's depths, or to the machine that this one runs in.
+pub(crate) fn open_a_socket_of_another_kind(_: &Target) -> Attempt {
+    let kinds = [
+        ("vsock", libc::AF_VSOCK, libc::SOCK_STREAM, 0),
+        ("crypto", libc::AF_ALG, libc::SOCK_SEQPACKET, 0),
+        ("events of devices", libc::AF_NETLINK, libc::SOCK_DGRAM, libc::NETLINK_KOBJECT_UEVENT),
+        ("netfilter", libc::AF_NETLINK, libc::SOCK_DGRAM, libc::NETLINK_NETFILTER),
+        ("XDP", libc::AF_XDP, libc::SOCK_RAW, 0),
+        ("CAN", libc::AF_CAN, libc::SOCK_RAW, 1),
+        ("Bluetooth", libc::AF_BLUETOOTH, libc::SOCK_RAW, 1),
+        ("TIPC", libc::AF_TIPC, libc::SOCK_RDM, 0),
+        ("RDS", libc::AF_RDS, libc::SOCK_SEQPACKET, 0),
+    ];
+    any(kinds.map(|(name, family, kind, protocol)| (name, socket(family, kind, protocol))))
 }
 
 /// Takes the loopback down.
