@@ -39,6 +39,7 @@ impl RawOptions {
             }
             None => None,
         };
+        let sandbox = if cgroups.is_some() { sandbox.in_cgroups() } else { sandbox };
         let workspaces = options.sandbox.persistent_workspaces.as_deref();
         let workspaces = workspaces.map(|base| PersistentWorkspaces::open(base, sandbox.identities())).transpose();
         let workspaces = workspaces.map_err(|error| {

@@ -151,6 +151,14 @@ impl Sandbox {
         self.layers.contains(&layer)
     }
 
+    /// The same for workers that each have a cgroup, which is made when they are.
+    pub(crate) fn in_cgroups(mut self) -> Self {
+        self.layers.push(Layer::Cgroup);
+        // In the order of `Layer::ALL`.
+        self.layers.sort_unstable();
+        self
+    }
+
     /// The layers that are on, from the outermost.
     pub(crate) fn layers(&self) -> &[Layer] {
         &self.layers
