@@ -33,9 +33,10 @@ pub(crate) fn delegated() -> &'static Path {
 pub(crate) fn herd_in_cgroup(args: &[&str], runtime_dir: &Path) -> Command {
     let inner = herd(args, runtime_dir);
     let mut command = Command::new("/bin/sh");
-    // 0 is whoever writes it: the shell, which then becomes the daemon.
-    let script = format!("echo 0 > {}/cgroup.procs && exec \"$@\"", delegated().display());
-    command.args(["-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
+    // 0 is whoever writes it: the shell, which then becomes the daemon. Once a daemon was there, no process can be in the
+    // cgroup that it divided, but where the daemon itself went.
+    let script = "{ echo 0 > $0/cgroup.procs || echo 0 > $0/herd-daemon/cgroup.procs; } 2> /dev/null && exec \"$@\"";
+    command.args(["-c", script]).arg(delegated()).arg(inner.get_program()).args(inner.get_args());
     for (name, value) in inner.get_envs() {
         match value {
             Some(value) => command.env(name, value),
