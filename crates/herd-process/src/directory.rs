@@ -143,8 +143,6 @@ fn remove_abandoned(base: &Path) {
 #[derive(Debug)]
 pub(crate) struct WorkerDirectory {
     paths: Paths,
-    /// The directory of the sockets. A worker can replace what is in it, but not the directory.
-    run: Arc<OwnedFd>,
     /// Keeps the state directory.
     _state: Arc<StateDirectory>,
 }
@@ -185,9 +183,8 @@ impl WorkerDirectory {
                 fchown(open_directory(path)?, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
             }
         }
-        let run = Arc::new(open_directory(&paths.run)?);
         std::mem::forget(cleared);
-        Ok(Self { paths, run, _state: Arc::clone(state) })
+        Ok(Self { paths, _state: Arc::clone(state) })
     }
 
     /// The state directory that it is in.
@@ -205,9 +202,9 @@ impl WorkerDirectory {
         &self.paths.run
     }
 
-    /// The directory of the sockets, whatever the worker does to its surroundings.
-    pub(crate) fn run_descriptor(&self) -> &Arc<OwnedFd> {
-        &self.run
+    /// Opens the directory of the sockets. A worker can replace what is in it, but not the directory itself.
+    pub(crate) fn open_run(&self) -> io::Result<OwnedFd> {
+        Ok(open_directory(&self.paths.run)?)
     }
 
     fn paths(state: &Path, id: WorkerId, number: usize) -> Paths {

@@ -136,11 +136,12 @@ impl<'a> Attempt<'a> {
         };
         let inside = place.inside(shared);
         let values = options.values(id, number, &inside);
-        let (directory, run) = (place.directory().run().to_owned(), Arc::clone(place.directory().run_descriptor()));
 
         let (notify, notify_path) = match options.ready {
             Ready::Notify => {
-                let socket = NotifySocket::bind(&run, place.identity()).map_err(resource("notification socket"))?;
+                let run = place.directory().open_run();
+                let bound = run.and_then(|run| NotifySocket::bind(&run, place.identity()));
+                let socket = bound.map_err(resource("notification socket"))?;
                 (Some(socket), Some(inside.notify.into()))
             }
             _ => (None, None),
@@ -162,6 +163,14 @@ impl<'a> Attempt<'a> {
         }
         place.furnish(shared, &mut spec).map_err(resource("sandbox"))?;
         let stock = private_port.filter(|_| options.listen != Listen::Socket).map(|_| Arc::<Stock>::default());
+        let unix = match options.listen {
+            Listen::Socket => {
+                let directory = place.directory();
+                let run = directory.open_run().map_err(resource("directory of sockets"))?;
+                Some((directory.run().to_owned(), Arc::new(run)))
+            }
+            Listen::Port | Listen::Inherit => None,
+        };
         let cgroup = place.cgroup().cloned();
         let place = Arc::new(place);
         let place_of_commands = Arc::downgrade(&place);
@@ -194,11 +203,11 @@ impl<'a> Attempt<'a> {
             }
         };
         let protocol = options.protocol;
-        let connector = match (options.listen, stock) {
-            (Listen::Socket, _) => Connector::unix(directory, run, protocol),
-            (Listen::Port | Listen::Inherit, Some(stock)) => Connector::private(number, stock, protocol),
-            (Listen::Port, None) => Connector::port(OwnPort::new(number, pids).into(), protocol),
-            (Listen::Inherit, None) => Connector::inherited(number, protocol),
+        let connector = match (options.listen, stock, unix) {
+            (_, _, Some((directory, run))) => Connector::unix(directory, run, protocol),
+            (_, Some(stock), None) => Connector::private(number, stock, protocol),
+            (Listen::Inherit, None, None) => Connector::inherited(number, protocol),
+            (Listen::Port | Listen::Socket, None, None) => Connector::port(OwnPort::new(number, pids).into(), protocol),
         };
         let signs = Signs { notify, line };
         Ok(Self { shared, place: place_of_commands, values, began_at, process, pids, logs, connector, cgroup, signs })
