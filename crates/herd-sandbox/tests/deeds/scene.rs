@@ -43,10 +43,9 @@ pub(crate) struct Scene {
     files: Vec<PathBuf>,
     processes: Vec<Child>,
     /// The host's process, and the neighbour.
-    _victims: Vec<Worker>,
-    _listeners: (Vec<TcpListener>, Vec<UnixListener>),
-    _terminal: Option<OwnedFd>,
-    _inheritable: OwnedFd,
+    victims: Vec<Worker>,
+    /// What listens, the terminal's other side, and a file that programs started by this one would get.
+    held: Vec<OwnedFd>,
     shared_memory: i64,
 }
 
@@ -61,63 +60,16 @@ impl Scene {
         let mut target = Target::default();
         target.set("mark", &mark);
         target.set("scene", directory.path().display());
-        for name in ["workspace", "neighbour"] {
-            let path = directory.path().join(name);
-            fs::create_dir(&path).expect("a directory");
-            open_to_all(&path);
-        }
-        let secret = directory.path().join("neighbour/secret");
-        fs::write(&secret, "a secret of another worker").expect("it is ours");
-        open_to_all(&secret);
-        target.set("neighbour_workspace", directory.path().join("neighbour").display());
-
-        let mut files = Vec::new();
-        let places = [
-            ("host_tmp", PathBuf::from(format!("/tmp/{mark}-host"))),
-            ("host_shm", PathBuf::from(format!("/dev/shm/{mark}-host"))),
-            ("host_var_tmp", PathBuf::from(format!("/var/tmp/{mark}-host"))),
-            ("configuration", directory.path().join("herd.yaml")),
-        ];
-        for (name, path) in places {
-            fs::write(&path, "a secret of the host").expect("all may write there");
-            open_to_all(&path);
-            target.set(name, path.display());
-            files.push(path);
-        }
-        let inheritable = rustix::fs::open(&files[0], OFlags::RDONLY, Mode::empty()).expect("the file is there");
-
-        let gateway = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let admin = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
-        target.set("gateway_port", port(&gateway));
-        target.set("admin_port", port(&admin));
-        // Where the host has IPv6.
-        let admin_too = TcpListener::bind(("::1", port(&admin)));
-        let control = directory.path().join("herd.sock");
-        let control_socket = UnixListener::bind(&control).expect("a path");
-        open_to_all(&control);
-        target.set("control_socket", control.display());
-        let abstract_address = SocketAddr::from_abstract_name(format!("{mark}-host")).expect("a name");
-        let abstract_socket = UnixListener::bind_addr(&abstract_address).expect("a name of its own");
-        target.set("host_abstract", format!("{mark}-host"));
-
+        make_workspaces(directory.path(), &mut target);
+        let files = write_files(directory.path(), &mark, &mut target);
+        let mut held = listen(directory.path(), &mark, &mut target);
+        held.push(rustix::fs::open(&files[0], OFlags::RDONLY, Mode::empty()).expect("the file is there"));
+        describe_host(&mut target);
+        let shared_memory = share_memory(&mark, &mut target);
         let inside = Job::assets_inside(place, assets);
         target.set("assets", inside.display());
         target.set("setuid", inside.join("setuid").display());
         target.set("capable", inside.join("capable").display());
-        for path in ACCOUNTS.iter().chain(NAMES) {
-            target.set(path, fingerprint(path).unwrap_or_else(|| "none".to_owned()));
-        }
-        target.set("host_name", fs::read_to_string("/proc/sys/kernel/hostname").expect("a name").trim());
-
-        let key = 0x4844_0000 | i64::from(std::process::id() & 0xffff);
-        let create = Arg::Int((libc::IPC_CREAT | 0o666).into());
-        let shared_memory = call(libc::SYS_shmget, &[Arg::Int(key), Arg::Int(4096), create]).expect("a segment").value;
-        target.set("shared_memory_key", key);
-        let queue = [Arg::Text(&mark), Arg::Int((libc::O_CREAT | libc::O_RDWR).into()), Arg::Int(0o666), Arg::Int(0)];
-        call(libc::SYS_mq_open, &queue).expect("a queue");
-        target.set("message_queue", &mark);
-
         Self {
             place,
             assets: assets.to_owned(),
@@ -126,13 +78,8 @@ impl Scene {
             directory,
             files,
             processes: Vec::new(),
-            _victims: Vec::new(),
-            _listeners: (
-                [gateway, admin].into_iter().chain(admin_too).collect(),
-                vec![control_socket, abstract_socket],
-            ),
-            _terminal: None,
-            _inheritable: inheritable,
+            victims: Vec::new(),
+            held,
             shared_memory,
         }
     }
@@ -145,7 +92,7 @@ impl Scene {
         for (name, place) in [("host", outside), ("neighbour", beside)] {
             let (victim, pid) = self.victim(name, place);
             self.target.set(&format!("{name}_pid"), pid);
-            self._victims.push(victim);
+            self.victims.push(victim);
         }
     }
 
@@ -188,7 +135,7 @@ impl Scene {
         assert_eq!(Lines::new(owner.stdout.take().expect("a pipe").into()).next(), "mine");
         self.processes.push(owner);
         self.terminal = Some(open().expect("a terminal"));
-        self._terminal = Some(master);
+        self.held.push(master);
     }
 
     /// This program with arguments, in one of the two workspaces of the scene.
@@ -222,6 +169,75 @@ impl Drop for Scene {
         let _ = call(libc::SYS_shmctl, &[id, Arg::Int(libc::IPC_RMID.into()), Arg::Int(0)]);
         let _ = call(libc::SYS_mq_unlink, &[Arg::Text(self.target.text("message_queue"))]);
     }
+}
+
+/// That of the deed, and that of the neighbour with a secret in it.
+fn make_workspaces(directory: &Path, target: &mut Target) {
+    for name in ["workspace", "neighbour"] {
+        let path = directory.join(name);
+        fs::create_dir(&path).expect("a directory");
+        open_to_all(&path);
+    }
+    let neighbour = directory.join("neighbour");
+    target.set("neighbour_workspace", neighbour.display());
+    fs::write(neighbour.join("secret"), "a secret of another worker").expect("it is ours");
+    open_to_all(&neighbour.join("secret"));
+}
+
+fn write_files(directory: &Path, mark: &str, target: &mut Target) -> Vec<PathBuf> {
+    let places = [
+        ("host_tmp", PathBuf::from(format!("/tmp/{mark}-host"))),
+        ("host_shm", PathBuf::from(format!("/dev/shm/{mark}-host"))),
+        ("host_var_tmp", PathBuf::from(format!("/var/tmp/{mark}-host"))),
+        ("configuration", directory.join("herd.yaml")),
+    ];
+    let write = |(name, path): (&str, PathBuf)| {
+        fs::write(&path, "a secret of the host").expect("all may write there");
+        open_to_all(&path);
+        target.set(name, path.display());
+        path
+    };
+    places.into_iter().map(write).collect()
+}
+
+/// As the gateway, as the admin port, as the control socket, and by an abstract name.
+fn listen(directory: &Path, mark: &str, target: &mut Target) -> Vec<OwnedFd> {
+    let gateway = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let admin = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
+    target.set("gateway_port", port(&gateway));
+    target.set("admin_port", port(&admin));
+    // Where the host has IPv6.
+    let admin_too = TcpListener::bind(("::1", port(&admin))).ok();
+    let control = directory.join("herd.sock");
+    let control_socket = UnixListener::bind(&control).expect("a path");
+    open_to_all(&control);
+    target.set("control_socket", control.display());
+    let name = format!("{mark}-host");
+    let address = SocketAddr::from_abstract_name(&name).expect("a name");
+    let abstract_socket = UnixListener::bind_addr(&address).expect("a name of its own");
+    target.set("host_abstract", name);
+    let ports = [Some(gateway), Some(admin), admin_too].into_iter().flatten().map(OwnedFd::from);
+    ports.chain([control_socket, abstract_socket].map(OwnedFd::from)).collect()
+}
+
+fn describe_host(target: &mut Target) {
+    for path in ACCOUNTS.iter().chain(NAMES) {
+        target.set(path, fingerprint(path).unwrap_or_else(|| "none".to_owned()));
+    }
+    target.set("host_name", fs::read_to_string("/proc/sys/kernel/hostname").expect("a name").trim());
+}
+
+/// A segment of System V and a message queue of POSIX, both of which last until they are removed.
+fn share_memory(mark: &str, target: &mut Target) -> i64 {
+    let key = 0x4844_0000 | i64::from(std::process::id() & 0xffff);
+    let create = Arg::Int((libc::IPC_CREAT | 0o666).into());
+    let segment = call(libc::SYS_shmget, &[Arg::Int(key), Arg::Int(4096), create]).expect("a segment").value;
+    target.set("shared_memory_key", key);
+    let queue = [Arg::Text(mark), Arg::Int((libc::O_CREAT | libc::O_RDWR).into()), Arg::Int(0o666), Arg::Int(0)];
+    call(libc::SYS_mq_open, &queue).expect("a queue");
+    target.set("message_queue", mark);
+    segment
 }
 
 fn open_to_all(path: &Path) {
