@@ -146,8 +146,9 @@ impl CgroupError {
                                       podman run --security-opt unmask=/sys/fs/cgroup, or --privileged"
                 .into(),
             Self::Top { path } => format!(
-                "start herd as a systemd unit with Delegate=yes, or with {SYSTEM_SCOPE}; without systemd name a cgroup \
-                 made for it: mkdir {0}/herd && echo '+cpu +memory +pids' > {0}/cgroup.subtree_control",
+                "start herd as a systemd unit with Delegate=yes, or with {SYSTEM_SCOPE}; without systemd in a \
+                 cgroup made for it: mkdir {0}/herd && echo '+cpu +memory +pids' > {0}/cgroup.subtree_control && sh -c \
+                 'echo 0 > {0}/herd/cgroup.procs && exec herd …'",
                 path.display()
             ),
             Self::NotDelegated { root: true, .. } => {
