@@ -82,9 +82,9 @@ fn explain(layer: Layer, failure: &Failure) -> (String, String) {
     if let Some(container) = container().filter(|_| is_forbidden) {
         let options = if layer == Layer::Files { "systempaths=unconfined" } else { "apparmor=unconfined" };
         return (
-            format!("this looks like a container of {container}, which forbids it by default"),
+            format!("{}; this looks like a container of {container}, which forbids it by default", failure.hint),
             format!(
-                "give the container --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt {options}, or \
+                "if it is one, give it --cap-add SYS_ADMIN --security-opt seccomp=unconfined --security-opt {options}, or \
                  run herd outside of it"
             ),
         );
