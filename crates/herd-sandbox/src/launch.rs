@@ -12,7 +12,9 @@ use std::{
 };
 
 use rustix::{
-    fs::{Access, AtFlags, CWD, MemfdFlags, SealFlags, accessat, fcntl_add_seals, memfd_create},
+    fs::{
+        Access, AtFlags, CWD, MemfdFlags, Mode as FileMode, SealFlags, accessat, fchmod, fcntl_add_seals, memfd_create,
+    },
     process::{Pid, PidfdFlags, geteuid, pidfd_open},
 };
 
@@ -114,7 +116,11 @@ pub(crate) fn own_program() -> PathBuf {
     let is_ours = || !geteuid().is_root() && accessat(CWD, SELF, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
     // Without a copy there are still Landlock and init's own undumpability between a worker and the file.
     match COPY.get_or_init(|| if is_ours() { copy_in_memory().ok() } else { None }) {
-        Some(copy) => PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd())),
+        Some(copy) => {
+            // A worker of the same user may have taken the mode away where that is not sealed; where it is, this fails.
+            let _ = fchmod(copy, FileMode::RWXU);
+            PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd()))
+        }
         None => PathBuf::from(SELF),
     }
 }
