@@ -177,18 +177,18 @@ impl Netlink {
 
     /// Has something done.
     fn ask(&self, message: Message) -> io::Result<()> {
-        self.send(message.finish(libc::NLM_F_ACK as u16))?;
+        self.send(&message.finish(libc::NLM_F_ACK as u16))?;
         self.answers(|_, _| {})
     }
 
     /// Has something listed.
     fn dump(&self, message: Message, each: impl FnMut(u16, &[u8])) -> io::Result<()> {
-        self.send(message.finish(0))?;
+        self.send(&message.finish(0))?;
         self.answers(each)
     }
 
-    fn send(&self, message: Vec<u8>) -> io::Result<()> {
-        sendto(&self.socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    fn send(&self, message: &[u8]) -> io::Result<()> {
+        sendto(&self.socket, message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
         Ok(())
     }
 

@@ -178,11 +178,6 @@ impl Keeper {
 
     /// Into a network namespace of its own, which this process's user may join.
     fn settle(&self, owner: Option<Identity>) -> io::Result<()> {
-        set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-        // Init may have died before.
-        if getppid() != Some(self.init) {
-            return Err(io::Error::from_raw_os_error(libc::ESRCH));
-        }
         if let Some(Identity { uid, gid }) = owner {
             // A user namespace belongs to the user who makes it. Making one may take a capability, which would go with
             // root.
@@ -192,6 +187,12 @@ impl Keeper {
             enter_user_namespace(uid, gid)?;
         }
         unshare(libc::CLONE_NEWNET)?;
+        // A change of users clears it, see PR_SET_PDEATHSIG(2const).
+        set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        // Init may have died before.
+        if getppid() != Some(self.init) {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
         // Pasta finds the namespaces through /proc, for which it has to be allowed to look into this process.
         Ok(set_dumpable_behavior(DumpableBehavior::Dumpable)?)
     }

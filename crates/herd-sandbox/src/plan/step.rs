@@ -284,7 +284,11 @@ impl Step<'_> {
             }
             Self::Router { closed, open, loopback, .. } => {
                 let loopback = if *loopback { ", the host's loopback" } else { "" };
-                format!("open: public addresses{}{loopback}; closed:{}", subnets(open), subnets(closed))
+                format!(
+                    "open: public addresses{}{loopback}; closed: {}",
+                    subnets(open),
+                    subnets(closed).trim_start_matches(", ")
+                )
             }
             Self::HostName { name } => shown(name),
             Self::MakeDirectory { path }
@@ -333,5 +337,5 @@ impl Step<'_> {
 }
 
 fn subnets(subnets: &[Subnet]) -> String {
-    subnets.iter().map(|subnet| format!(" {subnet}")).collect()
+    subnets.iter().map(|subnet| format!(", {subnet}")).collect()
 }

@@ -91,6 +91,15 @@ fn the_order_without_root_is_this() {
 }
 
 #[test]
+fn the_order_with_a_way_out_is_this() {
+    let mut spec = as_root(Mode::Required);
+    spec.isolation.network = Network::Egress;
+    spec.isolation.egress.allow = vec!["10.1.2.0/24".parse().unwrap(), Reach::Loopback];
+    spec.isolation.egress.host = vec![[203, 0, 113, 7].into()];
+    insta::assert_snapshot!(shown(&Plan::new(&spec, &host(ROOT)).unwrap()));
+}
+
+#[test]
 fn the_order_without_user_namespaces_is_this() {
     let mut host = host(USER);
     host.obstacles.insert(Layer::UserNamespace, obstacle("user namespace"));
@@ -196,6 +205,7 @@ fn a_plan_arrives_as_it_was_sent() {
     let mut filtered = as_root(Mode::Required);
     filtered.isolation.seccomp = Seccomp::Default;
     filtered.listen_ports = vec![8000];
+    filtered.isolation.network = Network::Egress;
     let plans = [
         Plan::new(&full_spec(), &host).unwrap(),
         fallback,
