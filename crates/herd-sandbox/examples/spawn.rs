@@ -10,6 +10,9 @@
 //! `{"churn_per_second":…}` for one after another being ended and replaced, `{"init_private_bytes":…}` for the median of
 //! the memory that an init shares with nobody, `{"ended_ms":…}` for the end of all.
 //!
+//! `… -- dial 1000` connects to a port of one worker's private network: `{"dial_us":…}` for each time, from the request for
+//! a socket to a connection.
+//!
 //! As root the workers run as users of their own.
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
 
@@ -20,6 +23,7 @@ use std::{
     ffi::OsString,
     fs,
     io::{self, PipeReader, Read, Write},
+    net::{Ipv4Addr, SocketAddrV4},
     os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -30,6 +34,8 @@ use std::{
 use herd_sandbox::{Explanation, Host, Identity, Init, Isolation, Mode, Plan, Report, Spec};
 use rustix::{
     event::{PollFd, PollFlags, poll},
+    io::Errno,
+    net::{connect, sockopt::socket_error},
     process::geteuid,
 };
 
@@ -52,7 +58,8 @@ fn main() -> Result<()> {
         ["worker", stay] => work(*stay == STAY),
         ["turns", rounds, only @ ..] => take_turns(rounds.parse()?, only),
         ["alive", count] => keep_alive(count.parse()?),
-        _ => Err("say `turns ROUNDS [off] [required] [bwrap]` or `alive COUNT`".into()),
+        ["dial", rounds] => dial(rounds.parse()?),
+        _ => Err("say `turns ROUNDS [off] [required] [bwrap]`, `alive COUNT` or `dial ROUNDS`".into()),
     }
 }
 
@@ -60,8 +67,10 @@ fn main() -> Result<()> {
 fn work(stay: bool) -> Result<()> {
     io::stdout().write_all(b"x")?;
     io::stdout().flush()?;
-    while stay {
-        thread::park();
+    if stay {
+        loop {
+            thread::park();
+        }
     }
     Ok(())
 }
@@ -135,6 +144,38 @@ fn keep_alive(count: u32) -> Result<()> {
     alive.iter().try_for_each(wait_for_end)?;
     println!(r#"{{"ended_ms":{:.1}}}"#, began.elapsed().as_secs_f64() * 1e3);
     Ok(())
+}
+
+fn dial(rounds: usize) -> Result<()> {
+    const PORT: u16 = 8000;
+    let program = env::current_exe()?;
+    let mut spec = spec(&program, Mode::Required, STAY, 0);
+    spec.listen_ports.push(PORT);
+    let reader = pipe_into(&mut spec)?;
+    let init = await_ready((Init::launch(spec)?, reader))?;
+    while !matches!(next_report(&init)?, Some(Report::Ready { .. })) {}
+    let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT);
+    for round in 0..rounds + WARM_UP {
+        let began = Instant::now();
+        init.request_sockets(1, false)?;
+        let Some(Report::Sockets { sockets, .. }) = next_report(&init)? else {
+            return Err("init made no socket".into());
+        };
+        let socket = sockets.first().ok_or("init made no socket")?;
+        if let Err(errno) = connect(socket, &address) {
+            if errno != Errno::INPROGRESS {
+                return Err(errno.into());
+            }
+            poll(&mut [PollFd::new(socket, PollFlags::OUT)], None)?;
+        }
+        let took = began.elapsed();
+        socket_error(socket)??;
+        if round >= WARM_UP {
+            println!(r#"{{"dial_us":{:.1}}}"#, took.as_secs_f64() * 1e6);
+        }
+    }
+    init.kill();
+    wait_for_end(&init)
 }
 
 /// How many are on their way at once: a daemon does not wait for one worker before it starts the next, either.

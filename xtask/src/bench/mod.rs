@@ -5,6 +5,7 @@ mod bodies;
 mod child;
 mod client;
 mod cores;
+mod crowd;
 mod frame;
 mod hit_path;
 mod idle;
@@ -12,6 +13,7 @@ mod machine;
 mod proxy;
 mod report;
 mod requests;
+mod sandbox;
 mod series;
 mod sessions;
 mod syscalls;
@@ -89,6 +91,12 @@ enum Part {
     HitPath,
     /// Memory of the idle daemon
     Idle,
+    /// The start of sandboxed workers beside bubblewrap's, and dials into their networks
+    Sandbox,
+    /// Requests into private networks
+    Networks,
+    /// A daemon with many sandboxed workers
+    Crowd,
     /// System calls for each request, by perf; only when it is asked for, because it needs root
     Syscalls,
 }
@@ -109,7 +117,17 @@ const PROGRAMS: [Need; 3] =
     [Need::program("nginx", "nginx"), Need::program("haproxy", "haproxy"), Need::program("wrk", "wrk")];
 
 /// What the report in the repository consists of.
-const REPORT: [Part; 6] = [Part::Requests, Part::Bodies, Part::Websocket, Part::Sessions, Part::HitPath, Part::Idle];
+const REPORT: [Part; 9] = [
+    Part::Requests,
+    Part::Bodies,
+    Part::Websocket,
+    Part::Sessions,
+    Part::HitPath,
+    Part::Idle,
+    Part::Sandbox,
+    Part::Networks,
+    Part::Crowd,
+];
 
 pub(crate) fn run(task: &Task) -> Result<()> {
     match task {
@@ -142,6 +160,10 @@ fn measure(options: &Options) -> Result<()> {
     if with_herd && options.herd.is_none() {
         progress("builds herd");
         build(&["--package", "herd", "--bin", "herd"])?;
+    }
+    if parts.contains(&Part::Sandbox) {
+        packages::provide(&[Need::program("bwrap", "bubblewrap"), Need::program("setpriv", "util-linux")])?;
+        build(&["--package", "herd-sandbox", "--example", "spawn"])?;
     }
     if parts.contains(&Part::HitPath) {
         build(&["--package", "herd-pool", "--example", "hit_path"])?;
@@ -197,7 +219,7 @@ itself.
 
 impl Part {
     fn is_of_herd_alone(self) -> bool {
-        matches!(self, Self::Sessions | Self::Idle)
+        matches!(self, Self::Sessions | Self::Idle | Self::Networks | Self::Crowd)
     }
 
     fn measure(self, bench: &Bench, kinds: &[Kind], effort: Effort) -> Result<(Section, Vec<Aim>)> {
@@ -209,6 +231,12 @@ impl Part {
             Self::Sessions => sessions::measure(bench, effort.new_sessions),
             Self::HitPath => hit_path::measure(bench, &repository()),
             Self::Idle => idle::measure(bench),
+            Self::Sandbox => {
+                let example = target_directory()?.join("examples/spawn");
+                sandbox::measure(bench, copy(&example, &bench.directory)?, effort.new_sessions)
+            }
+            Self::Networks => crowd::measure_networks(bench, effort.rounds, effort.requests_seconds),
+            Self::Crowd => crowd::measure(bench),
             Self::Syscalls => {
                 let section = syscalls::measure(bench, kinds, &upstreams, effort.requests_seconds)?;
                 Ok((section, Vec::new()))
@@ -262,11 +290,15 @@ impl Scratch {
     }
 
     fn copy(&self, program: &Path) -> Result<PathBuf> {
-        let name = program.file_name().context("a program without a name")?;
-        let copy = self.0.join(name);
-        fs::copy(program, &copy).with_context(|| format!("cannot copy {}", program.display()))?;
-        Ok(copy)
+        copy(program, &self.0)
     }
+}
+
+fn copy(program: &Path, directory: &Path) -> Result<PathBuf> {
+    let name = program.file_name().context("a program without a name")?;
+    let copy = directory.join(name);
+    fs::copy(program, &copy).with_context(|| format!("cannot copy {}", program.display()))?;
+    Ok(copy)
 }
 
 impl Drop for Scratch {

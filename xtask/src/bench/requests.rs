@@ -36,10 +36,10 @@ struct Cell {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Load {
     pub(crate) requests: f64,
-    rate: f64,
-    p50: f64,
+    pub(crate) rate: f64,
+    pub(crate) p50: f64,
     p99: f64,
-    failures: u64,
+    pub(crate) failures: u64,
 }
 
 pub(crate) fn measure(
@@ -154,7 +154,7 @@ fn aims(cells: &[Cell]) -> Vec<Aim> {
 }
 
 /// Loads what listens on `address` for some seconds.
-fn load(bench: &Bench, address: SocketAddr, connections: usize, seconds: u32) -> Result<Load> {
+pub(crate) fn load(bench: &Bench, address: SocketAddr, connections: usize, seconds: u32) -> Result<Load> {
     let program = Program {
         name: "wrk",
         path: &which("wrk")?,
