@@ -9,8 +9,8 @@ use std::{
 };
 
 use herd_sandbox::{
-    Files, Host, Identity, Isolation, LaunchError, Layer, Missing, Mode, Mount, Network, Plan, PlanError, Reach,
-    Seccomp, Spec, SpecError,
+    Files, Host, Identity, Isolation, LaunchError, Layer, Missing, Mode, Mount, Network, Obstacle, Plan, PlanError,
+    Reach, Seccomp, Spec, SpecError,
 };
 
 use crate::{
@@ -106,17 +106,29 @@ impl Sandbox {
             return Ok(sandbox);
         }
         let host = init.map_or_else(Host::current, Host::current_with).map_err(Unavailable::Host)?;
-        if host.root && !host.obstacles.contains_key(&Layer::Identity) {
-            let range = sandbox.options.uid_range.clone();
-            if !is_mapped(&range) {
-                return Err(Unavailable::Unmapped(range));
+        let mut nobody = None;
+        if host.root {
+            match users(sandbox.options.uid_range.clone()) {
+                Ok(users) => {
+                    let first = *sandbox.options.uid_range.start();
+                    sandbox.example = Some(Identity { uid: first, gid: first });
+                    sandbox.identities = Some(users);
+                }
+                Err(unavailable) if sandbox.options.mode == Mode::BestEffort => nobody = Some(unavailable.obstacle()),
+                Err(unavailable) => return Err(unavailable),
             }
-            sandbox.example = Some(Identity { uid: *range.start(), gid: *range.start() });
-            sandbox.identities = Some(Identities::open(range).map_err(Unavailable::Identities)?);
         }
         let plan = sandbox.plan(sample, host)?;
         sandbox.layers = plan.layers();
+        if !sandbox.has(Layer::Identity) {
+            (sandbox.identities, sandbox.example) = (None, None);
+        }
         sandbox.missing = plan.missing().to_vec();
+        for missing in &mut sandbox.missing {
+            if let (Layer::Identity, Some(nobody)) = (missing.layer, &nobody) {
+                missing.obstacle = nobody.clone();
+            }
+        }
         Ok(sandbox)
     }
 
@@ -241,6 +253,27 @@ impl Sandbox {
         }
         isolation.files = files;
         isolation
+    }
+}
+
+/// The users of workers, where this process can hand them out.
+fn users(range: RangeInclusive<u32>) -> Result<Identities, Unavailable> {
+    if !is_mapped(&range) {
+        return Err(Unavailable::Unmapped(range));
+    }
+    Identities::open(range).map_err(Unavailable::Identities)
+}
+
+impl Unavailable {
+    /// The same of workers' users, as something that is missing.
+    fn obstacle(&self) -> Obstacle {
+        let remedy = match self {
+            Self::Unmapped(_) => "name a range of users that it knows (uid_range), see /proc/self/uid_map",
+            _ => "make /run/herd/uids a directory that this process can write to",
+        };
+        let (reason, step) = (self.to_string(), "own user".to_owned());
+        let reason = reason.split_once("; ").map_or(reason.clone(), |(reason, _)| reason.to_owned());
+        Obstacle { step, errno: None, reason, remedy: remedy.to_owned() }
     }
 }
 

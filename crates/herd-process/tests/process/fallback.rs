@@ -24,10 +24,21 @@ fn without_user_namespaces(test: &str) {
     assert!(output.status.success(), "{}: {said}", output.status);
 }
 
+/// Runs one of the tests below as root of a container that knows no user but root.
+fn in_a_small_container(test: &str) {
+    let mut again = Command::new("unshare");
+    again.args(["--user", "--map-root-user"]).arg(std::env::current_exe().expect("this binary"));
+    let output = again.args(["fallback", test]).stdin(Stdio::null()).output();
+    let output = output.expect("unshare is installed (Debian package util-linux)");
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{}: {said}", output.status);
+}
+
 /// What the process does that is run so.
 pub(crate) async fn run(test: &str) {
-    assert!(!geteuid().is_root());
+    assert_eq!(geteuid().is_root(), test == "container");
     match test {
+        "container" => started_by_a_root_that_knows_no_other_user().await,
         "required" => refused(),
         "best-effort" => started_with_what_can_be_had().await,
         _ => panic!("no such test: {test}"),
@@ -42,6 +53,24 @@ pub(crate) async fn what_is_required_and_cannot_be_had_is_refused_with_the_remed
 pub(crate) async fn at_best_effort_workers_run_and_what_is_missing_is_told() {
     let run = tokio::task::spawn_blocking(|| without_user_namespaces("best-effort"));
     patiently(run).await.expect("it passes");
+}
+
+pub(crate) async fn a_root_that_knows_no_other_user_says_so() {
+    let run = tokio::task::spawn_blocking(|| in_a_small_container("container"));
+    patiently(run).await.expect("it passes");
+}
+
+async fn started_by_a_root_that_knows_no_other_user() {
+    let error = sandboxed_role(&["serve"]).build().expect_err("it cannot be had").to_string();
+    assert!(error.contains("uid_range: this user namespace does not know all users from 2100000000"), "{error}");
+    let base = tempfile::tempdir().expect("a directory");
+    let options = sandboxed_role(&["serve"]).sandbox(Mode::BestEffort).state_dir(base.path());
+    let worker = start(options).await;
+    let missing = worker.missing().iter().find(|missing| missing.layer == Layer::Identity).expect("it is told");
+    assert!(missing.obstacle.remedy.contains("uid_range"), "{missing}");
+    assert!(worker.layers().contains(&Layer::Files), "{:?}", worker.layers());
+    assert_eq!(shell(&worker, "echo x > /workspace/x; cat /workspace/x").await, "x");
+    patiently(worker.close()).await;
 }
 
 fn refused() {

@@ -108,6 +108,7 @@ fn main() -> ExitCode {
         environment::the_workspace_is_private_and_goes_with_the_worker,
         environment::open_files_are_limited,
         fallback::what_is_required_and_cannot_be_had_is_refused_with_the_remedy,
+        fallback::a_root_that_knows_no_other_user_says_so,
         fallback::at_best_effort_workers_run_and_what_is_missing_is_told,
         fault::a_program_that_does_not_exist_is_named,
         fault::a_program_that_is_not_executable_is_named,
