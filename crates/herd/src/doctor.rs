@@ -172,10 +172,25 @@ impl Examination {
 impl Row {
     fn new(layer: Layer, host: &Host) -> Self {
         let obstacle = match host.obstacles.get(&layer) {
-            None if layer == Layer::Cgroup => Delegation::find().err().map(|error| error.obstacle()),
-            obstacle => obstacle.cloned(),
+            Some(obstacle) => Some(Obstacle::from(obstacle)),
+            None if layer == Layer::Cgroup => Delegation::find().err().map(|error| Obstacle::from(&error.obstacle())),
+            None if layer == Layer::Identity && !host.root => Some(one_user()),
+            None => None,
         };
-        Self { layer: layer.name(), available: obstacle.is_none(), obstacle: obstacle.as_ref().map(Obstacle::from) }
+        Self { layer: layer.name(), available: obstacle.is_none(), obstacle }
+    }
+}
+
+/// Without root no plan asks for this layer, so nothing is missing, but it is not there either.
+fn one_user() -> Obstacle {
+    Obstacle {
+        step: "own user".to_owned(),
+        errno: None,
+        reason:
+            "only root can give each worker a user of its own; without root all are the daemon's user, each in a user \
+                 namespace that knows no other"
+                .to_owned(),
+        remedy: "start herd as root, if workers shall also be kept apart by their users".to_owned(),
     }
 }
 

@@ -1,5 +1,6 @@
 use std::{fs, path::Path};
 
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -160,6 +161,42 @@ fn a_worker_sees_the_files_beside_the_configuration_and_not_the_configuration() 
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.body.contains("the data of everybody"), "{answer:?}");
     assert!(!answer.body.contains(CANARY) && answer.body.contains("exit code 3"), "{answer:?}");
+}
+
+#[test]
+fn a_persistent_workspace_outlives_its_worker_and_is_its_sessions_alone() {
+    let kept = TempDir::new().unwrap();
+    let socket = kept.path().join("control.sock");
+    let file = kept.path().join("herd.yaml");
+    let (program, workspaces) = (env!("CARGO_BIN_EXE_herd"), kept.path().join("workspaces"));
+    let text = format!(
+        "worker: {{command: [sh, -c, 'echo started >> /workspace/starts; exec {program} repl']}}\n\
+         sandbox: {{workspace: persistent, workspace_dir: {}, read_only: [{program}]}}\n",
+        workspaces.display()
+    );
+    fs::write(&file, text).unwrap();
+    let args = ["serve", "--config", file.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let control = ["--control-socket", socket.to_str().unwrap(), "--log-format", "json"];
+    let runtime = TempDir::new().unwrap();
+    let command = herd(&[&args[..], &control].concat(), runtime.path());
+    let daemon = Daemon::spawn(command, socket, kept);
+    for session in ["../../alice", "bob"] {
+        assert_eq!(eval(daemon.gateway, session, "1").status, 200);
+    }
+    kill_process(daemon.worker_of("../../alice"), Signal::KILL).unwrap();
+    daemon.page_when("/v1/sessions", |sessions| sessions["items"].as_array().unwrap().len() == 1);
+    assert_eq!(eval(daemon.gateway, "../../alice", "1").field("herd-session"), Some("new"));
+
+    let mut found = Vec::new();
+    for workspace in fs::read_dir(&workspaces).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+        let Ok(session) = fs::read_to_string(workspace.path().join("session")) else { continue };
+        let inside = fs::read_dir(workspace.path()).unwrap().flatten();
+        let starts = inside.filter_map(|entry| fs::read_to_string(entry.path().join("starts")).ok());
+        found.push((session.trim().to_owned(), starts.collect::<String>()));
+    }
+    found.sort();
+    let expected = [("../../alice", "started\nstarted\n"), ("bob", "started\n")];
+    assert_eq!(found, expected.map(|(session, starts)| (session.to_owned(), starts.to_owned())));
 }
 
 #[test]

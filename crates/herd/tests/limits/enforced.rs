@@ -38,14 +38,14 @@ pub(crate) fn a_worker_over_its_memory_limit_ends_as_out_of_memory_and_no_other_
 }
 
 pub(crate) fn a_worker_gets_no_more_cpu_time_than_its_limit() {
-    let daemon = daemon("resources: {cpu_limit_cores: 0.2, min_workers: 0, spare: 0}\n");
+    let daemon = daemon("resources: {cpu_limit_cores: 0.5, min_workers: 0, spare: 0}\n");
     assert_eq!(eval(daemon.gateway, "alice", "1").status, 200);
     let cpu_time = || daemon.page("/v1/workers")["items"][0]["cpu_time_ms"].as_u64().unwrap();
     let before = cpu_time();
     assert_eq!(eval(daemon.gateway, "alice", "let start = timestamp(); while start.elapsed < 5.0 {} 1").body, "1");
     let spent = cpu_time() - before;
-    // A fifth of five seconds; it would be all five. The periods of the limit have a tenth of a second each.
-    assert!((500..1500).contains(&spent), "{spent} ms");
+    // Half of five seconds; it would be all five. The periods of the limit have a tenth of a second each.
+    assert!((500..3500).contains(&spent), "{spent} ms");
 }
 
 pub(crate) fn a_worker_has_no_more_processes_than_its_limit() {
