@@ -15,13 +15,14 @@ use rustix::{
     fs::{
         Access, AtFlags, CWD, MemfdFlags, Mode as FileMode, SealFlags, accessat, fchmod, fcntl_add_seals, memfd_create,
     },
+    io::Errno,
     process::{Pid, PidfdFlags, geteuid, pidfd_open},
 };
 
 use crate::{
     Failure, Host, Init, Missing, Mode, Plan, PlanError, Spec, SpecError,
     channel::Channel,
-    entry,
+    entry, landlock,
     protocol::{Request, VERSION},
 };
 
@@ -51,6 +52,11 @@ pub enum LaunchError {
     /// What this host can give could not be found out.
     #[error("cannot try what this host can give: {0}")]
     Rehearsal(#[source] Failure),
+    /// Init's program belongs to the worker's user, and neither a copy of it in memory nor Landlock can protect it.
+    #[error(
+        "init's program can be changed by this user, and no copy of it can be kept in memory; make its file belong to another user, or allow memory files to be executed (vm.memfd_noexec)"
+    )]
+    Copy(#[source] io::Error),
     /// The socket to init could not be made.
     #[error("cannot make a socket for init")]
     Socket(#[source] io::Error),
@@ -88,7 +94,12 @@ impl Init {
         if !entry::was_called() {
             return Err(LaunchError::EnterInitMissing);
         }
-        launch(spec, &own_program())
+        let program = match own_program() {
+            Ok(program) => program,
+            Err(error) if spec.isolation.mode == Mode::Required => return Err(LaunchError::Copy(error)),
+            Err(_) => PathBuf::from(SELF),
+        };
+        launch(spec, &program)
     }
 
     /// Like [`launch`](Self::launch), with another program as init: one whose `main` calls
@@ -110,27 +121,31 @@ impl Init {
 /// A process of a worker that gets hold of its init's executable, through `/proc/PID/exe` or a script that names
 /// `/proc/self/exe` as its interpreter, could change it if it runs as the user who may (CVE-2019-5736). So where the
 /// worker's user may, init is started from a copy in memory that nobody can change.
-pub(crate) fn own_program() -> PathBuf {
-    static COPY: OnceLock<Option<OwnedFd>> = OnceLock::new();
+///
+/// # Errors
+/// Such a copy cannot be made, and there is no Landlock to keep a worker from the file instead.
+pub(crate) fn own_program() -> io::Result<PathBuf> {
+    static COPY: OnceLock<Result<Option<OwnedFd>, Errno>> = OnceLock::new();
     // As root, the worker's user is another one.
     let is_ours = || !geteuid().is_root() && accessat(CWD, SELF, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
-    // Without a copy there are still Landlock and init's own undumpability between a worker and the file.
-    match COPY.get_or_init(|| if is_ours() { copy_in_memory().ok() } else { None }) {
-        Some(copy) => {
+    match COPY.get_or_init(|| if is_ours() { copy_in_memory().map(Some) } else { Ok(None) }) {
+        Ok(Some(copy)) => {
             // A worker of the same user may have taken the mode away where that is not sealed; where it is, this fails.
             let _ = fchmod(copy, FileMode::RWXU);
-            PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd()))
+            Ok(PathBuf::from(format!("/proc/self/fd/{}", copy.as_raw_fd())))
         }
-        None => PathBuf::from(SELF),
+        Err(error) if landlock::version() < landlock::OLDEST => Err((*error).into()),
+        Ok(None) | Err(_) => Ok(PathBuf::from(SELF)),
     }
 }
 
-fn copy_in_memory() -> io::Result<OwnedFd> {
+fn copy_in_memory() -> Result<OwnedFd, Errno> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // Kernels from 6.3 on want to be told that it is to be executed; older ones do not know the flag.
     let memory = memfd_create(INIT_NAME, flags | MemfdFlags::EXEC).or_else(|_| memfd_create(INIT_NAME, flags))?;
     let mut memory = File::from(memory);
-    io::copy(&mut File::open(SELF)?, &mut memory)?;
+    let copied = File::open(SELF).and_then(|mut program| io::copy(&mut program, &mut memory));
+    copied.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     let content = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
     // All inits share it, so its mode must not be changed either: it has to stay executable. Kernels before 6.3 do not
     // know that seal.

@@ -50,7 +50,7 @@ impl Host {
         if !entry::was_called() {
             return Err(LaunchError::EnterInitMissing);
         }
-        Self::current_with(&launch::own_program())
+        Self::current_with(&launch::own_program().map_err(LaunchError::Copy)?)
     }
 
     /// Like [`current`](Self::current), with this program as init.

@@ -158,7 +158,7 @@ impl Child<'_> {
             Step::Keyring {} => match join_session_keyring() {
                 Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => {}
                 joined => {
-                    joined.map_err(|error| failed(name, &error, "a quota of keys is reached, see keyrings(7)"))?
+                    joined.map_err(|error| failed(name, &error, "a quota of keys is reached, see keyrings(7)"))?;
                 }
             },
             Step::Landlock { read, write, tcp, confine_tcp } => {
