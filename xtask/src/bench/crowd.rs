@@ -112,42 +112,30 @@ impl Network {
     }
 }
 
+/// A daemon all of whose workers wait for sessions.
+#[derive(Debug)]
+struct Crowd {
+    running: Running,
+    /// From the start of the daemon until all its workers were ready.
+    took: Duration,
+}
+
 #[expect(clippy::cast_precision_loss, reason = "sizes and numbers are far below 2^52")]
 pub(crate) fn measure(bench: &Bench) -> Result<(Section, Vec<Aim>)> {
     progress(&format!("crowd: {CROWD} sandboxed workers"));
-    let (address, admin) = (free_address()?, free_address()?);
-    let socket = bench.directory.join("herd-crowd.sock").display().to_string();
-    let (admin_text, range, spare) = (admin.to_string(), format!("{CROWD}..{CROWD}"), CROWD.to_string());
-    let flags = [
-        ["--sandbox", "required"],
-        ["--pids", "-1"],
-        ["--admin", &admin_text],
-        ["--control-socket", &socket],
-        ["--workers", &range],
-        ["--spare", &spare],
-    ];
-    let began = Instant::now();
-    let mut running = start(bench, "herd-crowd", &bench.herd, herd_arguments(bench, address, flags.as_flattened()))?;
-    running.wait_for("the metrics", || spares(admin).map(Some))?;
-    let all = CROWD as u64;
-    while spares(admin)? < all {
-        ensure!(began.elapsed() < PATIENCE, "of {CROWD} workers {} are ready", spares(admin)?);
-        pause(Duration::from_millis(20));
-    }
-    let took = began.elapsed();
-    // What follows the last start is no part of doing nothing.
-    pause(Duration::from_secs(2));
-    let before = CpuTime::of(running.pid())?;
-    let since = Instant::now();
-    pause(IDLE_TIME);
-    let spent = (CpuTime::of(running.pid())? - before).total();
-    let idle = spent.as_secs_f64() / since.elapsed().as_secs_f64() * 100.0;
-    let memory = Memory::of(running.pid());
+    let crowd = Crowd::start(bench, "5s")?;
+    let idle = crowd.idle()?;
+    let memory = Memory::of(crowd.running.pid()).private()? as f64 / MIB;
+    let rate = CROWD as f64 / crowd.took.as_secs_f64();
+    drop(crowd);
+    progress("crowd: without a look at their health");
+    let unasked = Crowd::start(bench, "1h")?.idle()?;
     let mut table = Table::new(&["what", "measured"]);
     let rows = [
-        ("workers ready", format!("{} a second", figure(CROWD as f64 / took.as_secs_f64()))),
+        ("workers ready", format!("{} a second", figure(rate))),
         ("CPU of the idle daemon", format!("{} % of a core", figure(idle))),
-        ("daemon, private", format!("{} MiB", figure(memory.private()? as f64 / MIB))),
+        ("the same with `--health-interval 1h`", format!("{} % of a core", figure(unasked))),
+        ("daemon, private", format!("{} MiB", figure(memory))),
     ];
     for (what, measured) in rows {
         table.row([what.to_owned(), measured]);
@@ -161,8 +149,45 @@ pub(crate) fn measure(bench: &Bench) -> Result<(Section, Vec<Aim>)> {
     let text = format!(
         "`herd run --workers {CROWD}..{CROWD}` on one core, with the small native worker in sandboxes on the other, from \
          the start of the daemon until all are ready, each by an answer over HTTP; then {} s without a request, in which \
-         the health of each is asked for every five seconds.",
+         the health of each is asked for every five seconds, over a connection of its own.",
         IDLE_TIME.as_secs()
     );
     Ok((Section { title: format!("{CROWD} sandboxed workers"), text, table }, vec![aim]))
+}
+
+impl Crowd {
+    fn start(bench: &Bench, health_interval: &str) -> Result<Self> {
+        let (address, admin) = (free_address()?, free_address()?);
+        let socket = bench.directory.join("herd-crowd.sock").display().to_string();
+        let (admin_text, range, spare) = (admin.to_string(), format!("{CROWD}..{CROWD}"), CROWD.to_string());
+        let flags = [
+            ["--sandbox", "required"],
+            ["--pids", "-1"],
+            ["--admin", &admin_text],
+            ["--control-socket", &socket],
+            ["--workers", &range],
+            ["--spare", &spare],
+            ["--health-interval", health_interval],
+        ];
+        let began = Instant::now();
+        let mut running =
+            start(bench, "herd-crowd", &bench.herd, herd_arguments(bench, address, flags.as_flattened()))?;
+        running.wait_for("the metrics", || spares(admin).map(Some))?;
+        while spares(admin)? < CROWD as u64 {
+            ensure!(began.elapsed() < PATIENCE, "of {CROWD} workers {} are ready", spares(admin)?);
+            pause(Duration::from_millis(20));
+        }
+        Ok(Self { running, took: began.elapsed() })
+    }
+
+    /// How much of a core the daemon takes, in per cent.
+    fn idle(&self) -> Result<f64> {
+        // What follows the last start is no part of doing nothing.
+        pause(Duration::from_secs(2));
+        let before = CpuTime::of(self.running.pid())?;
+        let since = Instant::now();
+        pause(IDLE_TIME);
+        let spent = (CpuTime::of(self.running.pid())? - before).total();
+        Ok(spent.as_secs_f64() / since.elapsed().as_secs_f64() * 100.0)
+    }
 }
