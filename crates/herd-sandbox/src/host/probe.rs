@@ -97,6 +97,9 @@ impl Host {
         host.landlock = landlock::version();
         let missing = remedy::kernel(host.kernel);
         host.obstacles.extend(missing);
+        if host.root {
+            host.obstacles.extend(remedy::lone_root(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default()));
+        }
         host.pasta = pasta();
         host.obstacles.extend(remedy::egress(host.pasta.as_deref(), fs::exists(TUN).unwrap_or(false)));
         host

@@ -28,6 +28,17 @@ pub(super) fn egress(pasta: Option<&Path>, has_tun: bool) -> Option<(Layer, Obst
     Some((Layer::Egress, Obstacle::known("outlet", reason.to_owned(), remedy)))
 }
 
+/// What a root lacks whose user namespace knows no user but itself; see user_namespaces(7), "User and group ID mappings".
+pub(super) fn lone_root(uid_map: &str) -> Option<(Layer, Obstacle)> {
+    let count = |line: &str| line.split_whitespace().nth(2)?.parse::<u64>().ok();
+    let users: u64 = uid_map.lines().filter_map(count).sum();
+    let reason = "this root is that of a user namespace that knows no other user".to_owned();
+    (users == 1).then(|| {
+        let remedy = "run herd as root of the host, as an ordinary user, or in a namespace with a range of users";
+        (Layer::Identity, Obstacle::known("own user", reason, remedy))
+    })
+}
+
 /// The layer that a failed step stands for. All namespaces but the user namespace are made by one call: without root it
 /// fails for lack of capabilities in the user namespace; with root, one after the other is suspected.
 pub(super) fn culprit(layer: Layer, failure: &Failure, host: &Host) -> Layer {
@@ -156,6 +167,14 @@ mod tests {
         assert!(missing.remedy.contains("passt"), "{missing}");
         assert!(obstacle(Some("/usr/bin/pasta"), false).expect("tun is missing").1.reason.contains("/dev/net/tun"));
         assert_eq!(obstacle(Some("/usr/bin/pasta"), true), None);
+    }
+
+    #[test]
+    fn a_root_that_knows_nobody_else_gives_nobody_a_user() {
+        assert_eq!(lone_root("         0          0 4294967295\n"), None);
+        assert_eq!(lone_root("0 1000 1\n1 100000 65536\n"), None);
+        assert_eq!(lone_root(""), None);
+        assert_eq!(lone_root("0 1000 1\n").expect("it is alone").0, Layer::Identity);
     }
 
     #[test]
