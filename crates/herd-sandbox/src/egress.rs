@@ -26,7 +26,8 @@ use crate::{Host, Identity, Isolation, Mode, Network, Spec};
 pub struct Egress {
     /// What is open all the same. Default: nothing.
     pub allow: Vec<Reach>,
-    /// The host's own addresses, on which its services listen: see [`host_addresses`]. Default: none.
+    /// The host's own addresses, on which its services listen: see [`host_addresses`](crate::host_addresses).
+    /// Default: none.
     pub host: Vec<Ipv4Addr>,
 }
 

@@ -84,7 +84,8 @@
 //! `handle` the launching side · `protocol`, `codec`, `channel` what goes over the socket · `init` the other side:
 //! `birth` from outer to init, `setup` and `root` the new root, `worker` from fork to exec, `privilege` capabilities,
 //! `program` finding the program, `supervisor` its loop, `tree` killing all where there is no PID namespace ·
-//! `seccomp`, `landlock`, `cgroup` these layers · `sys` the system calls that need `unsafe`.
+//! `seccomp`, `landlock`, `cgroup` these layers · `egress` the way out of a private network, with `netlink` and `init`'s
+//! `router` · `sys` the system calls that need `unsafe`.
 #![expect(unexpected_cfgs, reason = "cargo-fuzz sets `fuzzing`, which cargo does not know")]
 
 pub mod cgroup;
