@@ -170,6 +170,11 @@ fn metrics_are_valid_text_exposition_with_the_originals_names() {
     ] {
         assert!(families.iter().any(|family| family == name), "{name} is missing");
     }
+    let worker = daemon.page("/v1/sessions/secret-session")["worker"].as_str().unwrap().to_owned();
+    for name in ["herd_worker_cpu_seconds_total", "herd_worker_memory_bytes", "herd_worker_pids"] {
+        let sample = format!("\n{name}{{worker=\"{worker}\"}} ");
+        assert!(response.body.contains(&sample), "{sample}{}", response.body);
+    }
     assert!(!response.body.contains("secret-session"));
     assert!(response.body.contains("\nherd_active_sessions 1\n"), "{}", response.body);
 }
