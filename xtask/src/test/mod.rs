@@ -42,7 +42,8 @@ const NEEDS: &[Need] = &[
     Need::program("pasta", "passt"),
     // Debian keeps the programs of a server out of PATH, in a directory for each version.
     Need::command("sh", &["-c", "ls /usr/lib/postgresql/*/bin/initdb"], "postgresql"),
-    Need::program("python3", "python3"),
+    // Of what PATH leads to, workers in a sandbox see the system's alone.
+    Need::command("/usr/bin/python3", &["-c", ""], "python3"),
     Need::command("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
     Need::program("redis-server", "redis-server"),
 ];
