@@ -31,9 +31,10 @@ use crate::{
 };
 
 /// The ends of the first link. Their numbers are beyond those that the kernel gives by itself, so that no other interface
-/// has them.
+/// has them. They differ, since only then the kernel sees that one end depends on the other, and lets packets pass as
+/// soon as both are up instead of up to a second later.
 const NEAR: End<'static> = End { name: "eth0", index: 100 };
-const FAR: End<'static> = End { name: "up0", index: 100 };
+const FAR: End<'static> = End { name: "up0", index: 101 };
 
 /// Where names are asked for.
 const NAMES: SocketAddrV4 = SocketAddrV4::new(link::ROUTER, 53);
