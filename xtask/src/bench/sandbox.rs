@@ -185,14 +185,16 @@ fn section(starts: &[Starts], dials: &Series, crowd: &Crowd) -> Section {
     single(format!("{CROWD} at once: init, private"), format!("{} MiB", figure(crowd.init_mib)));
     Section {
         title: "Sandbox".to_owned(),
-        text: "`cargo run --release -p herd-sandbox --example spawn`: without daemon and HTTP. A start is the time from \
+        text: format!(
+            "`cargo run --release -p herd-sandbox --example spawn`: without daemon and HTTP. A start is the time from \
                the launch until the first byte of a trivial native worker; an end is the time from then, when it exits, \
-               until it is known that nothing of it is left. The three take turns; bubblewrap runs with `--unshare-all` \
+               until it is known that nothing of it is left. The three take {} turns; bubblewrap runs with `--unshare-all` \
                and the same mounts, without a filter of system calls and without Landlock, which herd also sets up. \
                A dial is the time from asking init for a socket of the worker's network until it is connected. Of many \
                at once, four are on their way at any moment; then one after the other is killed and replaced, and waited \
-               for; then all are killed."
-            .to_owned(),
+               for; then all are killed.",
+            starts.first().map_or(0, |starts| starts.off.ready.len())
+        ),
         table,
     }
 }
