@@ -102,6 +102,7 @@ fn main() -> ExitCode {
         sealed::kill_ends_all_in_the_namespace,
         sealed::init_keeps_no_capability_but_to_signal_its_worker,
         sealed::a_link_that_a_worker_made_is_not_mounted,
+        sealed::mounts_and_covers_are_where_the_links_of_the_sandbox_lead,
         sealed::a_killed_init_takes_all_along,
         sealed::a_worker_cannot_end_or_stop_its_init,
         sealed::a_killed_daemon_leaves_no_process,

@@ -4,12 +4,13 @@ use std::{
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
+    path::Path,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
-use herd_sandbox::{Identity, Init, Isolation, Mode, Report, Signal, Spec};
+use herd_sandbox::{Identity, Init, Isolation, Mode, Mount, Report, Signal, Spec};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
@@ -167,6 +168,26 @@ pub(crate) fn a_link_that_a_worker_made_is_not_mounted() {
     let failure = crate::stage::failure(&launch(spec));
     assert_eq!((failure.step.as_str(), failure.errno), ("mount", Some(Errno::LOOP.raw_os_error())), "{failure}");
     assert!(failure.hint.contains(fixed.to_str().expect("text")), "{failure}");
+}
+
+pub(crate) fn mounts_and_covers_are_where_the_links_of_the_sandbox_lead() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let [outer, inner] = ["outer", "inner"].map(|name| directory.path().join(name));
+    for path in [directory.path(), &outer, &inner] {
+        fs::create_dir_all(path).expect("it is ours");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    }
+    fs::create_dir(outer.join("place")).expect("it is ours");
+    std::os::unix::fs::symlink("/data/place", outer.join("link")).expect("a link");
+    for name in ["seen", "secret"] {
+        fs::write(inner.join(name), name).expect("it is ours");
+        fs::set_permissions(inner.join(name), fs::Permissions::from_mode(0o644)).expect("it is ours");
+    }
+    let mut spec = sealed(script("cat /data/place/seen; cat /data/place/secret /data/link/secret; ls /data; true"));
+    let mount = |source: &Path, target: &str| Mount { source: source.into(), target: target.into(), writable: false };
+    spec.isolation.files.mounts = vec![mount(&outer, "/data"), mount(&inner, "/data/place")];
+    spec.isolation.files.hidden.push("/data/link/secret".into());
+    assert_eq!(output(spec), "seenlink\nplace\n");
 }
 
 /// What closes the gap that is left without a PID namespace: the kernel ends the namespace with its PID 1.
