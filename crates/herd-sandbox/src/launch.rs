@@ -16,13 +16,15 @@ use rustix::{
         Access, AtFlags, CWD, MemfdFlags, Mode as FileMode, SealFlags, accessat, fchmod, fcntl_add_seals, memfd_create,
     },
     io::Errno,
-    process::{Pid, PidfdFlags, geteuid, pidfd_open},
+    process::{Pid, PidfdFlags, pidfd_open},
 };
 
 use crate::{
     Failure, Host, Init, Missing, Mode, Plan, PlanError, Spec, SpecError,
     channel::Channel,
-    entry, landlock,
+    entry,
+    host::has_users,
+    landlock,
     protocol::{Request, VERSION},
 };
 
@@ -126,8 +128,8 @@ impl Init {
 /// Such a copy cannot be made, and there is no Landlock to keep a worker from the file instead.
 pub(crate) fn own_program() -> io::Result<PathBuf> {
     static COPY: OnceLock<Result<Option<OwnedFd>, Errno>> = OnceLock::new();
-    // As root, the worker's user is another one.
-    let is_ours = || !geteuid().is_root() && accessat(CWD, SELF, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
+    // Where workers have users of their own, the file is none of theirs.
+    let is_ours = || !has_users() && accessat(CWD, SELF, Access::WRITE_OK, AtFlags::EACCESS).is_ok();
     match COPY.get_or_init(|| if is_ours() { copy_in_memory().map(Some) } else { Ok(None) }) {
         Ok(Some(copy)) => {
             // A worker of the same user may have taken the mode away where that is not sealed; where it is, this fails.

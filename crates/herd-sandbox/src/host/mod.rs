@@ -3,6 +3,8 @@ mod remedy;
 
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
+pub(crate) use self::probe::has_users;
+
 /// What this kernel and this user can do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]

@@ -97,8 +97,8 @@ impl Host {
         host.landlock = landlock::version();
         let missing = remedy::kernel(host.kernel);
         host.obstacles.extend(missing);
-        if host.root {
-            host.obstacles.extend(remedy::lone_root(&fs::read_to_string("/proc/self/uid_map").unwrap_or_default()));
+        if host.uid == 0 {
+            host.obstacles.extend(remedy::lone_root(&uid_map()).or_else(|| remedy::weak_root(lacking())));
         }
         host.pasta = pasta();
         host.obstacles.extend(remedy::egress(host.pasta.as_deref(), fs::exists(TUN).unwrap_or(false)));
@@ -107,7 +107,7 @@ impl Host {
 
     /// A host of which nothing is known but who asks.
     pub(crate) fn unknown() -> Self {
-        let is_root = geteuid().is_root() && capabilities(None).is_ok_and(|sets| sets.effective.contains(NEEDED));
+        let is_root = geteuid().is_root() && lacking().is_empty();
         Self {
             kernel: kernel(),
             uid: geteuid().as_raw(),
@@ -118,6 +118,20 @@ impl Host {
             obstacles: Default::default(),
         }
     }
+}
+
+/// Whether this process can give each worker a user of its own, so that no worker runs as this process's user.
+pub(crate) fn has_users() -> bool {
+    geteuid().is_root() && lacking().is_empty() && remedy::lone_root(&uid_map()).is_none()
+}
+
+/// Which of the capabilities that root needs this process lacks.
+fn lacking() -> CapabilitySet {
+    NEEDED.difference(capabilities(None).map_or(CapabilitySet::empty(), |sets| sets.effective))
+}
+
+fn uid_map() -> String {
+    fs::read_to_string("/proc/self/uid_map").unwrap_or_default()
 }
 
 /// The first program of that name in this process's `PATH`, and where distributions put it.

@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+use rustix::thread::CapabilitySet;
+
 use super::{Host, Layer, Obstacle};
 use crate::Failure;
 
@@ -35,6 +37,17 @@ pub(super) fn lone_root(uid_map: &str) -> Option<(Layer, Obstacle)> {
     let reason = "this root is that of a user namespace that knows no other user".to_owned();
     (users == 1).then(|| {
         let remedy = "run herd as root of the host, as an ordinary user, or in a namespace with a range of users";
+        (Layer::Identity, Obstacle::known("own user", reason, remedy))
+    })
+}
+
+/// What a root lacks that was left without some of its capabilities, as containers and service managers do.
+pub(super) fn weak_root(lacking: CapabilitySet) -> Option<(Layer, Obstacle)> {
+    let names: Vec<_> = lacking.iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
+    let names = names.join(", ");
+    (!names.is_empty()).then(|| {
+        let reason = format!("this root lacks {names}, so its workers would be root as well");
+        let remedy = "give it these capabilities, or run herd as an ordinary user";
         (Layer::Identity, Obstacle::known("own user", reason, remedy))
     })
 }
@@ -175,6 +188,14 @@ mod tests {
         assert_eq!(lone_root("0 1000 1\n1 100000 65536\n"), None);
         assert_eq!(lone_root(""), None);
         assert_eq!(lone_root("0 1000 1\n").expect("it is alone").0, Layer::Identity);
+    }
+
+    #[test]
+    fn a_root_without_all_of_its_capabilities_gives_nobody_a_user() {
+        assert_eq!(weak_root(CapabilitySet::empty()), None);
+        let (layer, obstacle) = weak_root(CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN).expect("it is weak");
+        assert_eq!(layer, Layer::Identity);
+        assert!(obstacle.reason.contains("lacks CAP_NET_ADMIN, CAP_SYS_ADMIN,"), "{obstacle}");
     }
 
     #[test]

@@ -218,7 +218,8 @@ impl Layers {
             let ground = host.obstacles.get(&Layer::UserNamespace);
             layers.want(Layer::Egress, host, ground.or_else(|| host.obstacles.get(&Layer::Network)));
         }
-        if host.root {
+        // Without it a worker would be root of the host, whatever it may not do.
+        if host.root || host.uid == 0 {
             let nobody = Obstacle {
                 step: "own user".to_owned(),
                 errno: None,

@@ -149,6 +149,16 @@ fn root_without_a_user_for_the_worker_is_refused() {
     assert_eq!(missing.iter().map(|missing| missing.layer).collect::<Vec<_>>(), [Layer::Identity]);
 }
 
+/// As in a container that has taken some of root's capabilities.
+#[test]
+fn a_root_that_cannot_give_users_is_refused() {
+    let mut host = Host { root: false, ..host(ROOT) };
+    host.obstacles.insert(Layer::Identity, obstacle("own user"));
+    let error = Plan::new(&sealed_spec(Mode::Required), &host).unwrap_err();
+    let PlanError::Missing(missing) = error else { panic!("{error}") };
+    assert_eq!(missing.iter().map(|missing| missing.layer).collect::<Vec<_>>(), [Layer::Identity]);
+}
+
 #[test]
 fn every_layer_that_is_wanted_is_built_or_missing() {
     for mode in [Mode::BestEffort, Mode::Required] {
