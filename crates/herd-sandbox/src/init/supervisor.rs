@@ -25,6 +25,9 @@ use crate::{
 const SETTLE: Duration = Duration::from_millis(5);
 const SETTLE_MAX: Duration = Duration::from_millis(100);
 
+/// The most children that are reaped before something else is done.
+const MAX_REAPED: usize = 256;
+
 /// The most sockets that are made at once.
 const MAX_SOCKETS: u8 = 64;
 
@@ -35,6 +38,8 @@ pub(super) struct Supervisor {
     /// Readable when a child has ended.
     children: OwnedFd,
     main: Option<Main>,
+    /// Whether more children may have ended than were reaped.
+    is_behind: bool,
     /// When a stop's grace ends.
     deadline: Option<Instant>,
     /// Locks, which are let go of when this process ends.
@@ -63,7 +68,9 @@ impl Supervisor {
     pub(super) fn new(channel: Channel, Started { pid, outcome, kept }: Started) -> Result<Self, (Channel, io::Error)> {
         let main = Main { pid, start: Some(outcome), failed: false };
         match signal::child_events() {
-            Ok(children) => Ok(Self { channel, children, main: Some(main), deadline: None, _kept: kept }),
+            Ok(children) => {
+                Ok(Self { channel, children, main: Some(main), is_behind: false, deadline: None, _kept: kept })
+            }
             Err(error) => {
                 let _ = signal::send(pid, Signal::KILL);
                 Err((channel, error))
@@ -90,7 +97,7 @@ impl Supervisor {
     pub(super) fn end(&mut self) {
         let mut settle = SETTLE;
         loop {
-            if matches!(self.reap_all(), Children::None) {
+            if matches!(self.reap_some(), Children::None) {
                 break;
             }
             if let Some(main) = &self.main {
@@ -106,9 +113,10 @@ impl Supervisor {
             }
             let until = Instant::now() + settle;
             while let Some(left) = until.checked_duration_since(Instant::now()) {
-                if matches!(self.reap_all(), Children::None) {
+                if matches!(self.reap_some(), Children::None) {
                     break;
                 }
+                let left = if self.is_behind { Duration::ZERO } else { left };
                 wait_for(&mut [PollFd::new(&self.children, PollFlags::IN)], Some(left));
                 self.drain_child_events();
             }
@@ -121,6 +129,7 @@ impl Supervisor {
 
     fn wait(&mut self) {
         let timeout = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = if self.is_behind { Some(Duration::ZERO) } else { timeout };
         let mut sources = vec![PollFd::new(&self.channel, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
         sources.extend(
             self.main.iter().filter_map(|main| main.start.as_ref()).map(|start| PollFd::new(start, PollFlags::IN)),
@@ -158,12 +167,15 @@ impl Supervisor {
     /// Reaps what has ended. With the worker's main process the worker has.
     fn reap(&mut self) -> Next {
         let had_main = self.main.is_some();
-        self.reap_all();
+        self.reap_some();
         if had_main && self.main.is_none() { Next::End } else { Next::Continue }
     }
 
-    fn reap_all(&mut self) -> Children {
-        loop {
+    /// Not all that have ended: a worker can make orphans as fast as they are reaped, and would have init do nothing
+    /// else.
+    fn reap_some(&mut self) -> Children {
+        self.is_behind = false;
+        for _ in 0..MAX_REAPED {
             match wait::peek() {
                 Ok(Children::Ended(ended)) => {
                     if self.main.as_ref().is_some_and(|main| main.pid == ended.pid) {
@@ -176,6 +188,8 @@ impl Supervisor {
                 Err(_) => return Children::Running,
             }
         }
+        self.is_behind = true;
+        Children::Running
     }
 
     /// The main process is a zombie still, so its number and its group's are its own.
@@ -266,4 +280,44 @@ fn signal_group(main: Pid, signal: Signal) -> io::Result<()> {
 fn wait_for(sources: &mut [PollFd<'_>], timeout: Option<Duration>) {
     let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
     let _ = poll(sources, timeout.as_ref());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use rustix::{
+        pipe::{PipeFlags, pipe_with},
+        process::{WaitId, WaitIdOptions, waitid},
+    };
+
+    use super::*;
+
+    /// Each test runs in a process of its own, as `cargo nextest` does it: its children are all reaped here.
+    #[test]
+    fn a_crowd_of_the_dead_does_not_keep_init_from_obeying() {
+        let mut main = Command::new("cat").stdin(Stdio::piped()).spawn().expect("cat is installed");
+        let pid = Pid::from_child(&main);
+        let dead = 2 * MAX_REAPED;
+        let children: Vec<_> = (0..dead).map(|_| Command::new("true").spawn().expect("true is installed")).collect();
+        for child in &children {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+            waitid(WaitId::Pid(Pid::from_child(child)), options).expect("it is our child");
+        }
+        let (outcome, _not_yet) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).expect("a pipe");
+        let (launcher, init) = Channel::pair().expect("a socket");
+        let started = Started { pid, outcome, kept: Vec::new() };
+        let mut supervisor = Supervisor::new(Channel::from_descriptor(init), started).expect("a descriptor");
+        launcher.send(&Request::Kill.encode(), &[]).expect("there is room");
+
+        supervisor.supervise();
+        let is_left = |child: &std::process::Child| signal::send(Pid::from_child(child), Signal::CONT).is_ok();
+        let left = children.iter().filter(|child| is_left(child)).count();
+        assert_eq!(left, dead - MAX_REAPED, "it has obeyed first");
+        while supervisor.is_behind {
+            supervisor.reap_some();
+        }
+        assert_eq!(children.iter().filter(|child| is_left(child)).count(), 0);
+        main.kill().and_then(|()| main.wait()).expect("it is our child");
+    }
 }
