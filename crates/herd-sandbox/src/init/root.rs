@@ -37,6 +37,9 @@ const TAME: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFl
 /// How much it may hold itself, in bytes: names, links and a few small files.
 const SIZE: &str = "1048576";
 
+/// How many pseudo-terminals a worker may have open at once.
+const TERMINALS: &str = "64";
+
 #[derive(Debug)]
 pub(super) struct Root {
     top: OwnedFd,
@@ -140,7 +143,8 @@ impl Root {
 
     /// See pts(4) and the kernel's filesystems/devpts.rst: every such mount has terminals of its own.
     pub(super) fn terminals(&self) -> io::Result<()> {
-        let options = [("ptmxmode", "0666"), ("mode", "0620")];
+        // A mount has as many as the whole host if nothing else is said: one worker could take them all.
+        let options = [("ptmxmode", "0666"), ("mode", "0620"), ("max", TERMINALS)];
         let tree =
             file_system("devpts", &options, MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
         self.attach(&tree, c"/dev/pts", FileType::Directory)

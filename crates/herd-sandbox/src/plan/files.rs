@@ -61,11 +61,15 @@ const LINKS: &[(&str, &str)] = &[
 /// Directories of `/proc` through which settings of the kernel could be changed, as far as permissions allow.
 const FROZEN: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger", "/proc/tty"];
 
-/// What tells of the host's hardware, memory, timers, keys and kernel, or is a way into them.
+/// What tells of the host's hardware, memory, timers, keys and kernel, or is a way into them. How the kernel was booted
+/// is such a thing: its command line can hold tokens.
 const MASKED: &[&str] = &[
+    "/etc/pki/CA/private",
+    "/etc/pki/tls/private",
     "/etc/ssl/private",
     "/proc/acpi",
     "/proc/asound",
+    "/proc/cmdline",
     "/proc/config.gz",
     "/proc/driver",
     "/proc/interrupts",

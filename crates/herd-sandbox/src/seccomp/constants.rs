@@ -31,6 +31,8 @@ const FROM_LIBC: &[(&str, u32)] = from_libc![
     IPPROTO_TCP,
     IPPROTO_UDP,
     NETLINK_ROUTE,
+    PRIO_PGRP,
+    PRIO_PROCESS,
     PR_CAPBSET_DROP,
     PR_CAPBSET_READ,
     PR_CAP_AMBIENT,
@@ -103,6 +105,12 @@ const FROM_THE_KERNEL: &[(&str, u32)] = &[
     ("BTRFS_IOC_SUBVOL_CREATE", 0x5000_940e),
     ("BTRFS_IOC_SNAP_CREATE_V2", 0x5000_9417),
     ("BTRFS_IOC_SUBVOL_CREATE_V2", 0x5000_9418),
+    // linux/fscrypt.h
+    ("FS_IOC_SET_ENCRYPTION_POLICY", 0x800c_6613),
+    ("FS_IOC_ADD_ENCRYPTION_KEY", 0xc050_6617),
+    // linux/ioprio.h
+    ("IOPRIO_WHO_PROCESS", 1),
+    ("IOPRIO_WHO_PGRP", 2),
     // linux/netfilter_{ipv4/ip,ipv6/ip6,arp/arp}_tables.h and netfilter_bridge/ebtables.h. IPv6's are as IPv4's.
     ("IPT_SO_SET_REPLACE", 64),
     ("IPT_SO_SET_ADD_COUNTERS", 65),

@@ -222,6 +222,9 @@ pub(crate) const DEEDS: &[Deed] = &[
         Inside(init::learn_from_the_arguments_of_init)).control(Place::Apart).no_oracle().no_fallback(),
     Deed::new("stop_or_kill_init", "stop or kill init", "PID namespace",
         Inside(init::stop_or_kill_init)).no_control("the kernel protects every PID 1 in the same way").no_fallback(),
+    Deed::new("slow_init_down", "give init less of the processor than others, so that it ends nothing", "seccomp",
+        Inside(init::slow_init_down))
+        .refused(NOT_PERMITTED).control(Place::Apart).no_oracle().no_fallback(),
     Deed::new("change_the_program_of_init", "change herd's program by `/proc/1/exe`", "init not dumpable, own user or sealed copy",
         OnProgram { act: init::change_the_program_of_init, by_script: false })
         .no_control("no other PID 1 runs that program").no_oracle().no_fallback(),
@@ -350,6 +353,9 @@ pub(crate) const DEEDS: &[Deed] = &[
     Deed::new("open_too_many_files", "open more files than it may", "rlimits",
         Inside(limits::open_too_many_files))
         .refused(&[Errno::MFILE]).no_oracle(),
+    Deed::new("take_terminals_from_others", "open pseudo-terminals until the host has none left", "own `/dev/pts`",
+        Inside(limits::take_terminals_from_others))
+        .refused(&[Errno::NOSPC]).no_oracle().no_fallback(),
     Deed::new("raise_its_own_limits", "raise its own limits", "no capabilities",
         Inside(limits::raise_its_own_limits))
         .refused(NOT_PERMITTED).no_control("root of a container may not do it either"),

@@ -261,6 +261,47 @@ fn no_subvolume_is_made_that_outlives_its_workspace() {
 }
 
 #[test]
+fn nothing_is_encrypted_by_the_file_system_and_no_key_is_left_with_it() {
+    for command in [0x800c_6613, 0xc050_6617] {
+        assert_eq!(outcome(Seccomp::Default, "ioctl", &[0, command]), EPERM, "{command:#x}");
+    }
+}
+
+#[test]
+fn init_is_not_slowed_down_and_others_are() {
+    let by_number = ["sched_setparam", "sched_setscheduler", "sched_setattr", "sched_setaffinity", "prlimit64"];
+    for upper in [0, 1 << 32, u64::MAX << 32] {
+        for profile in [Seccomp::Default, Seccomp::Browser] {
+            for name in by_number {
+                assert_eq!(outcome(profile, name, &[upper | 1]), EPERM, "{name}");
+            }
+            for (name, kinds) in [("setpriority", [0, 1]), ("ioprio_set", [1, 2])] {
+                for kind in kinds {
+                    assert_eq!(outcome(profile, name, &[upper | kind, upper | 1]), EPERM, "{name} {kind}");
+                }
+            }
+        }
+    }
+    for other in [0, 2, 1000] {
+        for name in by_number {
+            assert_eq!(outcome(Seccomp::Default, name, &[other]), Outcome::Carried, "{name}");
+        }
+        // A process, its group, and all processes of a user, of which init may be one.
+        for (kind, expected) in [(0, Outcome::Carried), (1, Outcome::Carried), (2, EPERM)] {
+            assert_eq!(outcome(Seccomp::Default, "setpriority", &[kind, other]), expected, "{kind}");
+            assert_eq!(outcome(Seccomp::Default, "ioprio_set", &[kind + 1, other]), expected, "{kind}");
+        }
+    }
+}
+
+#[test]
+fn the_machines_asynchronous_requests_are_not_there_to_be_taken() {
+    for name in ["io_setup", "io_submit", "io_getevents", "io_destroy", "io_cancel", "io_pgetevents"] {
+        assert_eq!(outcome(Seccomp::Default, name, &[1]), ENOSYS, "{name}");
+    }
+}
+
+#[test]
 fn a_personality_is_reset_or_asked_for() {
     for persona in (0..32).map(|bit| 1 << bit) {
         assert_eq!(outcome(Seccomp::Default, "personality", &[persona]), EPERM, "{persona:#x}");

@@ -81,6 +81,28 @@ pub(crate) fn stop_or_kill_init(_: &Target) -> Attempt {
     Err(absent("it runs on"))
 }
 
+/// So that it does not get to end the worker: the idle class, the lowest priorities, one core, no CPU time.
+pub(crate) fn slow_init_down(_: &Target) -> Attempt {
+    const SCHED_IDLE: i64 = 5;
+    const IDLE_INPUT_AND_OUTPUT: i64 = 3 << 13;
+    let [nothing, one] = [0_u64, 1].map(u64::to_ne_bytes);
+    // struct sched_attr, of which the first field is its size and the second the policy; struct rlimit64.
+    let attributes = [48_u32, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].map(u32::to_ne_bytes).concat();
+    let limit = [u64::MAX; 2].map(u64::to_ne_bytes).concat();
+    let [init, zero] = [Arg::Int(1), Arg::Int(0)];
+    let attempt = |number, args: &[Arg<'_>]| call(number, args).map(|got| format!("{got:?}")).map_err(Into::into);
+    any([
+        ("class", attempt(libc::SYS_sched_setscheduler, &[init, Arg::Int(SCHED_IDLE), Arg::Bytes(&nothing)])),
+        ("parameter", attempt(libc::SYS_sched_setparam, &[init, Arg::Bytes(&nothing)])),
+        ("attributes", attempt(libc::SYS_sched_setattr, &[init, Arg::Bytes(&attributes), zero])),
+        ("core", attempt(libc::SYS_sched_setaffinity, &[init, Arg::Int(8), Arg::Bytes(&one)])),
+        ("priority", attempt(libc::SYS_setpriority, &[zero, init, Arg::Int(19)])),
+        ("priority of its group", attempt(libc::SYS_setpriority, &[init, init, Arg::Int(19)])),
+        ("input and output", attempt(libc::SYS_ioprio_set, &[init, init, Arg::Int(IDLE_INPUT_AND_OUTPUT)])),
+        ("limit", attempt(libc::SYS_prlimit64, &[init, zero, Arg::Bytes(&limit), zero])),
+    ])
+}
+
 pub(crate) fn change_the_program_of_init(_: &Target) -> Attempt {
     change("/proc/1/exe")
 }

@@ -88,7 +88,8 @@ pub(crate) fn read_secrets_of_the_kernel(_: &Target) -> Attempt {
         let length = std::io::Read::read(&mut File::open(&path)?, &mut byte)?;
         if length == 0 { Err(absent("empty")) } else { Ok("readable".to_owned()) }
     };
-    let names = ["kcore", "keys", "timer_list", "sched_debug", "kpageflags", "kpagecount", "kmsg", "vmallocinfo"];
+    let names =
+        ["kcore", "keys", "timer_list", "sched_debug", "kpageflags", "kpagecount", "kmsg", "vmallocinfo", "cmdline"];
     any(names.map(|name| (name, open(name))))
 }
 

@@ -49,6 +49,13 @@ pub(crate) fn open_too_many_files(_: &Target) -> Attempt {
     Ok(format!("{} files", opened?.len()))
 }
 
+/// More than one program needs, and few of what a host has.
+pub(crate) fn take_terminals_from_others(_: &Target) -> Attempt {
+    let open = |_| File::options().read(true).write(true).open("/dev/ptmx");
+    let opened: Result<Vec<_>, _> = (0..100).map(open).collect();
+    Ok(format!("{} pseudo-terminals", opened?.len()))
+}
+
 pub(crate) fn raise_its_own_limits(_: &Target) -> Attempt {
     let now = getrlimit(Resource::Nofile);
     let raised = now.maximum.map(|maximum| maximum + 1);
