@@ -245,13 +245,15 @@ impl<C> ProcessFactoryBuilder<C> {
     }
 
     /// Lets workers see and change a path of the host, as far as its permissions allow. It is absolute. What one worker
-    /// leaves there, others find.
+    /// leaves there, others find. What is shown within it is named without symbolic links.
     pub fn writable(mut self, path: impl Into<PathBuf>) -> Self {
         self.raw.sandbox.writable.push(path.into());
         self
     }
 
-    /// Hides a path that workers would see: a directory is empty, and a file cannot be read. It is absolute.
+    /// Hides a path that workers would see: a directory is empty, and a file cannot be read. It is absolute, is there, and
+    /// lies in nothing [`writable`](Self::writable), where one worker could move it to where others see it. Where workers
+    /// get no root of their own, a path that they would see is an error in every mode.
     pub fn hidden(mut self, path: impl Into<PathBuf>) -> Self {
         self.raw.sandbox.hidden.push(path.into());
         self
@@ -277,8 +279,8 @@ impl<C> ProcessFactoryBuilder<C> {
     }
 
     /// Keeps the workspace of each session in a directory here, which is made if it is not there and which nobody else
-    /// may enter: its files outlive a crash, an eviction, the session and the daemon. Default: a workspace goes with its
-    /// worker.
+    /// may enter: its files outlive a crash, an eviction, the session and the daemon. It lies in nothing that workers see.
+    /// Default: a workspace goes with its worker.
     ///
     /// Each worker is then started for one session, so there are no spares: see
     /// [`WorkerFactory::is_per_session`](herd_pool::WorkerFactory::is_per_session). herd removes none of these
@@ -290,7 +292,7 @@ impl<C> ProcessFactoryBuilder<C> {
     }
 
     /// Where the workers' private directories are made, each readable by this user alone. Default: the user's runtime
-    /// directory (`XDG_RUNTIME_DIR`), or the directory for temporary files.
+    /// directory (`XDG_RUNTIME_DIR`), or the directory for temporary files. It lies in nothing that workers see.
     pub fn state_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.raw.state_dir = Some(path.into());
         self

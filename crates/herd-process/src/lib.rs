@@ -91,6 +91,7 @@ mod connector;
 mod directory;
 mod egress;
 mod error;
+mod exposure;
 mod factory;
 mod identity;
 mod lines;

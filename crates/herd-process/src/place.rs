@@ -83,7 +83,7 @@ impl Place {
     pub(crate) fn furnish(&self, shared: &Shared, spec: &mut Spec) -> io::Result<()> {
         let cgroup = self.cgroup().map(WorkerCgroup::directory).transpose()?;
         let isolation = shared.sandbox.isolation(spec, &self.directory, self.workspace(), self.identity(), cgroup);
-        spec.isolation = isolation;
+        spec.isolation = isolation?;
         egress::furnish(&mut spec.isolation)?;
         if shared.cgroups.is_none() {
             spec.limits.extend(shared.limits.pids.map(|pids| (Limit::Processes, pids)));

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     os::fd::OwnedFd,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -28,11 +28,11 @@ impl RawOptions {
         let options = self.check()?;
         let mut mistakes = missing_paths(&options);
         let sandbox = self.sandbox(&options).map_err(|unavailable| mistakes.extend(told(&unavailable))).ok();
+        mistakes.extend(sandbox.iter().flat_map(|sandbox| self.exposures(&options, sandbox)));
         let limited = self.limited(&options, sandbox.as_ref(), &mut mistakes);
         let (Some(sandbox), true) = (sandbox, mistakes.is_empty()) else { return Err(OptionsError::new(mistakes)) };
 
-        let base = self.state_dir.clone().unwrap_or_else(directory::default_base);
-        let state = Arc::new(state_directory(&base, &options, &sandbox)?);
+        let state = Arc::new(state_directory(&self.state_base(), &options, &sandbox)?);
         let cgroups = match limited.cgroups {
             Some(limits) => {
                 Some(Cgroups::open(limits, state.name()).map_err(|error| one("sandbox", error.obstacle()))?)
@@ -56,6 +56,7 @@ impl RawOptions {
         let options = self.check()?;
         let mut mistakes = missing_paths(&options);
         let sandbox = self.sandbox(&options).map_err(|unavailable| mistakes.extend(told(&unavailable))).ok();
+        mistakes.extend(sandbox.iter().flat_map(|sandbox| self.exposures(&options, sandbox)));
         let limited = self.limited(&options, sandbox.as_ref(), &mut mistakes);
         let (Some(sandbox), true) = (sandbox, mistakes.is_empty()) else { return Err(OptionsError::new(mistakes)) };
         let mut sample = sample(&options);
@@ -67,6 +68,19 @@ impl RawOptions {
         let cgroup = cgroup.map_err(|error| one("sandbox", error))?.map(OwnedFd::from);
         let plan = sandbox.example(sample, cgroup, self.init_program.as_deref());
         plan.map_err(|unavailable| OptionsError::new(told(&unavailable)))
+    }
+
+    fn state_base(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(directory::default_base)
+    }
+
+    /// What workers would see and must not, before any of it is made.
+    fn exposures(&self, options: &Options, sandbox: &Sandbox) -> Vec<Mistake> {
+        let state = self.state_base();
+        let kept = options.sandbox.persistent_workspaces.as_deref();
+        let own =
+            std::iter::once(("state_dir", state.as_path())).chain(kept.map(|kept| ("persistent_workspaces", kept)));
+        sandbox.exposures(own, &sample(options))
     }
 
     fn sandbox(&self, options: &Options) -> Result<Sandbox, Unavailable> {

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsStr,
-    fs,
+    fs, io,
     ops::RangeInclusive,
     os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
@@ -10,11 +10,13 @@ use std::{
 
 use herd_sandbox::{
     Files, Host, Identity, Isolation, LaunchError, Layer, Missing, Mode, Mount, Network, Obstacle, Plan, PlanError,
-    Reach, Seccomp, Spec, SpecError,
+    Reach, Seccomp, Spec, SpecError, real_path,
 };
 
 use crate::{
     directory::{NOTIFY, SOCKET, WorkerDirectory},
+    error::Mistake,
+    exposure,
     identity::{DEFAULT_RANGE, Identities, IdentityError, TakenIdentity, is_mapped},
 };
 
@@ -75,6 +77,8 @@ pub(crate) struct Sandbox {
     identities: Option<Identities>,
     /// The user that a worker has who shows what all others will be like.
     example: Option<Identity>,
+    /// The working directory of the sample.
+    cwd: Option<PathBuf>,
 }
 
 /// The sandbox cannot be had.
@@ -101,7 +105,8 @@ pub(crate) struct Inside {
 impl Sandbox {
     /// Finds out what this host can give to a worker like the sample, which has no isolation yet.
     pub(crate) fn new(options: SandboxOptions, sample: Spec, init: Option<&Path>) -> Result<Self, Unavailable> {
-        let mut sandbox = Self { options, layers: Vec::new(), missing: Vec::new(), identities: None, example: None };
+        let (layers, missing, cwd) = (Vec::new(), Vec::new(), sample.cwd.clone());
+        let mut sandbox = Self { options, layers, missing, identities: None, example: None, cwd };
         if sandbox.options.mode == Mode::Off {
             return Ok(sandbox);
         }
@@ -210,6 +215,9 @@ impl Sandbox {
     }
 
     /// The isolation of one worker.
+    ///
+    /// # Errors
+    /// If its working directory, which is its own, would show what no worker may see.
     pub(crate) fn isolation(
         &self,
         spec: &Spec,
@@ -217,18 +225,42 @@ impl Sandbox {
         workspace: &Path,
         identity: Option<Identity>,
         cgroup: Option<OwnedFd>,
-    ) -> Isolation {
+    ) -> io::Result<Isolation> {
         let own =
             |source: &Path, target: &str| Mount { source: source.to_owned(), target: target.into(), writable: true };
         let mounts = vec![own(workspace, WORKSPACE), own(directory.run(), RUN)];
         let mut isolation = self.describe(identity, mounts, spec);
-        // What is herd's own no worker sees, whatever it is shown, but for its own part of it.
-        let own = [directory.state(), self.options.persistent_workspaces.as_deref()];
-        let shown = own.into_iter().flatten().filter(|own| covers(&isolation.files, own));
-        let shown: Vec<_> = shown.map(Path::to_owned).collect();
-        isolation.files.hidden.extend(shown);
+        let is_sample = spec.cwd == self.cwd || self.options.mode == Mode::Off;
+        if !is_sample && spec.cwd.as_ref().is_some_and(|cwd| isolation.files.read_only.contains(cwd)) {
+            // This worker sees something that the sample did not.
+            let own = [directory.state(), self.options.persistent_workspaces.as_deref()];
+            let mistakes = self.exposed(own.into_iter().flatten().map(|own| ("cwd", own)), &isolation.files);
+            if let Some(mistake) = mistakes.first() {
+                return Err(io::Error::other(mistake.to_string()));
+            }
+        }
         isolation.cgroup = cgroup;
-        isolation
+        Ok(isolation)
+    }
+
+    /// What of herd's own, or of what is to be hidden, a worker like the sample would see, and by which paths it could be
+    /// led elsewhere.
+    pub(crate) fn exposures<'a>(
+        &self,
+        own: impl IntoIterator<Item = (&'a str, &'a Path)>,
+        sample: &Spec,
+    ) -> Vec<Mistake> {
+        if self.options.mode == Mode::Off {
+            return Vec::new();
+        }
+        self.exposed(own, &self.describe(self.example, Vec::new(), sample).files)
+    }
+
+    fn exposed<'a>(&self, own: impl IntoIterator<Item = (&'a str, &'a Path)>, files: &Files) -> Vec<Mistake> {
+        let mut mistakes = exposure::of_own(own, files);
+        mistakes.extend(exposure::of_hidden(&self.options.hidden, files, self));
+        mistakes.extend(exposure::of_links(files, &self.options.read_only));
+        mistakes
     }
 
     fn describe(&self, identity: Option<Identity>, mounts: Vec<Mount>, spec: &Spec) -> Isolation {
@@ -242,13 +274,23 @@ impl Sandbox {
         let mut files = Files::default();
         files.read_only.clone_from(&options.read_only);
         files.writable.clone_from(&options.writable);
-        files.hidden.clone_from(&options.hidden);
         files.tmp_limit = options.tmp_limit;
         files.shm_limit = options.shm_limit;
         files.mounts = mounts;
         for needed in [program_file(&spec.program, path_of(spec), &files), spec.cwd.clone()].into_iter().flatten() {
-            if !is_visible(&needed, &files) {
+            // Nor is anything shown that the worker may have put a link in the place of.
+            let is_own = files.mounts.iter().any(|mount| needed.starts_with(&mount.source));
+            if !is_own && !is_visible(&needed, &files) {
                 files.read_only.push(needed);
+            }
+        }
+        // Whatever name a worker has for it.
+        for hidden in &options.hidden {
+            let others = files.sights(hidden).into_iter().map(|sight| sight.path).chain([real_path(hidden)]);
+            for path in std::iter::once(hidden.clone()).chain(others) {
+                if !files.hidden.contains(&path) {
+                    files.hidden.push(path);
+                }
             }
         }
         isolation.files = files;
@@ -307,11 +349,6 @@ fn program_file(program: &OsStr, path: &OsStr, files: &Files) -> Option<PathBuf>
     // What a directory of the user's own has is often no more than a way to the rest, which the worker does not see.
     // What it sees whole goes first, wherever it stands in the path: its own search finds that.
     if is_visible(&first, files) || found.any(|other| is_visible(&other, files)) { None } else { Some(first) }
-}
-
-/// Whether something that was named for the sandbox shows this path, too.
-fn covers(files: &Files, path: &Path) -> bool {
-    files.read_only.iter().chain(&files.writable).any(|shown| path.starts_with(shown))
 }
 
 /// Whether the sandbox shows a path already.

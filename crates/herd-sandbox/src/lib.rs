@@ -121,7 +121,7 @@ pub use inherited::inherited_listeners;
 pub use isolation::{Files, Identity, Isolation, Mode, Mount, Network, Seccomp};
 pub use launch::LaunchError;
 pub use netlink::host_addresses;
-pub use plan::{Explanation, Missing, Place, Plan, PlanError};
+pub use plan::{Explanation, Missing, Place, Plan, PlanError, Sight, real_path};
 pub use report::{Failure, Report, Usage};
 pub use signal::{InvalidSignal, Signal};
 pub use spec::{Limit, Spec, SpecError};

@@ -108,4 +108,21 @@ async fn started_with_what_can_be_had() {
     assert!(get(&worker, "/args").await.ends_with("/worker-1/run/socket"));
     let worker = start(best(&["notify", "READY=1"]).ready(Readiness::Notify)).await;
     patiently(worker.healthy()).await.expect("it is healthy");
+    refuses_to_hide_what_would_be_seen();
+}
+
+/// What was asked for is done or refused: nothing can be mounted over a path here.
+fn refuses_to_hide_what_would_be_seen() {
+    let place = tempfile::tempdir().expect("a directory");
+    let secret = place.path().join("secret");
+    std::fs::write(&secret, "x").expect("a file");
+    let best = || sandboxed_role(&["serve"]).sandbox(Mode::BestEffort);
+    for options in [best().hidden("/usr/bin"), best().read_only(place.path()).hidden(&secret)] {
+        let error = options.build().expect_err("it would be seen").to_string();
+        assert!(error.starts_with("hidden[0]: ") && error.contains("a root of the worker's own"), "{error}");
+    }
+    let options = best().read_only(place.path()).state_dir(place.path().join("state"));
+    let error = options.build().expect_err("it would be seen").to_string();
+    assert!(error.starts_with("state_dir: ") && error.contains("which every worker sees"), "{error}");
+    best().hidden(&secret).build().expect("Landlock closes it");
 }

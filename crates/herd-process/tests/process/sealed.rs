@@ -242,19 +242,75 @@ pub(crate) async fn paths_can_be_shown_made_writable_and_hidden() {
     assert!(Path::new(shared).join("news").exists(), "what is shared stays");
 }
 
-pub(crate) async fn what_is_herds_own_is_not_shown_with_its_surroundings() {
+pub(crate) async fn what_is_herds_own_is_in_nothing_that_workers_see() {
     let place = tempfile::tempdir().expect("a directory");
-    open_to_all(place.path());
-    let kept = place.path().join("kept");
-    let options = sandboxed_role(&["serve"]).read_only(place.path()).state_dir(place.path());
-    let worker = start(options.persistent_workspaces(&kept)).await;
-    let [shown, kept] = [place.path(), &kept].map(|path| path.to_str().expect("UTF-8"));
-    assert!(fs::read_dir(place.path()).expect("it is there").count() == 2);
-    let said =
-        shell(&worker, &format!("ls {shown}; ls -A {shown}/herd-* {kept}; echo x > /workspace/x; echo end")).await;
-    let lines: Vec<_> = said.lines().filter(|line| !line.is_empty()).collect();
-    let [state, "kept", head, other_head, "end"] = lines[..] else { panic!("{said}") };
-    assert!(state.starts_with("herd-") && head.ends_with(':') && other_head.ends_with(':'), "{said}");
+    let at = |name: &str| place.path().join(name);
+    fs::create_dir(at("real")).expect("a directory");
+    std::os::unix::fs::symlink(at("real"), at("link")).expect("a link");
+    let role = || sandboxed_role(&["serve"]);
+    let refused = [
+        ("state_dir", role().read_only(at("real")).state_dir(at("link/state"))),
+        ("state_dir", role().writable(at("link")).state_dir(at("real/state"))),
+        ("state_dir", role().cwd(at("link")).state_dir(at("real"))),
+        ("persistent_workspaces", role().read_only(at("link")).persistent_workspaces(at("real/kept"))),
+        ("persistent_workspaces", role().persistent_workspaces("/opt/herd-is-never-made/kept")),
+    ];
+    for (option, options) in refused {
+        for built in [options.plan().map(drop), options.build().map(drop)] {
+            let error = built.expect_err("it would be seen");
+            let told: Vec<_> = error.mistakes().iter().map(|mistake| mistake.option.as_str()).collect();
+            assert_eq!(told, [option], "{error}");
+            assert!(error.to_string().contains("which every worker sees; choose "), "{error}");
+        }
+    }
+    assert_eq!(fs::read_dir(at("real")).expect("it is there").count(), 0, "nothing was made");
+    assert!(!Path::new("/opt/herd-is-never-made").exists());
+    // A directory that each worker has for itself is looked at when there is one.
+    fs::create_dir(at("kept")).expect("a directory");
+    std::os::unix::fs::symlink(at("kept"), at("dir-worker-2")).expect("a link");
+    fs::create_dir(at("dir-worker-1")).expect("a directory");
+    for directory in [place.path().to_owned(), at("dir-worker-1")] {
+        open_to_all(&directory);
+    }
+    let own = role().cwd(at("dir-{{.WorkerID}}")).state_dir(at("kept/state"));
+    let factory = own.build().expect("the first one shows nothing");
+    patiently(factory.spawn(WorkerId::new(1))).await.expect("it starts");
+    let error = patiently(factory.spawn(WorkerId::new(2))).await.expect_err("it would see the state directory");
+    let cause = std::error::Error::source(error.reason()).expect("a cause").to_string();
+    assert!(cause.contains("which every worker sees"), "{cause}");
+}
+
+pub(crate) async fn what_is_hidden_is_so_by_every_name() {
+    let place = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| place.path().join(name);
+    fs::create_dir_all(at("real/secret")).expect("directories");
+    fs::write(at("real/secret/key"), "the key").expect("a file");
+    fs::write(at("real/data"), "the data").expect("a file");
+    std::os::unix::fs::symlink(at("real"), at("link")).expect("a link");
+    std::os::unix::fs::symlink(at("real/secret"), at("other")).expect("a link");
+    for directory in [place.path().to_owned(), at("real"), at("real/secret")] {
+        open_to_all(&directory);
+    }
+    let options = |shown: &str, hidden: &str| sandboxed_role(&["serve"]).read_only(at(shown)).hidden(at(hidden));
+    for (shown, hidden) in [("link", "real/secret"), ("real", "link/secret"), ("link", "other"), ("real", "other")] {
+        let worker = start(options(shown, hidden)).await;
+        let shown = at(shown);
+        let said =
+            shell(&worker, &format!("cd {}; cat data; echo; cat secret/key; ls -A secret", shown.display())).await;
+        assert!(said.starts_with("the data") && !said.contains("the key") && !said.ends_with("key"), "{said}");
+    }
+    let refused = |options: herd_process::ProcessFactoryBuilder| {
+        let error = options.build().expect_err("it cannot be hidden").to_string();
+        assert!(error.starts_with("hidden[0]: ") && error.contains(" cannot be hidden: "), "{error}");
+        error
+    };
+    let error = refused(options("real", "real/secrets"));
+    assert!(error.contains("nothing is there to hide"), "{error}");
+    // Whoever may write to what is above it can move it.
+    for shown in ["real", "link", "real/secret"] {
+        let error = refused(sandboxed_role(&["serve"]).writable(at(shown)).hidden(at("link/secret")));
+        assert!(error.contains("which is writable, so that one worker could move it"), "{error}");
+    }
 }
 
 pub(crate) async fn a_path_that_is_not_there_cannot_be_shown() {

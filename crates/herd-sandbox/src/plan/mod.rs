@@ -4,6 +4,7 @@
 
 mod encoding;
 mod files;
+mod sight;
 mod step;
 
 use std::{
@@ -13,8 +14,11 @@ use std::{
     path::PathBuf,
 };
 
-pub use self::step::Place;
 pub(crate) use self::step::{Access, Step, Text, layer_of};
+pub use self::{
+    sight::{Sight, real_path},
+    step::Place,
+};
 use crate::{
     Host, Identity, Layer, Mode, Network, Obstacle, Reach, Seccomp, Spec, SpecError,
     codec::{Decoder, Encoder, Malformed},
