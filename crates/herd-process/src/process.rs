@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use herd_pool::{Exit, ExitStatus};
 use herd_sandbox::{Init, Signal, Spec};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{Semaphore, mpsc, oneshot, watch},
     task::spawn_blocking,
 };
 
@@ -18,6 +18,10 @@ use crate::{
     stock::Stock,
     supervisor::{Charge, PolledInit, Supervisor, polled},
 };
+
+/// How many processes' belongings are removed at once: fewer than the runtime has threads that may block, so that
+/// workers that leave many files behind keep nobody from starting.
+static REMOVALS: Semaphore = Semaphore::const_new(4);
 
 /// What to start and what belongs to it.
 pub(crate) struct Launch {
@@ -185,7 +189,67 @@ async fn supervise(
         None => exit,
     };
     publisher.send_modify(|status| status.exit = Some(exit));
-    // Removing a directory can take long when the worker left many files in it.
-    let _ = spawn_blocking(move || drop(belongings)).await;
+    release(belongings).await;
     publisher.send_modify(|status| status.released = true);
+}
+
+/// Removes what belonged to a process. That can take long when the worker left many files behind.
+async fn release(belongings: Box<dyn Send>) {
+    // It fails only if the semaphore is closed, which nobody does.
+    let _permit = REMOVALS.acquire().await;
+    let _ = spawn_blocking(move || drop(belongings)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::mpsc::{Receiver, Sender, channel},
+        time::Duration,
+    };
+
+    use tokio::{runtime::Builder, time::timeout};
+
+    use super::*;
+
+    /// More than a test takes on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// What a worker left whose removal takes until somebody lets it end.
+    struct Slow {
+        begun: mpsc::UnboundedSender<()>,
+        end: Receiver<()>,
+    }
+
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            // They fail only if the test is over.
+            let _ = self.begun.send(());
+            let _ = self.end.recv();
+        }
+    }
+
+    #[test]
+    fn however_many_removals_there_are_a_launch_finds_a_thread() {
+        // One more thread than removals may have.
+        let runtime = Builder::new_current_thread().enable_all().max_blocking_threads(5).build().expect("a runtime");
+        let (begun, mut beginnings) = mpsc::unbounded_channel();
+        runtime.block_on(async {
+            let (ends, removals): (Vec<Sender<()>>, Vec<_>) = (0..8)
+                .map(|_| {
+                    let (sender, end) = channel();
+                    (sender, tokio::spawn(release(Box::new(Slow { begun: begun.clone(), end }))))
+                })
+                .unzip();
+            for _ in 0..4 {
+                timeout(PATIENCE, beginnings.recv()).await.expect("it begins");
+            }
+            let launch = timeout(PATIENCE, spawn_blocking(|| "launched")).await;
+            // Whatever comes of it, nothing is left that waits.
+            drop(ends);
+            for removal in removals {
+                timeout(PATIENCE, removal).await.expect("it ends").expect("no panic");
+            }
+            assert_eq!(launch.expect("there is a thread").expect("no panic"), "launched");
+        });
+    }
 }
