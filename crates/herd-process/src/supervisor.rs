@@ -40,6 +40,9 @@ const MUTE_INIT: Duration = Duration::from_secs(11);
 /// How long init may take to kill a worker before the daemon helps.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
+/// The same where the end of init is the end of all that the worker has started.
+const CONTAINED_PATIENCE: Duration = Duration::from_secs(1);
+
 /// How long a killed process that lost its init is waited for. Only one that sleeps in the kernel takes any time.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -228,7 +231,7 @@ impl Supervisor {
             self.init().kill();
         }
         self.insist_at =
-            Some(Instant::now() + KILL_PATIENCE + if stopped { self.charge.stop_grace } else { Duration::ZERO });
+            Some(Instant::now() + self.patience() + if stopped { self.charge.stop_grace } else { Duration::ZERO });
         self.wake_init();
     }
 
@@ -255,6 +258,10 @@ impl Supervisor {
         let _ = pidfd_send_signal(self.init().pidfd(), UnixSignal::CONT);
     }
 
+    fn patience(&self) -> Duration {
+        if self.charge.is_contained { CONTAINED_PATIENCE } else { KILL_PATIENCE }
+    }
+
     /// Helps an init that should have ended the worker by now.
     fn insist(&mut self) {
         tracing::warn!(
@@ -262,8 +269,13 @@ impl Supervisor {
             init = self.init().pid(),
             "a worker that was to end has not ended yet; it is killed again"
         );
-        self.insist_at = Some(Instant::now() + KILL_PATIENCE);
+        self.insist_at = Some(Instant::now() + self.patience());
         self.init().kill();
+        if self.charge.is_contained {
+            // An init that gets no time to obey needs none for this: the kernel ends a PID namespace with its PID 1. It
+            // fails only if init is gone.
+            let _ = pidfd_send_signal(self.init().pidfd(), UnixSignal::KILL);
+        }
         if let Some(cgroup) = &self.charge.cgroup {
             cgroup.kill();
         }

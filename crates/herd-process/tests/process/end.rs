@@ -1,10 +1,18 @@
-use std::time::Duration;
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+    time::Duration,
+};
 
 use herd_pool::{ExitStatus, Worker as _, WorkerFactory as _, WorkerId};
 use herd_process::Signal;
 use rustix::process::{Pid, Signal as UnixSignal, kill_process};
 
-use crate::fixture::{NEVER, Roll, Running, exists, files_of_workers, get, patiently, role, script, start, timed};
+use tokio::task::spawn_blocking;
+
+use crate::fixture::{
+    NEVER, Roll, Running, exists, files_of_workers, get, patiently, role, sandboxed_role, script, shell, start, timed,
+};
 
 const TERM: i32 = 15;
 const KILL: i32 = 9;
@@ -142,6 +150,36 @@ pub(crate) async fn a_worker_that_keeps_its_init_stopped_is_killed_all_the_same(
     patiently(worker.exited()).await;
     patiently(worker.kill()).await;
     assert!(!exists(worker.init_pid()) && !exists(worker.pid()));
+}
+
+/// Stops a process as only a tracer can, so that nothing but `SIGKILL` moves it, and waits for its end.
+const HOLD: &str = r#"
+import ctypes, os, sys
+libc, pid = ctypes.CDLL(None, use_errno=True), int(sys.argv[1])
+PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
+for request in PTRACE_SEIZE, PTRACE_INTERRUPT:
+    assert libc.ptrace(request, pid, None, None) == 0, os.strerror(ctypes.get_errno())
+os.waitpid(pid, WALL)
+print("held", flush=True)
+os.waitpid(pid, WALL)
+"#;
+
+pub(crate) async fn a_worker_in_a_sandbox_ends_though_its_init_obeys_nothing() {
+    assert!(rustix::process::geteuid().is_root(), "init lets only root trace it; run the tests as root");
+    let worker = start(sandboxed_role(&["serve"]).stop_grace(NEVER)).await;
+    shell(&worker, "setsid sleep 1000 >/dev/null 2>&1 &").await;
+    // A kill that fails would wait for ever, and the tracer with it.
+    let mut tracer = std::process::Command::new("timeout");
+    tracer.args(["--kill-after=1", "60", "python3", "-c", HOLD]).arg(worker.init_pid().to_string());
+    let mut tracer = tracer.stdout(Stdio::piped()).spawn().expect("timeout is installed");
+    let mut said = BufReader::new(tracer.stdout.take().expect("a pipe")).lines();
+    let said = patiently(spawn_blocking(move || said.next())).await.expect("no panic");
+    assert_eq!(said.expect("python3 is installed").expect("text"), "held");
+
+    let ((), took) = timed(patiently(worker.kill())).await;
+    assert!(!exists(worker.init_pid()) && !exists(worker.pid()));
+    assert!(took < Duration::from_secs(30), "it has not waited for the tracer's end: {took:?}");
+    assert!(patiently(spawn_blocking(move || tracer.wait())).await.expect("no panic").expect("a child").success());
 }
 
 pub(crate) async fn a_killed_init_leaves_nothing_of_the_workers_group() {

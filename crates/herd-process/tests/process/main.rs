@@ -103,6 +103,7 @@ fn main() -> ExitCode {
         end::a_worker_that_stops_its_init_is_killed_unasked,
         end::a_worker_that_keeps_its_init_stopped_is_killed_all_the_same,
         end::a_killed_init_leaves_nothing_of_the_workers_group,
+        end::a_worker_in_a_sandbox_ends_though_its_init_obeys_nothing,
         environment::the_worker_gets_nothing_of_the_daemons_environment,
         environment::configured_variables_replace_the_defaults,
         environment::templates_expand_in_arguments_environment_and_directory,
