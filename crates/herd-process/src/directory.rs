@@ -202,6 +202,11 @@ impl WorkerDirectory {
         &self.paths.run
     }
 
+    /// All of it, which no worker sees.
+    pub(crate) fn path(&self) -> &Path {
+        &self.paths.directory
+    }
+
     /// Opens the directory of the sockets. A worker can replace what is in it, but not the directory itself.
     pub(crate) fn open_run(&self) -> io::Result<OwnedFd> {
         Ok(open_directory(&self.paths.run)?)

@@ -146,9 +146,7 @@ impl Identities {
 
     /// Keeps a user from others beyond the life of its worker, for as long as the workspace belongs to it.
     pub(crate) fn keep(&self, taken: &mut TakenIdentity, workspace: &Path) -> Result<(), IdentityError> {
-        fs::write(&taken.file, workspace.as_os_str().as_bytes()).map_err(|source| self.unusable(source))?;
-        taken.stays = true;
-        Ok(())
+        taken.keep_for(workspace).map_err(|source| self.unusable(source))
     }
 
     /// Keeps the users of workspaces that are there already from others, as far as nobody has them.
@@ -185,6 +183,13 @@ impl Identities {
 impl TakenIdentity {
     pub(crate) fn identity(&self) -> Identity {
         Identity { uid: self.id, gid: self.id }
+    }
+
+    /// Keeps it from others for as long as this directory belongs to it.
+    pub(crate) fn keep_for(&mut self, directory: &Path) -> io::Result<()> {
+        fs::write(&self.file, directory.as_os_str().as_bytes())?;
+        self.stays = true;
+        Ok(())
     }
 
     /// A copy of what holds the lock, for the worker's init.

@@ -1,6 +1,11 @@
 //! What one worker is given of the host for the time of its life: directories, a user, a cgroup.
 
-use std::{io, os::fd::OwnedFd, path::Path, sync::Arc};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::fs::lchown},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use herd_pool::{SessionId, WorkerId};
 use herd_sandbox::{Identity, Limit, Spec};
@@ -20,9 +25,18 @@ pub(crate) struct Place {
     directory: WorkerDirectory,
     workspace: Option<PersistentWorkspace>,
     /// After the files that belong to it.
-    identity: Option<TakenIdentity>,
+    identity: Option<LentIdentity>,
     /// Last: when the count is back to zero, everything else is released.
     _live: LiveGuard,
+}
+
+/// A user that others get only when nothing is left of what belonged to it.
+#[derive(Debug)]
+struct LentIdentity {
+    /// `None` once it can be given to nobody any more.
+    taken: Option<TakenIdentity>,
+    /// Where its files are, which should be gone before it.
+    directory: PathBuf,
 }
 
 /// A cgroup that is removed with its place, and not only when nobody asks for its numbers any more.
@@ -57,6 +71,8 @@ impl Place {
             .map(|cgroups| cgroups.create(&format!("{id}-{number}")))
             .transpose()
             .map_err(|error| StartError::unavailable("cgroup", error))?;
+        let identity =
+            identity.map(|taken| LentIdentity { taken: Some(taken), directory: directory.path().to_owned() });
         Ok(Self { cgroup: cgroup.map(RemovedCgroup), port: None, directory, workspace, identity, _live: live })
     }
 
@@ -71,7 +87,7 @@ impl Place {
     /// The user that the worker runs as, if it has one of its own.
     pub(crate) fn identity(&self) -> Option<Identity> {
         let kept = self.workspace.as_ref().and_then(PersistentWorkspace::identity);
-        kept.or_else(|| self.identity.as_ref().map(TakenIdentity::identity))
+        kept.or_else(|| self.taken().map(TakenIdentity::identity))
     }
 
     /// How the worker sees its places.
@@ -99,13 +115,63 @@ impl Place {
     /// Copies of what holds the locks, for the worker's init: as long as it lives, nobody else gets what is locked.
     fn locks(&self) -> io::Result<Vec<OwnedFd>> {
         let mut locks = self.workspace.as_ref().map(PersistentWorkspace::locks).transpose()?.unwrap_or_default();
-        locks.extend(self.identity.as_ref().map(TakenIdentity::lock).transpose()?);
+        locks.extend(self.taken().map(TakenIdentity::lock).transpose()?);
         Ok(locks)
+    }
+
+    fn taken(&self) -> Option<&TakenIdentity> {
+        self.identity.as_ref().and_then(|identity| identity.taken.as_ref())
+    }
+}
+
+impl Drop for LentIdentity {
+    fn drop(&mut self) {
+        if matches!(self.directory.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            return;
+        }
+        // Whoever had the user next would have the files, too. So the directory becomes its own, and it is kept for as
+        // long as that is there: a daemon that begins removes what others left.
+        let Some(taken) = &mut self.taken else { return };
+        let uid = taken.identity().uid;
+        if let Err(error) = lchown(&self.directory, Some(uid), None).and_then(|()| taken.keep_for(&self.directory)) {
+            tracing::error!(uid, %error, "a user whose files are left is withheld until the daemon ends");
+            std::mem::forget(self.taken.take());
+        }
     }
 }
 
 impl Drop for RemovedCgroup {
     fn drop(&mut self) {
         self.0.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::identity::{Identities, IdentityError};
+
+    #[test]
+    fn as_root_a_user_whose_files_could_not_be_removed_goes_to_nobody_until_they_are() {
+        assert!(rustix::process::geteuid().is_root(), "a directory is given away here; run the tests as root");
+        let base = tempfile::tempdir().expect("a directory");
+        let directory = base.path().join("worker-1");
+        let open = || Identities::open_at(&base.path().join("uids"), 2_100_060_010..=2_100_060_010);
+        let identities = open().expect("it can be made");
+        let lend = || LentIdentity { taken: identities.take().ok(), directory: directory.clone() };
+
+        drop(lend());
+        fs::create_dir_all(directory.join("workspace")).expect("directories");
+        let lent = lend();
+        assert!(lent.taken.is_some(), "nothing was left");
+        drop(lent);
+        // For a later daemon it is the same.
+        for identities in [&identities, &open().expect("it can be made")] {
+            assert!(matches!(identities.take(), Err(IdentityError::Exhausted(_))), "its files are left");
+        }
+        fs::remove_dir_all(&directory).expect("they are ours");
+        identities.take().expect("nothing is left");
     }
 }
