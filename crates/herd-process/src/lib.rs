@@ -83,6 +83,7 @@
 //!   containers for example, need ranges of their own.
 #![forbid(unsafe_code)]
 
+mod accounts;
 mod builder;
 mod cgroups;
 mod check;

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -10,11 +10,13 @@ use std::{
 use herd_sandbox::{Layer, Limit, Missing, Mode, Plan, Spec, cgroup};
 
 use crate::{
+    accounts,
     builder::RawOptions,
     cgroups::{self, Cgroups},
     directory::{self, MAX_SOCKET_PATH, StateDirectory},
     error::{Mistake, OptionsError},
     factory::Shared,
+    identity::Range,
     live::Live,
     options::{Limits, Listen, Options, Ready},
     sandbox::{Inside, Sandbox, Unavailable},
@@ -29,6 +31,7 @@ impl RawOptions {
         let mut mistakes = missing_paths(&options);
         let sandbox = self.sandbox(&options).map_err(|unavailable| mistakes.extend(told(&unavailable))).ok();
         mistakes.extend(sandbox.iter().flat_map(|sandbox| self.exposures(&options, sandbox)));
+        mistakes.extend(sandbox.iter().flat_map(|sandbox| of_users(&options, sandbox)));
         let limited = self.limited(&options, sandbox.as_ref(), &mut mistakes);
         let (Some(sandbox), true) = (sandbox, mistakes.is_empty()) else { return Err(OptionsError::new(mistakes)) };
 
@@ -57,6 +60,7 @@ impl RawOptions {
         let mut mistakes = missing_paths(&options);
         let sandbox = self.sandbox(&options).map_err(|unavailable| mistakes.extend(told(&unavailable))).ok();
         mistakes.extend(sandbox.iter().flat_map(|sandbox| self.exposures(&options, sandbox)));
+        mistakes.extend(sandbox.iter().flat_map(|sandbox| of_users(&options, sandbox)));
         let limited = self.limited(&options, sandbox.as_ref(), &mut mistakes);
         let (Some(sandbox), true) = (sandbox, mistakes.is_empty()) else { return Err(OptionsError::new(mistakes)) };
         let mut sample = sample(&options);
@@ -160,6 +164,36 @@ fn missing_paths(options: &Options) -> Vec<Mistake> {
         Some(Mistake { option, problem: format!("{} cannot be shown: {error}", path.display()) })
     });
     missing.collect()
+}
+
+/// Where each worker has a user of its own: users that others have, too, and a working directory that none of them may
+/// enter.
+fn of_users(options: &Options, sandbox: &Sandbox) -> Vec<Mistake> {
+    if sandbox.identities().is_none() {
+        return Vec::new();
+    }
+    let mistake = |option: &str, problem| Mistake { option: option.to_owned(), problem };
+    let clash = accounts::clash(&options.sandbox.uid_range).map(|clash| mistake("uid_range", clash));
+    // A workspace is its worker's own.
+    let named = options.cwd.as_ref().filter(|cwd| !cwd.begins_with(Variable::Workspace));
+    let cwd = named.and_then(|_| sample(options).cwd);
+    // In a root of the worker's own everybody may pass through the directories above.
+    let steps = if sandbox.has(Layer::Files) { 1 } else { usize::MAX };
+    let closed = cwd.as_deref().and_then(|cwd| cwd.ancestors().take(steps).find(|directory| is_closed(directory)));
+    let closed = closed.map(|directory| {
+        let users = Range(&options.sandbox.uid_range);
+        let problem = format!(
+            "the workers' users ({users}) need execute permission on {0}; give it (chmod o+x {0}), or name another directory",
+            directory.display()
+        );
+        mistake("cwd", problem)
+    });
+    clash.into_iter().chain(closed).collect()
+}
+
+/// Whether only some users of the host may enter a directory. What cannot be found is told when a worker needs it.
+fn is_closed(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|meta| meta.is_dir() && meta.permissions().mode() & 0o001 == 0)
 }
 
 fn state_directory(base: &Path, options: &Options, sandbox: &Sandbox) -> Result<StateDirectory, OptionsError> {

@@ -1,9 +1,9 @@
 //! Workspaces that outlive their workers, and users that do.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use herd_pool::{AcquireError, EndReason, Lease, Pool, SessionId, Worker as _, WorkerFactory as _, WorkerId};
-use herd_process::{ProcessFactory, ProcessFactoryBuilder, StartError};
+use herd_process::{Mode, ProcessFactory, ProcessFactoryBuilder, StartError};
 use rustix::process::geteuid;
 
 use crate::fixture::{patiently, sandboxed_role, shell};
@@ -140,4 +140,43 @@ pub(crate) async fn a_range_of_users_that_this_process_does_not_know_is_refused(
     let whole = known.split_whitespace().eq(["0", "0", "4294967295"]);
     let built = sandboxed_role(&["serve"]).uid_range(4_294_967_000..=4_294_967_100).build();
     assert_eq!(built.is_ok(), whole, "{built:?}");
+}
+
+pub(crate) async fn a_range_with_users_that_others_have_is_refused() {
+    assert!(geteuid().is_root(), "workers have users of their own only where root starts them; run this test as root");
+    let refused = |mode: Mode| {
+        let options = || sandboxed_role(&["serve"]).sandbox(mode).uid_range(1..=99);
+        let [built, planned] = [options().build().map(drop), options().plan().map(drop)];
+        assert_eq!(built, planned);
+        built
+    };
+    for mode in [Mode::Required, Mode::BestEffort] {
+        let error = refused(mode).expect_err("each system has some of these").to_string();
+        assert!(error.starts_with("uid_range: 1-99 cannot be workers' alone: /etc/passwd gives user "), "{error}");
+        assert!(error.contains("name users that nobody else has, such as 2100000000-2100065535"), "{error}");
+    }
+}
+
+pub(crate) async fn a_working_directory_that_no_workers_user_may_enter_is_refused() {
+    assert!(geteuid().is_root(), "workers have users of their own only where root starts them; run this test as root");
+    let place = tempfile::tempdir().expect("a directory");
+    let directory = place.path().join("directory");
+    fs::create_dir(&directory).expect("a directory");
+    let permit = |mode| fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).expect("it is ours");
+    let refused = |cwd: &Path| {
+        let built = sandboxed_role(&["serve"]).cwd(cwd).build();
+        built.err().map(|error| error.to_string())
+    };
+    for mode in [0o700, 0o770, 0o776] {
+        permit(mode);
+        let told = refused(&directory).unwrap_or_else(|| panic!("{mode:o}"));
+        let remedy = format!("give it (chmod o+x {}), or name another directory", directory.display());
+        assert!(told.starts_with("cwd: the workers' users (") && told.contains(&remedy), "{told}");
+    }
+    permit(0o711);
+    // Nobody else may enter the one above, which workers do not see.
+    assert_eq!(refused(&directory), None);
+    assert_eq!(refused(Path::new("{{.Workspace}}")), None);
+    let worker = crate::fixture::start(sandboxed_role(&["serve"]).cwd(&directory)).await;
+    assert_eq!(shell(&worker, "pwd").await, directory.to_str().expect("UTF-8"));
 }

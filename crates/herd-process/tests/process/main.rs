@@ -142,6 +142,8 @@ fn main() -> ExitCode {
         kept::no_two_live_workers_have_the_same_user,
         kept::a_workers_init_holds_on_to_its_user,
         kept::a_range_of_users_that_this_process_does_not_know_is_refused,
+        kept::a_range_with_users_that_others_have_is_refused,
+        kept::a_working_directory_that_no_workers_user_may_enter_is_refused,
         leak::two_thousand_workers_that_come_and_go_leave_nothing,
         output::lines_of_both_streams_are_kept_in_order,
         output::hostile_bytes_are_made_printable,
