@@ -12,7 +12,7 @@ use std::{
 use rustix::process::{Gid, Uid};
 use rustix::{
     fs::{Mode, OFlags},
-    io::fcntl_dupfd_cloexec,
+    io::{Errno, fcntl_dupfd_cloexec},
     net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with, sockopt::set_socket_reuseaddr},
     pipe::{PipeFlags, pipe_with},
     process::{self as sys, DumpableBehavior, Pid, Resource, Rlimit, getpid, getppid},
@@ -122,8 +122,7 @@ impl Child<'_> {
             })?,
             Step::Directory { path } => {
                 let path: &CStr = path;
-                sys::chdir(path)
-                    .map_err(|errno| failed(name, &errno.into(), &format!("cannot enter {}", lossy(path))))?;
+                sys::chdir(path).map_err(|errno| failed(name, &errno.into(), &directory_hint(path, errno)))?;
             }
             Step::Umask { mask } => {
                 sys::umask(Mode::from_raw_mode(*mask));
@@ -242,6 +241,17 @@ fn announce(listen: u32) -> [CString; 2] {
 
 fn set_limit(resource: Resource, value: u64) -> io::Result<()> {
     sys::setrlimit(resource, Rlimit { current: Some(value), maximum: Some(value) }).map_err(Into::into)
+}
+
+fn directory_hint(path: &CStr, errno: Errno) -> String {
+    let path = lossy(path);
+    if errno != Errno::ACCESS {
+        return format!("cannot enter {path}");
+    }
+    format!(
+        "cannot enter {path}: the worker's user (uid {}) needs execute permission on it and on all directories above",
+        sys::geteuid().as_raw()
+    )
 }
 
 fn limit_hint(resource: Resource, name: &str, value: u64) -> String {

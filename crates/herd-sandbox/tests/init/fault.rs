@@ -1,13 +1,20 @@
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use herd_sandbox::{Failure, Init, LaunchError, Spec};
 use rustix::{
     io::Errno,
-    process::{Resource, getrlimit},
+    process::{Resource, geteuid, getrlimit},
 };
 use tempfile::TempDir;
 
-use crate::stage::{command, failure, gone, launch, marked, script, this_program, write_program};
+use crate::{
+    sealed::sealed,
+    stage::{command, failure, gone, launch, marked, script, this_program, write_program},
+};
 
 fn fails(spec: Spec) -> Failure {
     let init = launch(spec);
@@ -76,6 +83,19 @@ pub(crate) fn a_missing_directory_is_named() {
     let mut spec = command("true", &[]);
     spec.cwd = Some("/nonexistent/directory".into());
     assert_failure(&fails(spec), "working directory", Errno::NOENT, &["/nonexistent/directory"]);
+}
+
+pub(crate) fn a_directory_that_the_workers_user_may_not_enter_names_the_user() {
+    let directory = tempfile::tempdir().expect("a directory");
+    // Not even its owner may, so that it makes no difference who runs this.
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let mut spec = sealed(command("true", &[]));
+    spec.isolation.files.read_only.push(directory.path().to_owned());
+    spec.cwd = Some(directory.path().to_owned());
+    let user = spec.isolation.identity.as_ref().map_or(geteuid().as_raw(), |identity| identity.uid);
+    let path = directory.path().to_str().expect("UTF-8");
+    let who = format!("the worker's user (uid {user}) needs execute permission on it and on all directories above");
+    assert_failure(&fails(spec), "working directory", Errno::ACCESS, &[path, &who]);
 }
 
 pub(crate) fn too_long_arguments_are_named() {

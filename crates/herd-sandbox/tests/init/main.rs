@@ -83,6 +83,7 @@ fn main() -> ExitCode {
         fault::a_missing_interpreter_is_named,
         fault::a_file_without_a_format_is_named,
         fault::a_missing_directory_is_named,
+        fault::a_directory_that_the_workers_user_may_not_enter_names_the_user,
         fault::too_long_arguments_are_named,
         fault::a_limit_beyond_the_hard_limit_is_named,
         fault::a_helper_that_is_no_init_is_reported,
