@@ -103,7 +103,8 @@ impl<C> ProcessFactoryBuilder<C> {
 
     /// The worker's working directory, in which templates expand. A relative path is taken from the current directory
     /// at the time of [`build`](Self::build). Default: the worker's workspace or, without a
-    /// [sandbox](Self::insecure_sandbox), that current directory.
+    /// [sandbox](Self::insecure_sandbox), that current directory. Where each worker has a user of its own, everybody has to
+    /// have execute permission on it.
     pub fn cwd(mut self, path: impl AsRef<Path>) -> Self {
         self.raw.cwd = Some(path.as_ref().into());
         self
@@ -272,7 +273,8 @@ impl<C> ProcessFactoryBuilder<C> {
     }
 
     /// The users, and with the same numbers the groups, of which root gives one to each live worker. Nobody else on the
-    /// host may use them. Default: 2100000000–2100065535, which neither Debian, systemd, useradd(8) nor SSSD hand out.
+    /// host may use them: what passwd(5), group(5), subuid(5) or subgid(5) give to somebody is an error of
+    /// [`build`](Self::build). Default: 2100000000–2100065535, which neither Debian, systemd, useradd(8) nor SSSD hand out.
     pub fn uid_range(mut self, range: RangeInclusive<u32>) -> Self {
         self.raw.sandbox.uid_range = range;
         self
