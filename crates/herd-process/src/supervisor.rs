@@ -40,8 +40,9 @@ const MUTE_INIT: Duration = Duration::from_secs(11);
 /// How long init may take to kill a worker before the daemon helps.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The same where the end of init is the end of all that the worker has started.
-const CONTAINED_PATIENCE: Duration = Duration::from_secs(1);
+/// The same where the end of init is the end of all that the worker has started. An init that is killed tells no more how
+/// the worker ended, so it has the time that memory of many gigabytes takes to be freed.
+const CONTAINED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a killed process that lost its init is waited for. Only one that sleeps in the kernel takes any time.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
