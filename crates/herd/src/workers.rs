@@ -17,7 +17,7 @@ use crate::config::{
     Mistakes, Settings,
     mistake::{Mistake, Origin, Written},
     raw::Raw,
-    settings::{Command, Listen, Pids, SandboxMode, Workspace},
+    settings::{Command, Listen, Pids, Sandbox, SandboxMode, Workspace},
 };
 
 /// The factory of all workers.
@@ -135,8 +135,8 @@ fn builder(settings: &Settings) -> anyhow::Result<ProcessFactoryBuilder> {
 /// the same is told by [`Settings::warnings`].
 fn sandboxed(mut builder: ProcessFactoryBuilder, settings: &Settings) -> ProcessFactoryBuilder {
     let sandbox = &settings.sandbox;
-    if sandbox.workspace == Workspace::Persistent {
-        builder = builder.persistent_workspaces(sandbox.workspace_dir.clone().unwrap_or_else(kept_directory));
+    if let Some(kept) = kept_workspaces(settings) {
+        builder = builder.persistent_workspaces(kept);
     }
     if sandbox.mode == SandboxMode::Off {
         return builder.insecure_sandbox();
@@ -165,6 +165,12 @@ fn sandboxed(mut builder: ProcessFactoryBuilder, settings: &Settings) -> Process
     builder = sandbox.read_only.iter().fold(builder, ProcessFactoryBuilder::read_only);
     builder = sandbox.writable.iter().fold(builder, ProcessFactoryBuilder::writable);
     sandbox.hidden.iter().fold(builder, ProcessFactoryBuilder::hidden)
+}
+
+/// Where workspaces are kept, if they are.
+pub(crate) fn kept_workspaces(settings: &Settings) -> Option<PathBuf> {
+    let Sandbox { workspace, workspace_dir, .. } = &settings.sandbox;
+    (*workspace == Workspace::Persistent).then(|| workspace_dir.clone().unwrap_or_else(kept_directory))
 }
 
 /// Where workspaces are kept unless a place is named: where the system keeps the state of programs (FHS 3.0 §5.8), or

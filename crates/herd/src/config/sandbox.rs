@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Directories of the host in which something is visible in every sandbox.
-pub(crate) const SYSTEM: [&str; 11] =
+const SYSTEM: [&str; 11] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/etc", "/nix/store", "/gnu/store"];
 
 /// Settles everything about the sandbox. Where nobody wrote a mode, a file means `required`: who writes a file serves

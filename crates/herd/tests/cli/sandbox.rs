@@ -133,6 +133,64 @@ fn what_would_show_workers_herds_own_files_is_refused() {
 }
 
 #[test]
+fn herds_own_directories_are_refused_where_every_worker_sees_them() {
+    let refused = |flags: &[&str], text: &str, runtime: &Path| {
+        let directory = TempDir::new().unwrap();
+        let file = directory.path().join("herd.yaml");
+        fs::write(&file, format!("worker: {{command: [\"true\"]}}\n{text}\n")).unwrap();
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--config", file.to_str().unwrap()];
+        let output = output(&[&serve, flags].concat(), runtime);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(!said.contains("serving"), "{said}");
+        said
+    };
+    let place = TempDir::new().unwrap();
+    let said = refused(
+        &[],
+        "sandbox: {workspace: persistent, workspace_dir: /opt/herd-is-never-made/kept}\nresources: {spare: 0, min_workers: 0}",
+        place.path(),
+    );
+    assert!(
+        said.contains(
+            "herd.yaml:2:49: sandbox.workspace_dir: `/opt/herd-is-never-made/kept` lies in /opt, which every worker sees"
+        ),
+        "{said}"
+    );
+    assert!(!Path::new("/opt/herd-is-never-made").exists());
+    let link = place.path().join("link");
+    std::os::unix::fs::symlink("/usr/share", &link).unwrap();
+    let said = refused(&[], "", &link);
+    assert!(
+        said.contains(&format!("XDG_RUNTIME_DIR: `{}` lies in /usr, which every worker sees", link.display())),
+        "{said}"
+    );
+    let socket = link.join("herd-is-never-made/control.sock");
+    let said = refused(&["--control-socket", socket.to_str().unwrap()], "", place.path());
+    assert!(said.contains(&format!("--control-socket: `{}` lies in /usr, ", socket.display())), "{said}");
+}
+
+#[test]
+fn a_configuration_in_what_workers_may_change_is_refused() {
+    let place = TempDir::new().unwrap();
+    let (real, link) = (place.path().join("real"), place.path().join("link"));
+    fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(&real, &link).unwrap();
+    let file = real.join("herd.yaml");
+    for writable in [&real, &link] {
+        let text = format!("worker: {{command: [\"true\"]}}\nsandbox: {{writable: [{}]}}\n", writable.display());
+        fs::write(&file, text).unwrap();
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--config", file.to_str().unwrap()];
+        let said = failure(&serve, 1);
+        let problem = "holds herd's configuration, which one worker could move to where others see it";
+        assert!(
+            said.contains(&format!("herd.yaml:2:22: sandbox.writable[0]: `{}` {problem}", writable.display())),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_worker_sees_the_files_beside_the_configuration_and_not_the_configuration() {
     let directory = TempDir::new().unwrap();
     let shared = directory.path().join("shared");
@@ -141,11 +199,13 @@ fn a_worker_sees_the_files_beside_the_configuration_and_not_the_configuration() 
     let readable = |path: &Path, mode| {
         fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
     };
-    let file = shared.join("herd.yaml");
+    let (file, link) = (shared.join("herd.yaml"), directory.path().join("link"));
+    std::os::unix::fs::symlink(&shared, &link).unwrap();
     let text = format!(
-        "# {CANARY}\nworker: {{command: [sh, -c, 'cat {0}/data {0}/herd.yaml >&2; exit 3'], cwd: {0}}}\n\
-         resources: {{min_workers: 0, spare: 0, acquire_timeout: 10s}}\n",
-        shared.display()
+        "# {CANARY}\nworker: {{command: [sh, -c, 'cat {0}/data {0}/herd.yaml {1}/herd.yaml >&2; exit 3'], cwd: {0}}}\n\
+         resources: {{min_workers: 0, spare: 0, acquire_timeout: 10s}}\nsandbox: {{read_only: [{1}]}}\n",
+        shared.display(),
+        link.display()
     );
     fs::write(&file, text).unwrap();
     readable(&shared, 0o755);
