@@ -162,19 +162,20 @@ pub(crate) async fn a_working_directory_that_no_workers_user_may_enter_is_refuse
     let place = tempfile::tempdir().expect("a directory");
     let directory = place.path().join("directory");
     fs::create_dir(&directory).expect("a directory");
-    let permit = |mode| fs::set_permissions(&directory, fs::Permissions::from_mode(mode)).expect("it is ours");
+    let permit = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("it is ours");
     let refused = |cwd: &Path| {
         let built = sandboxed_role(&["serve"]).cwd(cwd).build();
         built.err().map(|error| error.to_string())
     };
     for mode in [0o700, 0o770, 0o776] {
-        permit(mode);
+        permit(&directory, mode);
         let told = refused(&directory).unwrap_or_else(|| panic!("{mode:o}"));
         let remedy = format!("give it (chmod o+x {}), or name another directory", directory.display());
         assert!(told.starts_with("cwd: the workers' users (") && told.contains(&remedy), "{told}");
     }
-    permit(0o711);
-    // Nobody else may enter the one above, which workers do not see.
+    permit(&directory, 0o711);
+    // Workers have another one above it.
+    permit(place.path(), 0o700);
     assert_eq!(refused(&directory), None);
     assert_eq!(refused(Path::new("{{.Workspace}}")), None);
     let worker = crate::fixture::start(sandboxed_role(&["serve"]).cwd(&directory)).await;
