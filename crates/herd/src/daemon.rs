@@ -15,6 +15,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use herd_gateway::{Gateway, GatewayOptions, MetricsPage, Sessions};
 use herd_pool::{Crash, EndReason, Pool, Worker as _};
+use herd_sandbox::Layer;
 use rustix::{
     net::listen,
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -32,14 +33,15 @@ use crate::{
     cli::{RunArgs, ServeArgs},
     config::{
         self, Mistakes, Settings,
-        settings::{self, IdleBy, WhenFull},
+        settings::{self, IdleBy, Pids, SandboxMode, WhenFull},
     },
     console,
     control::{self, ControlSocket},
-    isolation::{self, Isolation},
+    isolation::{self, Isolation, grouped},
     journal::Journal,
     logs,
     metrics::Metrics,
+    sight,
     signals::Signals,
     workers::{self, Factory, WorkerPool},
 };
@@ -259,14 +261,35 @@ fn announce(settings: &Settings, isolation: &Isolation, banner: &Banner, for_a_p
     for sentence in settings.warnings() {
         tracing::warn!("{sentence}");
     }
-    for missing in &isolation.missing {
+    for sentence in sight::unseen(settings, &isolation.layers) {
+        tracing::warn!("{sentence}");
+    }
+    for missing in grouped(isolation.absent()) {
         tracing::warn!("the sandbox has no {missing}");
     }
+    announce_limits(settings, isolation);
     if for_a_person {
         console::print(banner)
     } else {
         tracing::info!("sandbox: {isolation}");
         Ok(())
+    }
+}
+
+/// Says which limits are not kept. Whoever asked for one that cannot be has been refused, so that for most it is no matter.
+fn announce_limits(settings: &Settings, isolation: &Isolation) {
+    let sandbox = &settings.sandbox;
+    if sandbox.mode == SandboxMode::Off || isolation.layers.contains(&Layer::Cgroup) {
+        return;
+    }
+    tracing::info!(
+        "no limits of memory and CPU time are asked for, and none could be had here (`herd doctor` says why)"
+    );
+    // The default is what everybody counts on who says nothing.
+    if isolation.limits.pids.is_none() && sandbox.limits.pids == Pids::Default {
+        tracing::warn!(
+            "workers may have any number of processes: the default of 100 cannot be kept here (`herd doctor` says why)"
+        );
     }
 }
 

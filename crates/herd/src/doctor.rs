@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
-use herd_sandbox::{Explanation, Host, Layer, Place, cgroup::Delegation};
+use herd_sandbox::{Explanation, Host, Layer, Place, Plan, cgroup::Delegation};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -13,11 +13,11 @@ use crate::{
         self, Mistakes, Settings,
         mistake::{Origin, Written},
         raw::Raw,
-        settings::SandboxMode,
+        settings::{NetworkMode, SandboxMode},
     },
     console,
     isolation::{self, Obstacle},
-    workers,
+    sight, workers,
 };
 
 /// Says what the host offers, line by line, and whether the configuration can be had on it; without one, whether the
@@ -31,14 +31,18 @@ pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<()> {
     let mut settings = settings(args)?;
     if explain {
         isolation::guard(&mut settings)?;
-        let steps = workers::plan(&settings)?.explain();
+        let plan = workers::plan(&settings)?;
+        for sentence in sight::unseen(&settings, &plan.layers()) {
+            console::complain(format_args!("warning: {sentence}"));
+        }
+        let steps = plan.explain();
         return if json {
             console::print(format_args!("{:#}\n", steps_to_json(&steps)))
         } else {
             console::print(told(&steps))
         };
     }
-    let examination = Examination::new()?;
+    let examination = Examination::new(&settings)?;
     let plan = isolation::guard(&mut settings).map_err(anyhow::Error::from).and_then(|()| workers::plan(&settings));
     if json {
         let mut report = json!(examination);
@@ -58,12 +62,16 @@ pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<()> {
             Some(file) => format!("{} can be had here", file.display()),
             None => "The sandbox `required` can be had here".to_owned(),
         };
-        let but = match (missing, &examination.limits.memory) {
-            (0, Some(_)) => "",
-            (0, None) => ", but no limit of memory or CPU time: asking for one is refused",
-            _ => ", without the layers that are missing",
+        let layers = if missing == 0 { "" } else { ", without the layers that are missing" };
+        let Limits { memory, pids, .. } = &examination.limits;
+        let limits = match (memory, pids) {
+            (Some(_), _) => "",
+            (None, Some(_)) => {
+                ", but no limit of memory or CPU time, and of processes only the default: asking for one is refused"
+            }
+            (None, None) => ", but no limit of memory, CPU time or processes: asking for one is refused",
         };
-        console::print(format_args!("\n{what}{but}.\n"))?;
+        console::print(format_args!("\n{what}{layers}{limits}.\n"))?;
     }
     Ok(())
 }
@@ -104,7 +112,15 @@ struct Row {
     available: bool,
     #[serde(flatten)]
     obstacle: Option<Obstacle>,
+    /// Why no worker gets it here though nothing is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'static str>,
 }
+
+/// What keeps the default limit of processes where there are no cgroups. Users are what it counts by, so each worker
+/// needs one of its own.
+const PIDS_BY_USER: &str =
+    "only the default of 100, by RLIMIT_NPROC of the worker's own user; a written pids_limit is refused";
 
 /// What enforces each limit here, if anything does.
 #[derive(Debug, Serialize)]
@@ -118,14 +134,14 @@ struct Limits {
 }
 
 impl Examination {
-    fn new() -> anyhow::Result<Self> {
+    fn new(settings: &Settings) -> anyhow::Result<Self> {
         let host = Host::current().context("cannot find out what this host offers")?;
-        let layers = Layer::ALL.into_iter().map(|layer| Row::new(layer, host)).collect::<Vec<_>>();
+        let plan = survey(settings).context("cannot find out what workers get on this host")?;
+        let layers = Layer::ALL.into_iter().map(|layer| Row::new(layer, host, &plan)).collect::<Vec<_>>();
         let has = |layer: Layer| layers.iter().any(|row| row.layer == layer.name() && row.available);
         let cgroup = has(Layer::Cgroup).then_some("cgroup v2");
         let own_file_system = has(Layer::Files).then_some("a file system of the worker's own");
-        // A user that only one worker has is what this limit counts by.
-        let by_user = (host.root && has(Layer::Identity)).then_some("RLIMIT_NPROC of the worker's own user");
+        let by_user = has(Layer::Identity).then_some(PIDS_BY_USER);
         let limits = Limits {
             memory: cgroup,
             cpu: cgroup,
@@ -150,11 +166,18 @@ impl Examination {
         let user = if self.root { "root".to_owned() } else { format!("user {}", self.user) };
         // Writing to a string cannot fail.
         let _ = writeln!(text, "Linux {}, as {user}\n\nlayers", self.kernel);
-        for Row { layer, obstacle, .. } in &self.layers {
-            let _ = match obstacle {
-                None => writeln!(text, "  yes  {layer}"),
-                Some(obstacle) => {
-                    writeln!(text, "  no   {layer}: {}\n       to do: {}", obstacle.why(), obstacle.remedy)
+        let mut told = Vec::new();
+        for Row { layer, obstacle, note, .. } in &self.layers {
+            let _ = match (obstacle, note) {
+                (None, None) => writeln!(text, "  yes  {layer}"),
+                (None, Some(note)) => writeln!(text, "  -    {layer}: {note}"),
+                // What one obstacle takes away is told together, where the first of it stands.
+                (Some(obstacle), _) if told.contains(&obstacle) => Ok(()),
+                (Some(obstacle), _) => {
+                    told.push(obstacle);
+                    let same = self.layers.iter().filter(|row| row.obstacle.as_ref() == Some(obstacle));
+                    let names = same.map(|row| row.layer).collect::<Vec<_>>().join(", ");
+                    writeln!(text, "  no   {names}: {}\n       to do: {}", obstacle.why(), obstacle.remedy)
                 }
             };
         }
@@ -169,28 +192,39 @@ impl Examination {
     }
 }
 
+/// What workers would get here if they wanted everything and insisted on nothing.
+fn survey(settings: &Settings) -> anyhow::Result<Plan<'static>> {
+    let mut wishes = config::settle(Raw::default(), Mistakes::default())?;
+    wishes.sandbox.mode = SandboxMode::BestEffort;
+    wishes.sandbox.network = NetworkMode::Egress;
+    wishes.sandbox.uid_range.clone_from(&settings.sandbox.uid_range);
+    workers::plan(&wishes)
+}
+
 impl Row {
-    fn new(layer: Layer, host: &Host) -> Self {
-        let obstacle = match host.obstacles.get(&layer) {
-            Some(obstacle) => Some(Obstacle::from(obstacle)),
+    fn new(layer: Layer, host: &Host, plan: &Plan<'static>) -> Self {
+        let missing = plan.missing().iter().find(|missing| missing.layer == layer);
+        let obstacle = match missing {
+            Some(missing) => Some(Obstacle::from(&missing.obstacle)),
+            // Its cgroup is made with the worker.
             None if layer == Layer::Cgroup => Delegation::find().err().map(|error| Obstacle::from(&error.obstacle())),
-            None if layer == Layer::Identity && !host.root => Some(one_user()),
             None => None,
         };
-        Self { layer: layer.name(), available: obstacle.is_none(), obstacle }
+        let is_on = plan.layers().contains(&layer) || layer == Layer::Cgroup;
+        let note = (obstacle.is_none() && !is_on).then(|| not_wanted(layer, host));
+        Self { layer: layer.name(), available: obstacle.is_none() && note.is_none(), obstacle, note }
     }
 }
 
-/// Without root no plan asks for this layer, so nothing is missing, but it is not there either.
-fn one_user() -> Obstacle {
-    Obstacle {
-        step: "own user".to_owned(),
-        errno: None,
-        reason:
-            "only root can give each worker a user of its own; without root all are the daemon's user, each in a user \
-                 namespace that knows no other"
-                .to_owned(),
-        remedy: "start herd as root, if workers shall also be kept apart by their users".to_owned(),
+/// Why no plan asks for a layer on this host.
+fn not_wanted(layer: Layer, host: &Host) -> &'static str {
+    match layer {
+        Layer::Identity if !host.root => {
+            "only root can give each worker a user of its own; without root all are the daemon's user"
+        }
+        Layer::Capabilities => "without root and without a user namespace a worker has none to lose",
+        Layer::Landlock => "the kernel has none that would do; it is a second wall behind the worker's own root",
+        _ => "workers do not need it here",
     }
 }
 

@@ -17,6 +17,7 @@ mod logs;
 mod metrics;
 mod ps;
 mod repl;
+mod sight;
 mod signals;
 mod table;
 mod usage;

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use herd_sandbox::Layer;
 use serde_json::json;
 
 use crate::{
@@ -9,6 +10,7 @@ use crate::{
     cli::PsArgs,
     console,
     control::client::{self, Daemon},
+    isolation::grouped,
     table::{Column, Table, printable},
 };
 
@@ -107,22 +109,31 @@ fn workers_table(workers: &[Worker], now: SystemTime) -> Table {
             worker.memory_peak_bytes.map_or_else(|| "-".to_owned(), bytes),
             worker.pids.map_or_else(|| "-".to_owned(), |count| count.to_string()),
             worker.ready_after_ms.map_or_else(|| "-".to_owned(), |ms| span(Duration::from_secs_f64(ms.max(0.0) / 1e3))),
-            or_dash(worker.address.as_deref()),
+            worker.address.as_deref().map_or_else(|| "-".to_owned(), |address| place(address, worker)),
         ]);
     }
     table
 }
 
-/// The layers that are on, and why the others are not.
+/// Where a worker listens. In a network of its own many have the same address, at which nobody else finds them.
+fn place(address: &str, worker: &Worker) -> String {
+    let is_private = worker.layers.iter().any(|layer| layer == Layer::Network.name());
+    if is_private && address.starts_with("http://") { format!("{address} (private)") } else { address.to_owned() }
+}
+
+/// The layers that are on, why the others are not, and whether anything keeps a worker from making processes.
 fn sandbox(sandbox: &Sandbox) -> String {
-    let Sandbox { mode, layers, missing } = sandbox;
+    let Sandbox { mode, layers, missing, limits } = sandbox;
     let mut text = format!("\nsandbox {mode}");
     if !layers.is_empty() {
         text += &format!("; on: {}", layers.join(", "));
     }
     text.push('\n');
-    for missing in missing {
+    for missing in grouped(missing) {
         text += &format!("missing {}\n", printable(&missing.to_string()));
+    }
+    if limits.pids.is_none() {
+        text += "no limit of processes\n";
     }
     text
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use herd_pool::{Pool, WorkerFactory};
 use herd_process::{HttpClient, OptionsError, ProcessFactory, ProcessFactoryBuilder};
-use herd_sandbox::Plan;
+use herd_sandbox::{Layer, Plan};
 
 use crate::config::{
     Mistakes, Settings,
@@ -74,13 +74,35 @@ pub(crate) fn mistakes(settings: &Settings) -> Vec<Mistake> {
 
 /// What the factory refuses, with the places where it was written.
 fn located(refused: &OptionsError, settings: &Settings) -> Vec<Mistake> {
-    let mistakes = refused.mistakes().iter();
+    let mistakes = grouped(refused.mistakes());
     mistakes
-        .map(|mistake| {
-            let (problem, remedy) = mistake.problem.split_once("; ").unwrap_or((&mistake.problem, "correct it"));
-            Mistake::new(origin_of(&mistake.option, &settings.written.raw), one_line(problem), remedy).unquoted()
+        .iter()
+        .map(|(option, problem)| {
+            let (problem, remedy) = problem.split_once("; ").unwrap_or((problem, "correct it"));
+            Mistake::new(origin_of(option, &settings.written.raw), one_line(problem), remedy).unquoted()
         })
         .collect()
+}
+
+/// Options and their problems, with one problem for all layers of the sandbox that the same obstacle takes away.
+fn grouped(mistakes: &[herd_process::Mistake]) -> Vec<(String, String)> {
+    let is_layer = |name: &str| Layer::ALL.iter().any(|layer| layer.name() == name);
+    let mut groups: Vec<(String, Vec<&str>, &str)> = Vec::new();
+    for herd_process::Mistake { option, problem, .. } in mistakes {
+        let split = problem.split_once(": ").filter(|(layer, _)| option == "sandbox" && is_layer(layer));
+        let (layers, obstacle) = split.map_or((Vec::new(), problem.as_str()), |(layer, rest)| (vec![layer], rest));
+        let same = |group: &&mut (String, Vec<&str>, &str)| group.2 == obstacle && !group.1.is_empty();
+        match groups.iter_mut().find(same) {
+            Some(group) if !layers.is_empty() => group.1.extend(layers),
+            _ => groups.push((option.clone(), layers, obstacle)),
+        }
+    }
+    let told = |(option, layers, obstacle): (String, Vec<&str>, &str)| {
+        let problem =
+            if layers.is_empty() { obstacle.to_owned() } else { format!("{}: {obstacle}", layers.join(", ")) };
+        (option, problem)
+    };
+    groups.into_iter().map(told).collect()
 }
 
 /// What a regular expression's parser says is a drawing of several lines, the last of which names the mistake.

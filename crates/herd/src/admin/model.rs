@@ -64,6 +64,7 @@ pub(crate) struct Sandbox {
     pub(crate) mode: String,
     pub(crate) layers: Vec<String>,
     pub(crate) missing: Vec<Missing>,
+    pub(crate) limits: Limits,
 }
 
 /// What is enforced; `null` is no limit.
@@ -189,12 +190,7 @@ impl Worker {
             memory_peak_bytes: usage.and_then(|usage| usage.memory_peak),
             pids: usage.map(|usage| usage.pids),
             oom_kills: usage.and_then(|usage| usage.oom_kills),
-            limits: limits.map(|limits| Limits {
-                memory_bytes: limits.memory,
-                cpu_cores: limits.cpu,
-                pids: limits.pids,
-                open_files: limits.open_files,
-            }),
+            limits: limits.map(Limits::from),
             layers: worker.map_or_else(Vec::new, |worker| worker.layers().iter().map(ToString::to_string).collect()),
             missing: isolation.missing.clone(),
         }
@@ -207,7 +203,14 @@ impl Sandbox {
             mode: isolation.mode().to_owned(),
             layers: isolation.layers.iter().map(|layer| layer.name().to_owned()).collect(),
             missing: isolation.missing.clone(),
+            limits: Limits::from(isolation.limits),
         }
+    }
+}
+
+impl From<herd_process::Limits> for Limits {
+    fn from(limits: herd_process::Limits) -> Self {
+        Self { memory_bytes: limits.memory, cpu_cores: limits.cpu, pids: limits.pids, open_files: limits.open_files }
     }
 }
 

@@ -1,6 +1,11 @@
 //! The flags that mirror the configuration, and what they say.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    env,
+    net::SocketAddr,
+    path::{Component, PathBuf},
+    time::Duration,
+};
 
 use clap::Args;
 use herd_process::{Readiness, Signal};
@@ -8,8 +13,8 @@ use herd_process::{Readiness, Signal};
 use crate::config::{
     mistake::{Origin, Written},
     raw::{Maybe, Raw},
-    settings::{IdleBy, Listen, LogFormat, LogLevel, NetworkMode, SandboxMode, Seccomp, WhenFull},
-    value::{self, Word},
+    settings::{IdleBy, Listen, LogFormat, LogLevel, NetworkMode, SandboxMode, Seccomp, WhenFull, Workspace},
+    value::{self, Refusal, Word},
 };
 
 /// An address, or none for `off`.
@@ -70,8 +75,9 @@ pub(super) struct WorkerFlags {
     /// Set a variable in the workers' environment (repeatable); {{.Port}} and the like expand in it
     #[arg(long, value_name = "NAME=VALUE", value_parser = value::variable)]
     env: Vec<Variable>,
-    /// The workers' working directory; {{.Workspace}} is each worker's own [default: the current directory]
-    #[arg(long, value_name = "DIR", value_parser = value::worker_directory)]
+    /// The workers' working directory; {{.Workspace}} is each worker's own [default: that; with the
+    /// sandbox off, the current directory]
+    #[arg(long, value_name = "DIR", value_parser = worker_directory)]
     cwd: Option<PathBuf>,
     /// Where workers listen: port, socket (a Unix socket) or inherit (socket activation) [default: port]
     #[arg(long, value_name = "HOW", value_parser = Listen::read)]
@@ -161,15 +167,48 @@ pub(super) struct SandboxFlags {
     /// [default: default]
     #[arg(long, value_name = "FILTER", value_parser = Seccomp::read)]
     seccomp: Option<Seccomp>,
+    /// What becomes of a session's files when its worker ends: ephemeral (they go with it) or persistent (the session's
+    /// next worker finds them) [default: ephemeral]
+    #[arg(long, value_name = "KIND", value_parser = Workspace::read)]
+    workspace: Option<Workspace>,
     /// Show workers this path of the host (repeatable); the system's directories are visible anyway
-    #[arg(long, value_name = "PATH", value_parser = value::mounted_path)]
+    #[arg(long, value_name = "PATH", value_parser = mounted_path)]
     read_only: Vec<PathBuf>,
     /// Let workers write to this path of the host (repeatable)
-    #[arg(long, value_name = "PATH", value_parser = value::mounted_path)]
+    #[arg(long, value_name = "PATH", value_parser = mounted_path)]
     writable: Vec<PathBuf>,
     /// Hide this path, which would be visible, from workers (repeatable)
-    #[arg(long, value_name = "PATH", value_parser = value::mounted_path)]
+    #[arg(long, value_name = "PATH", value_parser = mounted_path)]
     hidden: Vec<PathBuf>,
+}
+
+/// As in a file, and a relative path is taken from the current directory: who types it stands there.
+fn worker_directory(text: &str) -> Result<PathBuf, Refusal> {
+    value::worker_directory(&from_here(text)?)
+}
+
+/// As [`worker_directory`], for a path of the sandbox.
+fn mounted_path(text: &str) -> Result<PathBuf, Refusal> {
+    value::mounted_path(&from_here(text)?)
+}
+
+/// The absolute form of a path that was typed. One that begins with a template, and an empty one, stay as they are.
+fn from_here(text: &str) -> Result<String, Refusal> {
+    if text.is_empty() || text.starts_with('/') || text.starts_with("{{") {
+        return Ok(text.to_owned());
+    }
+    let here = env::current_dir().map_err(|error| {
+        let problem = format!("is relative, and the current directory cannot be told ({error})");
+        Refusal::new(problem, "write a path that starts with /")
+    })?;
+    // What is above is another directory where the current one was reached by a link, so it is looked up.
+    let path = here.join(text);
+    let has_detour = path.components().any(|part| part == Component::ParentDir);
+    let path = if has_detour { path.canonicalize().unwrap_or(path) } else { path.components().collect() };
+    path.into_os_string().into_string().map_err(|_| {
+        let problem = "is relative, and the current directory has a name that is no UTF-8";
+        Refusal::new(problem, "go to another directory, or write a path that starts with /")
+    })
 }
 
 fn flag<T>(name: &str, value: Option<T>) -> Maybe<T> {
@@ -282,11 +321,12 @@ impl ResourceFlags {
 
 impl SandboxFlags {
     pub(super) fn apply(self, raw: &mut Raw) {
-        let Self { sandbox: mode, network, seccomp, read_only, writable, hidden } = self;
+        let Self { sandbox: mode, network, seccomp, workspace, read_only, writable, hidden } = self;
         let sandbox = &mut raw.sandbox;
         sandbox.mode = flag("--sandbox", mode);
         sandbox.network = flag("--network", network);
         sandbox.seccomp = flag("--seccomp", seccomp);
+        sandbox.workspace = flag("--workspace", workspace);
         sandbox.read_only = words("--read-only", read_only);
         sandbox.writable = words("--writable", writable);
         sandbox.hidden = words("--hidden", hidden);

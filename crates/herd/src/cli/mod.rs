@@ -116,7 +116,7 @@ pub(crate) struct RunArgs {
 
 const RUN_EXAMPLES: &str = "\
 Examples:
-  herd run --health-path / -- python3 -m http.server {{.Port}}
+  herd run --health-path / --cwd . -- python3 -m http.server {{.Port}}
   herd run --workers 2..20 --spare 2 --ttl 15m --env MODE=prod -- ./server --port {{.Port}}
   herd run --ready tcp --session-key cookie:sid -- ./server
   herd run --worker-listen socket -- ./server --socket {{.Socket}}

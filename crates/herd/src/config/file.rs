@@ -329,9 +329,14 @@ impl<'a> Fields<'a> {
             _ if node.is_null() => {
                 Mistake::new(origin, "has no value", "write one, or leave the key out to get its default")
             }
-            Kind::Scalar { text, plain: false } if must_be_plain => {
-                Mistake::new(origin, "is a quoted text", "write it without quotes").found(text)
-            }
+            Kind::Scalar { text, plain: false } if must_be_plain => match read(text) {
+                Ok(_) => Mistake::new(origin, "is a quoted text", "write it without quotes").found(text),
+                // What is written without quotes then shall be right at once.
+                Err(Refusal { problem, remedy, quoted }) => {
+                    Mistake::new(origin, problem, format!("{remedy}, without quotes"))
+                        .found(quoted.as_deref().unwrap_or(text))
+                }
+            },
             Kind::Scalar { text, .. } => match read(text) {
                 Ok(value) => return Some(Written { value, origin: origin.text(text) }),
                 Err(refusal) => Mistake::new(origin, refusal.problem, refusal.remedy)

@@ -108,8 +108,15 @@ fn check_network(raw: &Raw, mistakes: &mut Mistakes) {
         let problem = "has no meaning in the host's network, where herd chooses a free port for each worker";
         mistakes.push(Mistake::new(port.origin.clone(), problem, "leave it out, or use the private network"));
     }
-    if let Some(allow) = raw.sandbox.egress_allow.as_ref().filter(|_| network != NetworkMode::Egress) {
-        let problem = "has no meaning without outbound connections";
+    // Of a network that is a mistake itself it is not known what it should be.
+    let is_known = !mistakes.all.iter().any(|mistake| mistake.origin.name == "sandbox.network");
+    let without = match network {
+        NetworkMode::Host => Some(("host", "reaches everything")),
+        NetworkMode::Private => Some(("private", "reaches nothing outside")),
+        NetworkMode::Egress => None,
+    };
+    if let (Some(allow), Some((word, reaches)), true) = (&raw.sandbox.egress_allow, without, is_known) {
+        let problem = format!("has no meaning with `network: {word}`, which {reaches}");
         mistakes.push(Mistake::new(allow.origin.clone(), problem, "leave it out, or write `network: egress`"));
     }
     if let (Some(log), Some(Written { value: Seccomp::Off, .. })) = (&raw.sandbox.seccomp_log, &raw.sandbox.seccomp)
@@ -176,10 +183,21 @@ fn check_paths(raw: &Raw, mistakes: &mut Mistakes) {
     }
     let shown = || read_only.iter().chain(&writable);
     let cwd = raw.worker.cwd.as_ref().and_then(|cwd| cwd.value.as_deref());
+    let command = raw.worker.command.as_ref().and_then(|command| command.value.first());
+    let program = command.map(|program| Path::new(&program.value)).filter(|program| program.is_absolute());
+    let needed: Vec<_> = cwd
+        .map(|cwd| (cwd, "the working directory"))
+        .into_iter()
+        .chain(program.map(|path| (path, "the program")))
+        .collect();
     for path in &hidden {
         if let Some(other) = shown().find(|other| other.value.starts_with(&path.value)) {
             let problem = format!("hides what {} shows", other.origin.name);
             complain(path, problem, "keep one of the two, or hide less", mistakes);
+            continue;
+        }
+        if let Some((_, what)) = needed.iter().find(|(needed, _)| needed.starts_with(&path.value)) {
+            complain(path, format!("hides {what}"), "hide less", mistakes);
             continue;
         }
         let mut visible = shown().map(|other| other.value.as_path()).chain(cwd).chain(SYSTEM.map(Path::new));

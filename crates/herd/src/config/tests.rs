@@ -263,7 +263,31 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
         ),
         (
             "sandbox: {egress_allow: [10.0.0.0/8]}",
-            "1:25: sandbox.egress_allow: has no meaning without outbound connections; leave it out, or write `network: egress`",
+            "1:25: sandbox.egress_allow: has no meaning with `network: private`, which reaches nothing outside; leave it out, or write `network: egress`",
+        ),
+        (
+            "sandbox: {network: host, egress_allow: [10.0.0.0/8]}",
+            "1:40: sandbox.egress_allow: has no meaning with `network: host`, which reaches everything; leave it out, or write `network: egress`",
+        ),
+        (
+            "sandbox: {network: engress, egress_allow: [10.0.0.0/8]}",
+            "1:20: sandbox.network: `engress` is not one of the words allowed here; did you mean egress? allowed: private, host, egress",
+        ),
+        (
+            "sandbox: {seccomp_log: 'yes'}",
+            "1:24: sandbox.seccomp_log: `yes` is neither true nor false; write true or false, without quotes",
+        ),
+        (
+            "sandbox: {read_only: ['/srv/{{.WorkerID}}']}",
+            "1:23: sandbox.read_only[0]: `/srv/{{.WorkerID}}` has a template in it, which means nothing here; write the path itself",
+        ),
+        (
+            "{worker: {cwd: /srv/app}, sandbox: {hidden: [/srv]}}",
+            "1:46: sandbox.hidden[0]: `/srv` hides the working directory; hide less",
+        ),
+        (
+            "{worker: {command: [/opt/app/server]}, sandbox: {hidden: [/opt/app]}}",
+            "1:59: sandbox.hidden[0]: `/opt/app` hides the program; hide less",
         ),
         (
             "sandbox: {network: egress, egress_allow: [10.0.0.1/8]}",

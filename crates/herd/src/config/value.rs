@@ -300,6 +300,9 @@ pub(crate) fn absolute_path(text: &str) -> Result<PathBuf, Refusal> {
 
 /// An absolute path without detours, so that it can be compared with others.
 pub(crate) fn plain_path(text: &str) -> Result<PathBuf, Refusal> {
+    if text.contains("{{") {
+        return Err(Refusal::new("has a template in it, which means nothing here", "write the path itself"));
+    }
     let path = absolute_path(text)?;
     if path.components().any(|part| part == Component::ParentDir) {
         return Err(Refusal::new("has `..` in it", "write the path without"));

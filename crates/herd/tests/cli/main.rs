@@ -5,6 +5,7 @@ mod client;
 mod commands;
 mod control;
 mod daemon;
+mod doctor;
 mod sandbox;
 mod sessions;
 mod startup;
