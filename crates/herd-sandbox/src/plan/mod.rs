@@ -22,6 +22,7 @@ pub use self::{
 use crate::{
     Host, Identity, Layer, Mode, Network, Obstacle, Reach, Seccomp, Spec, SpecError,
     codec::{Decoder, Encoder, Malformed},
+    landlock,
 };
 
 /// The steps from a fresh init to the worker's program, and what they leave out.
@@ -240,7 +241,7 @@ impl Layers {
             layers.want(Layer::Seccomp, host, None);
         }
         // A second wall: only where the first is missing does its own absence count.
-        if host.landlock >= LANDLOCK {
+        if host.landlock >= landlock::OLDEST {
             layers.want(Layer::Landlock, host, None);
         } else if !layers.has(Layer::Files) {
             layers.want(Layer::Landlock, host, Some(&no_landlock(host)));
@@ -266,18 +267,11 @@ impl Layers {
     }
 }
 
-/// The first version of Landlock's interface that lets a file be renamed from one directory to another; with an older
-/// one, ordinary programs would fail. See landlock(7), `LANDLOCK_ACCESS_FS_REFER`.
-const LANDLOCK: u32 = 2;
-
-/// The first version that knows TCP ports.
-const LANDLOCK_TCP: u32 = 4;
-
 fn no_landlock(host: &Host) -> Obstacle {
     Obstacle {
         step: "Landlock".to_owned(),
         errno: None,
-        reason: format!("the kernel offers version {} of Landlock, and {LANDLOCK} is needed", host.landlock),
+        reason: format!("the kernel offers version {} of Landlock, and {} is needed", host.landlock, landlock::OLDEST),
         remedy: "use Linux 5.19 or newer with Landlock among its security modules (kernel parameter lsm=)".to_owned(),
     }
 }
@@ -392,7 +386,7 @@ fn landlock(spec: &Spec, host: &Host, layers: &Layers) -> Result<Step<'static>, 
     // With a loopback of its own the worker may use all of its ports. On the host's, it may serve and reach its own
     // alone, if that is what was wanted.
     let confine_tcp =
-        spec.isolation.network != Network::Host && !layers.has(Layer::Network) && host.landlock >= LANDLOCK_TCP;
+        spec.isolation.network != Network::Host && !layers.has(Layer::Network) && host.landlock >= landlock::TCP;
     let tcp = if confine_tcp { spec.tcp_ports.iter().map(|port| u32::from(*port)).collect() } else { Vec::new() };
     Ok(Step::Landlock { read: texts(read)?, write: texts(write)?, tcp, confine_tcp })
 }
