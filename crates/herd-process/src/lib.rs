@@ -40,7 +40,7 @@
 //! of [`build`](ProcessFactoryBuilder::build), before anything is started, with the step, the reason and the remedy.
 //!
 //! Inside, `/workspace` is the worker's workspace and `/run/herd` the directory of its sockets. Of the host it sees the
-//! system's directories, the program's own file, the working directory that was named, and what
+//! system's directories, the program's own file and runtime, files that arguments name, the working directory that was named, and what
 //! [`read_only`](ProcessFactoryBuilder::read_only) and [`writable`](ProcessFactoryBuilder::writable) add. What is said
 //! below of the host's network and paths holds for [`Mode::Off`], [`Network::Host`] and a [`Mode::BestEffort`] that falls
 //! short.
@@ -101,6 +101,7 @@ mod live;
 mod lock;
 mod logs;
 mod names;
+mod needs;
 mod notify;
 mod options;
 mod output;

@@ -18,6 +18,7 @@ use crate::{
     error::Mistake,
     exposure,
     identity::{DEFAULT_RANGE, Identities, IdentityError, TakenIdentity, is_mapped},
+    needs,
 };
 
 /// Where a worker that has a root of its own finds its workspace and its sockets.
@@ -277,7 +278,7 @@ impl Sandbox {
         files.tmp_limit = options.tmp_limit;
         files.shm_limit = options.shm_limit;
         files.mounts = mounts;
-        for needed in [program_file(&spec.program, path_of(spec), &files), spec.cwd.clone()].into_iter().flatten() {
+        for needed in needs::of_command(spec, program_file(&spec.program, path_of(spec), &files)) {
             // Nor is anything shown that the worker may have put a link in the place of.
             let is_own = files.mounts.iter().any(|mount| needed.starts_with(&mount.source));
             if !is_own && !is_visible(&needed, &files) {

@@ -59,7 +59,8 @@ fn sentence(arg: &OsStr, settings: &Settings, here: &Path) -> Option<String> {
         return None;
     };
     let is_there = fs::symlink_metadata(&path).is_ok();
-    let is_visible = is_own(&path) || is_shown(&path, settings);
+    // A file is shown to who is told of it; a directory may hold more than is meant.
+    let is_visible = path.is_file() || is_own(&path) || is_shown(&path, settings);
     (is_there && (!named.is_absolute() || !is_visible)).then(|| advice(&path, named, settings, here))
 }
 
@@ -103,7 +104,6 @@ fn advice(path: &Path, named: &Path, settings: &Settings, here: &Path) -> String
             show(here)
         );
     }
-    let directory = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
     let or = if flags { format!("--read-only {shown}") } else { format!("`read_only: [{shown}]` in `sandbox`") };
-    format!("workers do not see {shown}; show it with {} or {or}", show(directory))
+    format!("workers do not see {shown}; show it with {} or {or}", show(path))
 }

@@ -27,25 +27,25 @@ fn an_argument_that_workers_do_not_see_is_told_at_start_and_by_the_doctor() {
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stderr).unwrap()
     };
-    let unseen = format!("workers do not see {script}; show it with --cwd {here} or --read-only {script}");
-    for arg in [script, &format!("--config={script}")] {
+    let unseen = format!("workers do not see {here}; show it with --cwd {here} or --read-only {here}");
+    for arg in [here, &format!("--data={here}")] {
         assert_eq!(explained(&["--", "sh", arg]), format!("herd: warning: {unseen}\n"));
     }
     let begin =
         format!("workers do not see {script}: they begin in a workspace of their own; show it with --cwd {here}");
     assert_eq!(explained(&["--", "sh", "server.py"]), format!("herd: warning: {begin}\n"));
-    for seen in ["/usr/bin/env", "/dev/null", "/etc/passwd", "/tmp", "elsewhere.py", "{{.Workspace}}"] {
+    for seen in ["/usr/bin/env", "/dev/null", "/etc/passwd", "/tmp", "elsewhere.py", "{{.Workspace}}", script] {
         assert_eq!(explained(&["--", "sh", seen]), "", "{seen}");
     }
     for shows in [format!("sandbox: {{read_only: [{here}]}}"), format!("worker: {{cwd: {here}}}")] {
         let (_directory, file) = file(&shows);
-        assert_eq!(explained(&["--config", &file, "--", "sh", script]), "", "{shows}");
+        assert_eq!(explained(&["--config", &file, "--", "sh", here]), "", "{shows}");
     }
     let (_directory, file) = file("");
-    let said = explained(&["--config", &file, "--", "sh", script]);
-    assert!(said.contains(&format!("show it with `cwd: {here}` in `worker` or `read_only: [{script}]`")), "{said}");
+    let said = explained(&["--config", &file, "--", "sh", here]);
+    assert!(said.contains(&format!("show it with `cwd: {here}` in `worker` or `read_only: [{here}]`")), "{said}");
 
-    let mut daemon = Daemon::run(&[], &["sh", "-c", "exec {{herd}} repl", script]);
+    let mut daemon = Daemon::run(&[], &["sh", "-c", "exec {{herd}} repl", here]);
     daemon.log_line(|line| line["level"] == "WARN" && line["message"] == unseen.as_str());
 }
 
