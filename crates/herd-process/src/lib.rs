@@ -40,10 +40,10 @@
 //! of [`build`](ProcessFactoryBuilder::build), before anything is started, with the step, the reason and the remedy.
 //!
 //! Inside, `/workspace` is the worker's workspace and `/run/herd` the directory of its sockets. Of the host it sees the
-//! system's directories, the program's own file and runtime, files that arguments name, the working directory that was named, and what
-//! [`read_only`](ProcessFactoryBuilder::read_only) and [`writable`](ProcessFactoryBuilder::writable) add. What is said
-//! below of the host's network and paths holds for [`Mode::Off`], [`Network::Host`] and a [`Mode::BestEffort`] that falls
-//! short.
+//! system's directories, the program's own file and runtime, files that arguments name, the working directory that was
+//! named, and what [`read_only`](ProcessFactoryBuilder::read_only) and [`writable`](ProcessFactoryBuilder::writable)
+//! add. What is said below of the host's network and paths holds for [`Mode::Off`], [`Network::Host`] and a
+//! [`Mode::BestEffort`] that falls short.
 //!
 //! # Where a worker listens
 //! [`Listen`] has three ways. In a network of its own nobody else can listen on a worker's *port*, and every worker has
