@@ -17,7 +17,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     runtime::{Builder, Runtime},
     task::spawn_blocking,
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 /// Longer than anything here takes on a busy machine: a test that waits for so long has failed.
@@ -80,6 +80,19 @@ pub(crate) fn pastas() -> Vec<u32> {
         .any(|pid| pid == own)
     };
     pids.filter(is_pasta).filter(is_below).collect()
+}
+
+/// The one pasta below this process. While it starts it goes on as its own child, and for a moment there are two.
+pub(crate) async fn the_pasta() -> u32 {
+    patiently(async {
+        loop {
+            if let [pasta] = pastas()[..] {
+                return pasta;
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
 }
 
 fn parent(pid: u32) -> Option<u32> {

@@ -68,7 +68,7 @@ pub(crate) fn play() -> Option<ExitCode> {
 async fn daemon() {
     let factory = fixture::factory(&[]).build().expect("the sandbox can be had");
     let _worker = factory.spawn(WorkerId::new(1)).await.expect("the worker starts");
-    println!("{:?}", fixture::pastas());
+    println!("{}", fixture::the_pasta().await);
     let waited = tokio::task::spawn_blocking(|| std::io::stdin().lock().read_to_end(&mut Vec::new()));
     let _ = waited.await;
 }
