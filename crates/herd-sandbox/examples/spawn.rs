@@ -10,8 +10,8 @@
 //! `{"churn_per_second":…}` for one after another being ended and replaced, `{"init_private_bytes":…}` for the median of
 //! the memory that an init shares with nobody, `{"ended_ms":…}` for the end of all.
 //!
-//! `… -- dial 1000` connects to a port of one worker's private network: `{"dial_us":…}` for each time, from the request for
-//! a socket to a connection.
+//! `… -- dial 1000` connects to a port of one worker's private network: `{"dial_us":…,"asked_us":…}` for each time, to a
+//! connection with a socket that is at hand, and from the request for one.
 //!
 //! As root the workers run as users of their own.
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
@@ -156,22 +156,23 @@ fn dial(rounds: usize) -> Result<()> {
     while !matches!(next_report(&init)?, Some(Report::Ready { .. })) {}
     let address = SocketAddrV4::new(Ipv4Addr::LOCALHOST, PORT);
     for round in 0..rounds + WARM_UP {
-        let began = Instant::now();
+        let asked = Instant::now();
         init.request_sockets(1, false)?;
         let Some(Report::Sockets { sockets, .. }) = next_report(&init)? else {
             return Err("init made no socket".into());
         };
         let socket = sockets.first().ok_or("init made no socket")?;
+        let began = Instant::now();
         if let Err(errno) = connect(socket, &address) {
             if errno != Errno::INPROGRESS {
                 return Err(errno.into());
             }
             poll(&mut [PollFd::new(socket, PollFlags::OUT)], None)?;
         }
-        let took = began.elapsed();
+        let [dial, asked] = [began.elapsed(), asked.elapsed()].map(|took| took.as_secs_f64() * 1e6);
         socket_error(socket)??;
         if round >= WARM_UP {
-            println!(r#"{{"dial_us":{:.1}}}"#, took.as_secs_f64() * 1e6);
+            println!(r#"{{"dial_us":{dial:.1},"asked_us":{asked:.1}}}"#);
         }
     }
     init.kill();
