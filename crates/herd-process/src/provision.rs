@@ -27,14 +27,7 @@ use crate::{
 impl RawOptions {
     /// Checks everything, then makes what all workers share.
     pub(crate) fn validate(&self) -> Result<Shared, OptionsError> {
-        let options = self.check()?;
-        let mut mistakes = missing_paths(&options);
-        let sandbox = self.sandbox(&options).map_err(|unavailable| mistakes.extend(told(&unavailable))).ok();
-        mistakes.extend(sandbox.iter().flat_map(|sandbox| self.exposures(&options, sandbox)));
-        mistakes.extend(sandbox.iter().flat_map(|sandbox| of_users(&options, sandbox)));
-        let limited = self.limited(&options, sandbox.as_ref(), &mut mistakes);
-        let (Some(sandbox), true) = (sandbox, mistakes.is_empty()) else { return Err(OptionsError::new(mistakes)) };
-
+        let (options, sandbox, limited) = self.judge()?;
         let state = Arc::new(state_directory(&self.state_base(), &options, &sandbox)?);
         let cgroups = match limited.cgroups {
             Some(limits) => {
@@ -56,13 +49,7 @@ impl RawOptions {
 
     /// The plan of a worker, or all that stands in its way.
     pub(crate) fn plan(&self) -> Result<Plan<'static>, OptionsError> {
-        let options = self.check()?;
-        let mut mistakes = missing_paths(&options);
-        let sandbox = self.sandbox(&options).map_err(|unavailable| mistakes.extend(told(&unavailable))).ok();
-        mistakes.extend(sandbox.iter().flat_map(|sandbox| self.exposures(&options, sandbox)));
-        mistakes.extend(sandbox.iter().flat_map(|sandbox| of_users(&options, sandbox)));
-        let limited = self.limited(&options, sandbox.as_ref(), &mut mistakes);
-        let (Some(sandbox), true) = (sandbox, mistakes.is_empty()) else { return Err(OptionsError::new(mistakes)) };
+        let (options, sandbox, limited) = self.judge()?;
         let mut sample = sample(&options);
         if limited.cgroups.is_none() {
             sample.limits.extend(limited.limits.pids.map(|pids| (Limit::Processes, pids)));
@@ -72,6 +59,18 @@ impl RawOptions {
         let cgroup = cgroup.map_err(|error| one("sandbox", error))?.map(OwnedFd::from);
         let plan = sandbox.example(sample, cgroup, self.init_program.as_deref());
         plan.map_err(|unavailable| OptionsError::new(told(&unavailable)))
+    }
+
+    /// Finds out what this host can give, or all that stands in the way.
+    fn judge(&self) -> Result<(Options, Sandbox, Limited), OptionsError> {
+        let options = self.check()?;
+        let mut mistakes = missing_paths(&options);
+        let sandbox = self.sandbox(&options).map_err(|unavailable| mistakes.extend(told(&unavailable))).ok();
+        mistakes.extend(sandbox.iter().flat_map(|sandbox| self.exposures(&options, sandbox)));
+        mistakes.extend(sandbox.iter().flat_map(|sandbox| of_users(&options, sandbox)));
+        let limited = self.limited(&options, sandbox.as_ref(), &mut mistakes);
+        let (Some(sandbox), true) = (sandbox, mistakes.is_empty()) else { return Err(OptionsError::new(mistakes)) };
+        Ok((options, sandbox, limited))
     }
 
     fn state_base(&self) -> PathBuf {
