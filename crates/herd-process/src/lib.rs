@@ -131,6 +131,7 @@ pub use herd_sandbox::{
     InvalidReach, Layer, Missing, Mode, Network, Obstacle, Reach, Seccomp, Signal, Subnet, cgroup::CgroupUsage,
 };
 pub use logs::{Follow, LogLine, Logs, OutputStream};
+pub use needs::path_in;
 pub use options::{InvalidListen, Limits, Listen};
 pub use readiness::{InvalidReadiness, Readiness};
 pub use worker::ProcessWorker;

@@ -2,25 +2,11 @@
 
 use std::{
     ffi::OsStr,
-    fs,
     os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
-use herd_sandbox::{Spec, real_path};
-
-/// What a worker has of its own, whatever the host has there.
-const OWN: [&str; 9] = [
-    "/dev",
-    "/proc",
-    "/sys",
-    "/etc/group",
-    "/etc/hostname",
-    "/etc/hosts",
-    "/etc/nsswitch.conf",
-    "/etc/passwd",
-    "/etc/resolv.conf",
-];
+use herd_sandbox::{Files, Spec, real_path};
 
 /// What belongs to a program in `PREFIX/bin`, by its name in `PREFIX`: a runtime that was installed by itself, or a
 /// virtual environment, is of no use without.
@@ -50,22 +36,28 @@ fn runtime(program: &Path) -> Vec<PathBuf> {
     RUNTIME.iter().map(|name| prefix.join(name)).filter(|path| path.exists()).collect()
 }
 
-/// The file of the host that an argument is, or that it gives to an option, as in `--config=/srv/app.toml`.
-fn named_file(arg: &OsStr) -> Option<PathBuf> {
-    let bytes = arg.as_bytes();
-    let value = match bytes.iter().position(|byte| *byte == b'=') {
-        Some(at) if bytes.starts_with(b"-") => OsStr::from_bytes(&bytes[at + 1..]),
-        _ => arg,
-    };
-    let path = PathBuf::from(value);
-    let is_own = OWN.iter().any(|own| path.starts_with(own));
+/// What of an argument may be a path: all of it, or what it gives to an option, as in `--config=/srv/app.toml`. Files that
+/// are named in this way by an absolute path are shown to workers.
+#[must_use]
+pub fn path_in(argument: &OsStr) -> &Path {
+    let bytes = argument.as_bytes();
+    let value = bytes.iter().position(|byte| *byte == b'=').filter(|_| bytes.starts_with(b"-"));
+    Path::new(value.map_or(argument, |at| OsStr::from_bytes(&bytes[at + 1..])))
+}
+
+/// The file of the host that an argument names.
+fn named_file(argument: &OsStr) -> Option<PathBuf> {
+    let path = path_in(argument);
+    let is_own = Files::OWN.iter().any(|own| path.starts_with(own));
     // A name with `..` in it is not the one by which the worker would find it in another root.
     let is_plain = path.is_absolute() && path.components().all(|part| part != std::path::Component::ParentDir);
-    (is_plain && !is_own && fs::metadata(&path).is_ok_and(|meta| meta.is_file())).then_some(path)
+    (is_plain && !is_own && path.is_file()).then(|| path.to_owned())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn spec(args: &[&str]) -> Spec {

@@ -25,10 +25,6 @@ use crate::{
 const WORKSPACE: &str = "/workspace";
 const RUN: &str = "/run/herd";
 
-/// What every sandbox shows of the host: see [`Isolation`].
-const SYSTEM: [&str; 10] =
-    ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/gnu/store"];
-
 /// What options say about the sandbox, checked as far as that depends on nothing else.
 #[derive(Clone, Debug)]
 pub(crate) struct SandboxOptions {
@@ -354,7 +350,7 @@ fn program_file(program: &OsStr, path: &OsStr, files: &Files) -> Option<PathBuf>
 
 /// Whether the sandbox shows a path already.
 fn is_visible(path: &Path, files: &Files) -> bool {
-    let fixed = SYSTEM.iter().chain(&[WORKSPACE, RUN]).map(Path::new);
+    let fixed = Files::SYSTEM.iter().chain(&[WORKSPACE, RUN]).map(Path::new);
     let named = files.read_only.iter().chain(&files.writable).map(PathBuf::as_path);
     let is_root = path == Path::new("/");
     is_root || fixed.chain(named).any(|shown| path.starts_with(shown))

@@ -130,6 +130,23 @@ impl Isolation {
 impl Files {
     /// The default size of `/tmp` and of `/dev/shm`, in bytes.
     pub const DEFAULT_LIMIT: u64 = 64 * 1024 * 1024;
+
+    /// What every worker may read of the host: programs, libraries and their data.
+    pub const SYSTEM: [&str; 10] =
+        ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/gnu/store"];
+
+    /// What a worker with a root of its own has for itself, whatever the host has there.
+    pub const OWN: [&str; 9] = [
+        "/dev",
+        "/proc",
+        "/sys",
+        "/etc/group",
+        "/etc/hostname",
+        "/etc/hosts",
+        "/etc/nsswitch.conf",
+        "/etc/passwd",
+        "/etc/resolv.conf",
+    ];
 }
 
 impl Default for Files {

@@ -8,25 +8,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use herd_process::path_in;
 use herd_sandbox::{Files, Layer, real_path};
 
 use crate::config::{Settings, settings::Command};
 
-/// What a worker has of its own, whatever the host has there.
-const OWN: [&str; 12] = [
-    "/dev",
-    "/proc",
-    "/sys",
-    "/workspace",
-    "/run/herd",
-    "/etc/group",
-    "/etc/hostname",
-    "/etc/hosts",
-    "/etc/nsswitch.conf",
-    "/etc/passwd",
-    "/etc/resolv.conf",
-    "/var/tmp",
-];
+/// Where herd puts what is a worker's own.
+const PLACES: [&str; 2] = ["/workspace", "/run/herd"];
+
+/// Directories that a worker has, too, with other things in them.
+const COMMON: [&str; 6] = ["/", "/tmp", "/run", "/var", "/etc", "/var/tmp"];
 
 /// One sentence for each argument that names something of the host that workers with these layers do not see.
 ///
@@ -44,15 +35,10 @@ fn sentence(arg: &OsStr, settings: &Settings, here: &Path) -> Option<String> {
     if arg.as_bytes().windows(2).any(|pair| pair == b"{{") {
         return None;
     }
-    // As in `--config=/srv/app.toml`.
-    let value = match arg.as_bytes().iter().position(|byte| *byte == b'=') {
-        Some(at) if arg.as_bytes().starts_with(b"-") => OsStr::from_bytes(&arg.as_bytes()[at + 1..]),
-        _ => arg,
-    };
-    let named = Path::new(value);
+    let named = path_in(arg);
     let path = if named.is_absolute() {
         named.to_owned()
-    } else if settings.worker.cwd.is_none() && is_like_a_path(value, here) {
+    } else if settings.worker.cwd.is_none() && is_like_a_path(named.as_os_str(), here) {
         // Workers look for it in their workspace.
         real_path(&here.join(named))
     } else {
@@ -71,7 +57,7 @@ fn is_like_a_path(word: &OsStr, here: &Path) -> bool {
 }
 
 fn is_own(path: &Path) -> bool {
-    OWN.iter().any(|own| path.starts_with(own)) || ["/", "/tmp", "/run", "/var", "/etc"].map(Path::new).contains(&path)
+    Files::OWN.iter().chain(&PLACES).any(|own| path.starts_with(own)) || COMMON.map(Path::new).contains(&path)
 }
 
 /// Whether workers see it, or something in it.

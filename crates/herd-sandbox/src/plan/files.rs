@@ -9,10 +9,6 @@ use std::{
 use super::step::{Access, Step, Text};
 use crate::{Files, Identity, Isolation, Mount, Network, Spec, SpecError, egress::link};
 
-/// What every worker may read of the host: programs, libraries and their data.
-const SYSTEM: &[&str] =
-    &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix/store", "/gnu/store"];
-
 /// What of the host's configuration programs need to run at all, and what holds nobody's secrets.
 const SYSTEM_CONFIGURATION: &[&str] = &[
     "/etc/alternatives",
@@ -104,7 +100,7 @@ pub(super) fn steps(spec: &Spec, identity: Identity) -> Result<Vec<Step<'static>
     for path in ["/dev", "/etc", "/proc", "/run", "/tmp", "/var"] {
         steps.push(Step::MakeDirectory { path: fixed(path) });
     }
-    steps.extend(SYSTEM.iter().chain(SYSTEM_CONFIGURATION).map(|path| Step::System { path: fixed(path) }));
+    steps.extend(Files::SYSTEM.iter().chain(SYSTEM_CONFIGURATION).map(|path| Step::System { path: fixed(path) }));
     if *network == Network::Host {
         // The names that the host's network has.
         steps.push(Step::System { path: fixed("/etc/resolv.conf") });
@@ -137,7 +133,7 @@ pub(super) fn steps(spec: &Spec, identity: Identity) -> Result<Vec<Step<'static>
 pub(super) fn readable() -> Vec<PathBuf> {
     let fixed = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/proc"];
     let configuration = ["/etc/passwd", "/etc/group", "/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf"];
-    let all = SYSTEM.iter().chain(SYSTEM_CONFIGURATION).copied().chain(fixed).chain(configuration);
+    let all = Files::SYSTEM.iter().chain(SYSTEM_CONFIGURATION).copied().chain(fixed).chain(configuration);
     all.filter(|path| !MASKED.contains(path)).map(PathBuf::from).collect()
 }
 
