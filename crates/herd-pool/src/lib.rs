@@ -143,6 +143,7 @@ mod state;
 mod stats;
 mod sync;
 mod table;
+mod tenant;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -162,5 +163,6 @@ pub use pool::Pool;
 pub use reason::EndReason;
 pub use session_id::{InvalidSessionId, SessionId};
 pub use stats::{SessionsEnded, Stats};
+pub use tenant::{InvalidTenant, Tenant, TenantLimits};
 pub use worker::{HealthError, InvalidWorkerId, SpawnError, Worker, WorkerFactory, WorkerId};
 pub use worker_ids::WorkerIds;

@@ -5,6 +5,8 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use crate::Tenant;
+
 /// The longest session ID, in bytes.
 const MAX_LEN: usize = 256;
 
@@ -12,14 +14,17 @@ const MAX_LEN: usize = 256;
 const INLINE_LEN: usize = 39;
 
 /// Keyed once per process, so that hostile session IDs cannot be chosen to collide.
-static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+pub(crate) static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
-/// What a caller names a session with: 1 to 256 bytes of visible ASCII without spaces.
+/// What a caller names a session with: 1 to 256 bytes of visible ASCII without spaces, and the tenant it belongs to, if
+/// there are tenants.
 ///
-/// It is hashed once, when it is made, and cloning one of up to 39 bytes allocates nothing.
+/// The same text names one session for each tenant, and another one for callers without a tenant. It is hashed once,
+/// when it is made, and cloning one of up to 39 bytes allocates nothing.
 #[derive(Clone)]
 pub struct SessionId {
     hash: u64,
+    tenant: Option<Tenant>,
     text: Text,
 }
 
@@ -53,10 +58,28 @@ impl SessionId {
             }
             _ => Text::Shared(String::from_utf8_lossy(bytes).into()),
         };
-        Ok(Self { hash: HASHER.hash_one(bytes), text })
+        Ok(Self { hash: HASHER.hash_one(bytes), tenant: None, text })
     }
 
-    /// The ID as it was given.
+    /// The session that this text names for `tenant`.
+    #[must_use]
+    pub fn of(self, tenant: &Tenant) -> Self {
+        // Both parts are keyed, so that whoever may choose the one cannot make it collide with the other.
+        let hash = HASHER.hash_one((self.text_hash(), tenant.hash()));
+        Self { hash, tenant: Some(tenant.clone()), text: self.text }
+    }
+
+    /// To whom the session belongs.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
+    }
+
+    fn text_hash(&self) -> u64 {
+        if self.tenant.is_none() { self.hash } else { HASHER.hash_one(self.as_bytes()) }
+    }
+
+    /// The ID as it was given, without the tenant.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match &self.text {
@@ -77,7 +100,7 @@ impl SessionId {
 
 impl PartialEq for SessionId {
     fn eq(&self, other: &Self) -> bool {
-        self.hash == other.hash && self.as_bytes() == other.as_bytes()
+        self.hash == other.hash && self.as_bytes() == other.as_bytes() && self.tenant == other.tenant
     }
 }
 
@@ -91,7 +114,7 @@ impl PartialOrd for SessionId {
 
 impl Ord for SessionId {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.as_bytes().cmp(other.as_bytes())
+        self.as_bytes().cmp(other.as_bytes()).then_with(|| self.tenant.cmp(&other.tenant))
     }
 }
 
@@ -102,6 +125,7 @@ impl Hash for SessionId {
 }
 
 impl fmt::Display for SessionId {
+    /// The text alone: who may see it knows whose it is.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
@@ -109,7 +133,10 @@ impl fmt::Display for SessionId {
 
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SessionId({:?})", self.as_str())
+        match &self.tenant {
+            None => write!(f, "SessionId({:?})", self.as_str()),
+            Some(tenant) => write!(f, "SessionId({:?} of {:?})", self.as_str(), tenant.name()),
+        }
     }
 }
 
@@ -167,6 +194,20 @@ mod tests {
             assert_eq!(id.as_str(), text);
             assert_eq!(id, id.clone());
         }
+    }
+
+    #[test]
+    fn the_same_text_of_another_tenant_is_another_session() {
+        let tenant = |name| Tenant::new(name, crate::TenantLimits::default()).unwrap();
+        let id = || SessionId::new("alice").unwrap();
+        let ours = id().of(&tenant("acme"));
+        assert_eq!(ours, id().of(&tenant("acme")));
+        assert_eq!(ours, id().of(&tenant("other")).of(&tenant("acme")), "the last tenant counts");
+        for other in [id(), id().of(&tenant("other")), SessionId::new("bob").unwrap().of(&tenant("acme"))] {
+            assert_ne!(ours, other);
+            assert_ne!(ours.hash, other.hash);
+        }
+        assert_eq!((ours.as_str(), ours.to_string()), ("alice", "alice".to_owned()));
     }
 
     #[test]

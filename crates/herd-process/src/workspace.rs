@@ -27,9 +27,9 @@ const LOCK: &str = "lock";
 
 /// A directory with one directory for each session that has ever had a worker, which nobody but herd may enter.
 ///
-/// The name of a session's directory is the SHA-256 hash of its ID: an ID is chosen by a client, and must neither lead
-/// out of here nor be too long, nor meet another one. Nothing of a workspace is ever removed by herd; whoever wants to
-/// do that removes the whole directory of a session that has no worker.
+/// The name of a session's directory is the SHA-256 hash of its ID and its tenant: an ID is chosen by a client, and must
+/// neither lead out of here nor be too long, nor meet another one. Nothing of a workspace is ever removed by herd;
+/// whoever wants to do that removes the whole directory of a session that has no worker.
 #[derive(Debug)]
 pub(crate) struct PersistentWorkspaces {
     base: PathBuf,
@@ -98,7 +98,8 @@ impl PersistentWorkspaces {
         };
         let name = directory.join(SESSION);
         if !name.exists() {
-            fs::write(&name, format!("{session}\n")).map_err(failed)?;
+            let tenant = session.tenant().map_or(String::new(), |tenant| format!("{tenant}\n"));
+            fs::write(&name, format!("{session}\n{tenant}")).map_err(failed)?;
         }
         let files = directory.join(FILES);
         make(&files).map_err(failed)?;
@@ -116,7 +117,11 @@ impl PersistentWorkspaces {
     }
 
     fn directory(&self, session: &SessionId) -> PathBuf {
-        let hash = Sha256::digest(session.as_str());
+        let hash = match session.tenant() {
+            None => Sha256::digest(session.as_str()),
+            // Neither has a line break in it, so no other pair makes the same text.
+            Some(tenant) => Sha256::digest(format!("{}\n{session}", tenant.name())),
+        };
         self.base.join(hash.iter().map(|byte| format!("{byte:02x}")).collect::<String>())
     }
 }
@@ -170,6 +175,8 @@ fn make(directory: &Path) -> io::Result<()> {
 mod tests {
     use std::{collections::HashSet, os::unix::fs::PermissionsExt as _};
 
+    use herd_pool::{Tenant, TenantLimits};
+
     use super::*;
 
     fn session(text: &str) -> SessionId {
@@ -208,6 +215,9 @@ mod tests {
         let later = workspaces(base.path());
         let bob = later.take(&session("bob"), None).expect("it can be had");
         assert!(!bob.files().join("diary").exists());
+        let same_name = session("alice").of(&Tenant::new("acme", TenantLimits::default()).expect("it is a name"));
+        let other = later.take(&same_name, None).expect("it can be had");
+        assert!(!other.files().join("diary").exists(), "another tenant's session is another session");
         let alice = later.take(&session("alice"), None).expect("it can be had");
         assert_eq!(fs::read_to_string(alice.files().join("diary")).expect("it is there"), "secret");
         let name = alice.files().parent().expect("a parent").join(SESSION);
