@@ -34,7 +34,7 @@ impl Banner {
             control,
             session_key: settings.network.session_key.clone(),
             isolation: isolation.to_string(),
-            repl: settings.worker.command == Command::Repl,
+            repl: settings.pools.iter().all(|pool| pool.worker.command == Command::Repl),
         }
     }
 

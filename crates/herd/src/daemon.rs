@@ -95,10 +95,12 @@ struct Daemon {
 impl Daemon {
     fn open(mut settings: Settings) -> anyhow::Result<Self> {
         logs::start(&settings.telemetry);
-        settings.resources.open_files = raise_open_files(settings.resources.open_files);
+        let only = &mut settings.pools[0];
+        only.resources.open_files = raise_open_files(only.resources.open_files);
         isolation::guard(&mut settings)?;
-        let factory = workers::factory(&settings)?;
-        let isolation = Isolation::of(&factory, settings.sandbox.mode);
+        let only = &settings.pools[0];
+        let factory = workers::factory(only)?;
+        let isolation = Isolation::of(&factory, only.sandbox.mode);
         let network = &settings.network;
         let gateway = bind(network.data_bind, "--listen or network.data_bind")?;
         let admin = network.admin_bind.map(|address| bind(address, "--admin or network.admin_bind")).transpose()?;
@@ -120,7 +122,7 @@ impl Daemon {
     async fn serve(self, for_a_person: bool) -> anyhow::Result<()> {
         let Self { settings, isolation, factory, gateway, admin, control } = self;
         let mut signals = Signals::listen().context("cannot listen for signals")?;
-        let pool = pool(factory.clone(), &settings)?;
+        let pool = pool(factory.clone(), &settings.pools[0])?;
         let journal = Journal::new();
         let metrics = Metrics::new(pool.clone(), journal.clone());
         let draining = Draining::default();
@@ -188,7 +190,7 @@ impl Daemon {
     }
 }
 
-fn pool(factory: Factory, settings: &Settings) -> anyhow::Result<WorkerPool> {
+fn pool(factory: Factory, settings: &settings::Pool) -> anyhow::Result<WorkerPool> {
     let settings::Resources {
         min_workers,
         max_workers,
@@ -261,7 +263,7 @@ fn announce(settings: &Settings, isolation: &Isolation, banner: &Banner, for_a_p
     for sentence in settings.warnings() {
         tracing::warn!("{sentence}");
     }
-    for sentence in sight::unseen(settings, &isolation.layers) {
+    for sentence in sight::unseen(&settings.pools[0], &isolation.layers) {
         tracing::warn!("{sentence}");
     }
     for missing in grouped(isolation.absent()) {
@@ -278,7 +280,7 @@ fn announce(settings: &Settings, isolation: &Isolation, banner: &Banner, for_a_p
 
 /// Says which limits are not kept. Whoever asked for one that cannot be has been refused, so that for most it is no matter.
 fn announce_limits(settings: &Settings, isolation: &Isolation) {
-    let sandbox = &settings.sandbox;
+    let sandbox = &settings.pools[0].sandbox;
     if sandbox.mode == SandboxMode::Off || isolation.layers.contains(&Layer::Cgroup) {
         return;
     }
@@ -424,11 +426,12 @@ mod tests {
     #[tokio::test]
     async fn the_pool_is_more_patient_with_a_start_than_the_factory() {
         let mut settings = config::settle(Raw::default(), Mistakes::default()).unwrap();
-        (settings.resources.min_workers, settings.resources.spare) = (0, 0);
-        settings.worker.start_timeout = Duration::from_secs(3600);
+        let only = &mut settings.pools[0];
+        (only.resources.min_workers, only.resources.spare) = (0, 0);
+        only.worker.start_timeout = Duration::from_secs(3600);
         // What this host offers cannot be tried here: init needs the first call in `main`.
-        settings.sandbox.mode = settings::SandboxMode::Off;
-        let pool = pool(workers::factory(&settings).unwrap(), &settings).unwrap();
+        only.sandbox.mode = settings::SandboxMode::Off;
+        let pool = pool(workers::factory(only).unwrap(), only).unwrap();
         assert!(format!("{pool:?}").contains("spawn_timeout: Some(3660s)"), "{pool:?}");
     }
 }

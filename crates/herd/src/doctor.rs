@@ -31,8 +31,8 @@ pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<()> {
     let mut settings = settings(args)?;
     if explain {
         isolation::guard(&mut settings)?;
-        let plan = workers::plan(&settings)?;
-        for sentence in sight::unseen(&settings, &plan.layers()) {
+        let plan = workers::plan(&settings.pools[0])?;
+        for sentence in sight::unseen(&settings.pools[0], &plan.layers()) {
             console::complain(format_args!("warning: {sentence}"));
         }
         let steps = plan.explain();
@@ -43,7 +43,8 @@ pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<()> {
         };
     }
     let examination = Examination::new(&settings)?;
-    let plan = isolation::guard(&mut settings).map_err(anyhow::Error::from).and_then(|()| workers::plan(&settings));
+    let plan =
+        isolation::guard(&mut settings).map_err(anyhow::Error::from).and_then(|()| workers::plan(&settings.pools[0]));
     if json {
         let mut report = json!(examination);
         report["possible"] = plan.is_ok().into();
@@ -82,12 +83,12 @@ fn settings(args: DoctorArgs) -> anyhow::Result<Settings> {
         Some(path) => config::read(path)?,
         None => {
             let mut raw = Raw::default();
-            raw.sandbox.mode = Some(Written { value: SandboxMode::Required, origin: Origin::flag("required") });
+            raw.pool.sandbox.mode = Some(Written { value: SandboxMode::Required, origin: Origin::flag("required") });
             (raw, Mistakes::default())
         }
     };
     if !args.command.is_empty() {
-        raw.worker.command = cli::words("COMMAND", args.command);
+        raw.pool.worker.command = cli::words("COMMAND", args.command);
     }
     Ok(config::settle(raw, mistakes)?)
 }
@@ -195,10 +196,11 @@ impl Examination {
 /// What workers would get here if they wanted everything and insisted on nothing.
 fn survey(settings: &Settings) -> anyhow::Result<Plan<'static>> {
     let mut wishes = config::settle(Raw::default(), Mistakes::default())?;
-    wishes.sandbox.mode = SandboxMode::BestEffort;
-    wishes.sandbox.network = NetworkMode::Egress;
-    wishes.sandbox.uid_range.clone_from(&settings.sandbox.uid_range);
-    workers::plan(&wishes)
+    let pool = &mut wishes.pools[0];
+    pool.sandbox.mode = SandboxMode::BestEffort;
+    pool.sandbox.network = NetworkMode::Egress;
+    pool.sandbox.uid_range.clone_from(&settings.pools[0].sandbox.uid_range);
+    workers::plan(pool)
 }
 
 impl Row {

@@ -18,7 +18,7 @@ use crate::{
     config::{
         Mistakes, Settings,
         mistake::{Mistake, Origin},
-        settings::SandboxMode,
+        settings::{Pool, SandboxMode},
     },
     control,
     workers::{self, Factory},
@@ -155,17 +155,23 @@ struct OwnPlace {
 /// # Errors
 /// Every path that would show it.
 pub(crate) fn guard(settings: &mut Settings) -> Result<(), Mistakes> {
-    if settings.sandbox.mode == SandboxMode::Off {
-        return Ok(());
-    }
-    let files = shown(settings);
     let own = own_places(settings);
-    let raw = &settings.written.raw;
+    let mut mistakes = Mistakes { file: settings.file.clone(), all: Vec::new() };
+    for pool in settings.pools.iter_mut().filter(|pool| pool.sandbox.mode != SandboxMode::Off) {
+        guard_pool(pool, &own, &mut mistakes);
+    }
+    mistakes.sort();
+    if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+}
+
+fn guard_pool(settings: &mut Pool, own: &[OwnPlace], mistakes: &mut Mistakes) {
+    let files = shown(settings);
+    let raw = &settings.raw;
     let lists = [&raw.sandbox.read_only, &raw.sandbox.writable].into_iter().flatten().flat_map(|list| &list.value);
     let listed = lists.map(|path| (path.value.as_path(), &path.origin));
     let cwd = raw.worker.cwd.iter().filter_map(|cwd| Some((cwd.value.as_deref()?, &cwd.origin)));
     let listed: Vec<_> = listed.chain(cwd).collect();
-    let mut mistakes = Mistakes { file: settings.written.file.clone(), all: Vec::new() };
+    let before = mistakes.all.len();
     let mut refuse = |origin: &Origin, path: &Path, problem: String, remedy: &str| {
         let mistake = Mistake::new(origin.clone(), problem, remedy);
         mistakes.push(mistake.found(path.display().to_string()).unavailable());
@@ -176,14 +182,14 @@ pub(crate) fn guard(settings: &mut Settings) -> Result<(), Mistakes> {
             refuse(origin, path, format!("would show workers {}", own.what), "name something narrower");
         }
     }
-    for OwnPlace { path, what, origin } in &own {
+    for OwnPlace { path, what, origin } in own {
         if let Some(sight) = files.sights(path).iter().find(|sight| sight.system) {
             let problem = format!("lies in {}, which every worker sees, with {what}", sight.source.display());
             refuse(origin, path, problem, "choose a place elsewhere");
         }
     }
     // It may hold what is not the workers' to know, and may lie where they see it, beside their program for example.
-    let configuration = settings.written.file.as_ref().and_then(|file| fs::canonicalize(file).ok());
+    let configuration = settings.file.as_ref().and_then(|file| fs::canonicalize(file).ok());
     let configuration = configuration.filter(|file| file.is_file());
     let sights = configuration.as_deref().map_or_else(Vec::new, |file| files.sights(file));
     for sight in sights.iter().filter(|sight| sight.writable) {
@@ -192,18 +198,13 @@ pub(crate) fn guard(settings: &mut Settings) -> Result<(), Mistakes> {
             refuse(origin, path, problem, "keep that elsewhere, or name something narrower");
         }
     }
-    if !mistakes.is_empty() {
-        mistakes.sort();
-        return Err(mistakes);
-    }
-    if !sights.is_empty() {
+    if mistakes.all.len() == before && !sights.is_empty() {
         settings.sandbox.hidden.extend(configuration);
     }
-    Ok(())
 }
 
 /// What workers are shown of the host.
-fn shown(settings: &Settings) -> Files {
+fn shown(settings: &Pool) -> Files {
     let mut files = Files::default();
     files.read_only.clone_from(&settings.sandbox.read_only);
     files.writable.clone_from(&settings.sandbox.writable);
@@ -214,19 +215,21 @@ fn shown(settings: &Settings) -> Files {
 
 /// Where the daemon keeps what no worker may see.
 fn own_places(settings: &Settings) -> Vec<OwnPlace> {
-    let raw = &settings.written.raw;
+    let written = &settings.raw.network.control_socket;
     let runtime = Origin::flag(if env::var_os("XDG_RUNTIME_DIR").is_some() { "XDG_RUNTIME_DIR" } else { "TMPDIR" });
     let control = OwnPlace {
         path: settings.network.control_socket.clone().unwrap_or_else(control::directory),
         what: "herd's control socket",
-        origin: raw.network.control_socket.as_ref().map_or_else(|| runtime.clone(), |socket| socket.origin.clone()),
+        origin: written.as_ref().map_or_else(|| runtime.clone(), |socket| socket.origin.clone()),
     };
     let state = OwnPlace { path: workers::state_directory(), what: "the workspaces of other workers", origin: runtime };
-    let kept = workers::kept_workspaces(settings).map(|path| {
+    let kept = settings.pools.iter().filter_map(|pool| {
+        let path = workers::kept_workspaces(pool)?;
+        let raw = &pool.raw;
         let written = raw.sandbox.workspace_dir.as_ref().map(|directory| &directory.origin);
         let origin = written.or(raw.sandbox.workspace.as_ref().map(|workspace| &workspace.origin)).cloned();
         let origin = origin.unwrap_or_else(|| Origin::flag("sandbox.workspace_dir"));
-        OwnPlace { path, what: "the workspaces of all sessions", origin }
+        Some(OwnPlace { path, what: "the workspaces of all sessions", origin })
     });
     [control, state].into_iter().chain(kept).collect()
 }
@@ -261,7 +264,7 @@ mod tests {
     #[test]
     fn cgroups_that_nobody_asked_for_are_not_called_missing() {
         let wish = |missing| {
-            let limits = crate::workers::factory(&off()).unwrap().limits();
+            let limits = crate::workers::factory(&off().pools[0]).unwrap().limits();
             Isolation { mode: SandboxMode::Required, layers: vec![Layer::Seccomp], missing, limits }.to_string()
         };
         let told = wish(vec![missing(Layer::Cgroup, "cgroup v1")]);
@@ -273,7 +276,7 @@ mod tests {
     /// What this host offers cannot be tried here: init needs the first call in `main`.
     fn off() -> Settings {
         let mut settings = crate::config::settle(Default::default(), Mistakes::default()).unwrap();
-        settings.sandbox.mode = SandboxMode::Off;
+        settings.pools[0].sandbox.mode = SandboxMode::Off;
         settings
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use herd_process::path_in;
 use herd_sandbox::{Files, Layer, real_path};
 
-use crate::config::{Settings, settings::Command};
+use crate::config::settings::{Command, Pool};
 
 /// Where herd puts what is a worker's own.
 const PLACES: [&str; 2] = ["/workspace", "/run/herd"];
@@ -22,7 +22,7 @@ const COMMON: [&str; 6] = ["/", "/tmp", "/run", "/var", "/etc", "/var/tmp"];
 /// One sentence for each argument that names something of the host that workers with these layers do not see.
 ///
 /// It is a guess: an argument that happens to be the name of a file may mean something else.
-pub(crate) fn unseen(settings: &Settings, layers: &[Layer]) -> Vec<String> {
+pub(crate) fn unseen(settings: &Pool, layers: &[Layer]) -> Vec<String> {
     let Command::Program { args, .. } = &settings.worker.command else { return Vec::new() };
     if !layers.contains(&Layer::Files) && !layers.contains(&Layer::Landlock) {
         return Vec::new();
@@ -31,7 +31,7 @@ pub(crate) fn unseen(settings: &Settings, layers: &[Layer]) -> Vec<String> {
     args.iter().filter_map(|arg| sentence(arg, settings, &here)).collect()
 }
 
-fn sentence(arg: &OsStr, settings: &Settings, here: &Path) -> Option<String> {
+fn sentence(arg: &OsStr, settings: &Pool, here: &Path) -> Option<String> {
     if arg.as_bytes().windows(2).any(|pair| pair == b"{{") {
         return None;
     }
@@ -61,7 +61,7 @@ fn is_own(path: &Path) -> bool {
 }
 
 /// Whether workers see it, or something in it.
-fn is_shown(path: &Path, settings: &Settings) -> bool {
+fn is_shown(path: &Path, settings: &Pool) -> bool {
     let sandbox = &settings.sandbox;
     let mut files = Files::default();
     files.read_only.clone_from(&sandbox.read_only);
@@ -75,8 +75,8 @@ fn is_shown(path: &Path, settings: &Settings) -> bool {
     shown.any(|shown| real_path(shown).starts_with(&real)) || !files.sights(path).is_empty()
 }
 
-fn advice(path: &Path, named: &Path, settings: &Settings, here: &Path) -> String {
-    let flags = settings.written.file.is_none();
+fn advice(path: &Path, named: &Path, settings: &Pool, here: &Path) -> String {
+    let flags = settings.file.is_none();
     let text = |path: &Path| path.to_string_lossy().escape_debug().to_string();
     let show = |cwd: &Path| {
         let cwd = text(cwd);

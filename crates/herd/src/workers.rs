@@ -14,10 +14,10 @@ use herd_process::{HttpClient, OptionsError, ProcessFactory, ProcessFactoryBuild
 use herd_sandbox::{Layer, Plan};
 
 use crate::config::{
-    Mistakes, Settings,
+    Mistakes,
     mistake::{Mistake, Origin, Written},
-    raw::Raw,
-    settings::{Command, Listen, Pids, Sandbox, SandboxMode, Workspace},
+    raw::RawPool,
+    settings::{self, Command, Listen, Pids, Sandbox, SandboxMode, Workspace},
 };
 
 /// The factory of all workers.
@@ -37,7 +37,7 @@ pub(crate) fn state_directory() -> PathBuf {
 ///
 /// # Errors
 /// If the program cannot be found or run, if the working directory is none, or if the workers' directory cannot be made.
-pub(crate) fn factory(settings: &Settings) -> anyhow::Result<Factory> {
+pub(crate) fn factory(settings: &settings::Pool) -> anyhow::Result<Factory> {
     if let Command::Program { program, .. } = &settings.worker.command {
         check_program(program)?;
     }
@@ -51,7 +51,7 @@ pub(crate) fn factory(settings: &Settings) -> anyhow::Result<Factory> {
 ///
 /// # Errors
 /// As [`factory`].
-pub(crate) fn plan(settings: &Settings) -> anyhow::Result<Plan<'static>> {
+pub(crate) fn plan(settings: &settings::Pool) -> anyhow::Result<Plan<'static>> {
     if let Command::Program { program, .. } = &settings.worker.command {
         check_program(program)?;
     }
@@ -59,27 +59,27 @@ pub(crate) fn plan(settings: &Settings) -> anyhow::Result<Plan<'static>> {
 }
 
 /// What was checked before without the host is right now, so the rest is what cannot be had here.
-fn unavailable(refused: &OptionsError, settings: &Settings) -> anyhow::Error {
+fn unavailable(refused: &OptionsError, settings: &settings::Pool) -> anyhow::Error {
     let all = located(refused, settings).into_iter().map(Mistake::unavailable).collect();
-    let mut mistakes = Mistakes { file: settings.written.file.clone(), all };
+    let mut mistakes = Mistakes { file: settings.file.clone(), all };
     mistakes.sort();
     mistakes.into()
 }
 
 /// What the factory would refuse, told at the place where it was written.
-pub(crate) fn mistakes(settings: &Settings) -> Vec<Mistake> {
+pub(crate) fn mistakes(settings: &settings::Pool) -> Vec<Mistake> {
     let Ok(builder) = builder(settings) else { return Vec::new() };
     builder.check().err().map_or_else(Vec::new, |refused| located(&refused, settings))
 }
 
 /// What the factory refuses, with the places where it was written.
-fn located(refused: &OptionsError, settings: &Settings) -> Vec<Mistake> {
+fn located(refused: &OptionsError, settings: &settings::Pool) -> Vec<Mistake> {
     let mistakes = grouped(refused.mistakes());
     mistakes
         .iter()
         .map(|(option, problem)| {
             let (problem, remedy) = problem.split_once("; ").unwrap_or((problem, "correct it"));
-            Mistake::new(origin_of(option, &settings.written.raw), one_line(problem), remedy).unquoted()
+            Mistake::new(origin_of(option, &settings.raw), one_line(problem), remedy).unquoted()
         })
         .collect()
 }
@@ -117,7 +117,7 @@ fn one_line(problem: &str) -> String {
     }
 }
 
-fn builder(settings: &Settings) -> anyhow::Result<ProcessFactoryBuilder> {
+fn builder(settings: &settings::Pool) -> anyhow::Result<ProcessFactoryBuilder> {
     let worker = &settings.worker;
     let (program, args): (OsString, Vec<OsString>) = match &worker.command {
         Command::Program { program, args } => (program.clone(), args.clone()),
@@ -154,8 +154,8 @@ fn builder(settings: &Settings) -> anyhow::Result<ProcessFactoryBuilder> {
 }
 
 /// The part of the options that is about the sandbox and limits. Without a sandbox there is none; what was asked for all
-/// the same is told by [`Settings::warnings`].
-fn sandboxed(mut builder: ProcessFactoryBuilder, settings: &Settings) -> ProcessFactoryBuilder {
+/// the same is told by [`Settings::warnings`](crate::config::Settings::warnings).
+fn sandboxed(mut builder: ProcessFactoryBuilder, settings: &settings::Pool) -> ProcessFactoryBuilder {
     let sandbox = &settings.sandbox;
     if let Some(kept) = kept_workspaces(settings) {
         builder = builder.persistent_workspaces(kept);
@@ -190,7 +190,7 @@ fn sandboxed(mut builder: ProcessFactoryBuilder, settings: &Settings) -> Process
 }
 
 /// Where workspaces are kept, if they are.
-pub(crate) fn kept_workspaces(settings: &Settings) -> Option<PathBuf> {
+pub(crate) fn kept_workspaces(settings: &settings::Pool) -> Option<PathBuf> {
     let Sandbox { workspace, workspace_dir, .. } = &settings.sandbox;
     (*workspace == Workspace::Persistent).then(|| workspace_dir.clone().unwrap_or_else(kept_directory))
 }
@@ -207,7 +207,7 @@ fn kept_directory() -> PathBuf {
 }
 
 /// Where the text of a factory's option was written: `args[0]` is the second word of the command.
-fn origin_of(option: &str, written: &Raw) -> Origin {
+fn origin_of(option: &str, written: &RawPool) -> Origin {
     fn place<T>(written: &Option<Written<T>>) -> Option<&Origin> {
         written.as_ref().map(|written| &written.origin)
     }
@@ -216,7 +216,7 @@ fn origin_of(option: &str, written: &Raw) -> Origin {
     }
     let (name, index) =
         option.split_once('[').map_or((option, ""), |(name, index)| (name, index.trim_end_matches(']')));
-    let Raw { worker, resources, sandbox, .. } = written;
+    let RawPool { worker, resources, sandbox } = written;
     let command = worker.command.as_ref().map_or(&[][..], |command| &command.value);
     let env = worker.env.as_ref().map_or(&[][..], |env| &env.value);
     let found = match name {

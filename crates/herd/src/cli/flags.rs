@@ -268,7 +268,7 @@ impl WorkerFlags {
     pub(super) fn apply(self, raw: &mut Raw) {
         let Self { env, cwd, worker_listen, ready, health_path, start_timeout, stop_signal, stop_grace, http2, port } =
             self;
-        let worker = &mut raw.worker;
+        let worker = &mut raw.pool.worker;
         worker.env = words("--env", env);
         worker.cwd = flag("--cwd", cwd.map(Some));
         worker.listen = flag("--worker-listen", worker_listen);
@@ -300,7 +300,7 @@ impl ResourceFlags {
             cpu,
             pids,
         } = self;
-        let resources = &mut raw.resources;
+        let resources = &mut raw.pool.resources;
         resources.min_workers = flag("--workers", workers.map(|(min, _)| min));
         resources.max_workers = flag("--workers", workers.map(|(_, max)| max));
         resources.spare = flag("--spare", spare);
@@ -322,7 +322,7 @@ impl ResourceFlags {
 impl SandboxFlags {
     pub(super) fn apply(self, raw: &mut Raw) {
         let Self { sandbox: mode, network, seccomp, workspace, read_only, writable, hidden } = self;
-        let sandbox = &mut raw.sandbox;
+        let sandbox = &mut raw.pool.sandbox;
         sandbox.mode = flag("--sandbox", mode);
         sandbox.network = flag("--network", network);
         sandbox.seccomp = flag("--seccomp", seccomp);

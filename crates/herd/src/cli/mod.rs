@@ -198,7 +198,7 @@ impl RunArgs {
         worker.apply(&mut raw);
         resources.apply(&mut raw);
         sandbox.apply(&mut raw);
-        raw.worker.command = words("COMMAND", command);
+        raw.pool.worker.command = words("COMMAND", command);
         raw
     }
 }

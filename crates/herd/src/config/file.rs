@@ -52,9 +52,9 @@ pub(crate) fn read(text: &[u8], mistakes: &mut Mistakes) -> Raw {
     };
     let Some(mut fields) = Fields::of(root, "", mistakes) else { return raw };
     fields.section("network", |f| raw.network = network(f));
-    fields.section("worker", |f| raw.worker = worker(f));
-    fields.section("resources", |f| raw.resources = resources(f));
-    fields.section("sandbox", |f| raw.sandbox = sandbox(f));
+    fields.section("worker", |f| raw.pool.worker = worker(f));
+    fields.section("resources", |f| raw.pool.resources = resources(f));
+    fields.section("sandbox", |f| raw.pool.sandbox = sandbox(f));
     fields.section("telemetry", |f| raw.telemetry = telemetry(f));
     if let Some(pools) = fields.take("pools")
         && !pools.value.is_null()

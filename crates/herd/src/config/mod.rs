@@ -49,7 +49,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 /// All mistakes: those found before, and those of values that don't go together.
 pub(crate) fn settle(raw: Raw, mut mistakes: Mistakes) -> Result<Settings, Mistakes> {
     let settings = resolve::resolve(raw, &mut mistakes);
-    mistakes.all.extend(workers::mistakes(&settings));
+    mistakes.all.extend(settings.pools.iter().flat_map(workers::mistakes));
     mistakes.sort();
     if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
 }

@@ -16,10 +16,17 @@ pub(crate) type Maybe<T> = Option<Written<T>>;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Raw {
     pub(crate) network: RawNetwork,
+    /// The pool that is described at the top level.
+    pub(crate) pool: RawPool,
+    pub(crate) telemetry: RawTelemetry,
+}
+
+/// What can be said of one kind of worker.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawPool {
     pub(crate) worker: RawWorker,
     pub(crate) resources: RawResources,
     pub(crate) sandbox: RawSandbox,
-    pub(crate) telemetry: RawTelemetry,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -6,10 +6,11 @@ use herd_process::{Readiness, Signal};
 
 use super::{
     mistake::{Mistake, Mistakes, Written},
-    raw::{Maybe, Raw, RawNetwork, RawResources, RawTelemetry, RawWorker},
+    raw::{Maybe, Raw, RawNetwork, RawPool, RawResources, RawTelemetry, RawWorker},
     sandbox,
     settings::{
-        self, Command, IdleBy, Listen, LogLevel, Network, Resources, Settings, Telemetry, WhenFull, Worker, Workspace,
+        self, Command, IdleBy, Listen, LogLevel, Network, Pool, Resources, Settings, Telemetry, WhenFull, Worker,
+        Workspace,
     },
 };
 
@@ -24,21 +25,39 @@ pub(super) const MAX_WORKERS: usize = 10;
 
 /// Fills in defaults and checks what belongs together. The answer counts only if no mistake was added.
 pub(crate) fn resolve(raw: Raw, mistakes: &mut Mistakes) -> Settings {
-    let sandbox = sandbox::resolve(&raw, mistakes);
-    let written = settings::Written { file: mistakes.file.clone(), raw: raw.clone() };
-    let Raw { network, worker, resources, sandbox: _, telemetry } = raw;
+    let pool = resolve_pool(settings::DEFAULT_POOL, raw.pool.clone(), &raw.network, mistakes);
+    let (file, written) = (mistakes.file.clone(), raw.clone());
+    let Raw { network, pool: _, telemetry } = raw;
     check_paths(&telemetry, mistakes);
     Settings {
         network: resolve_network(network, mistakes),
-        worker: resolve_worker(worker, mistakes),
-        resources: resolve_resources(resources, sandbox.workspace, mistakes),
-        sandbox,
+        pools: vec![pool],
+        routes: Vec::new(),
+        access: None,
+        tenants: settings::Tenants::default(),
+        webhooks: Vec::new(),
         telemetry: Telemetry {
             log_format: telemetry.log_format.map(|written| written.value),
             log_level: or(telemetry.log_level, LogLevel::Info),
             metrics_path: or(telemetry.metrics_path, "/metrics".to_owned()),
+            otlp_endpoint: None,
+            trace_ratio: 1.0,
         },
-        written,
+        file,
+        raw: written,
+    }
+}
+
+fn resolve_pool(name: &str, raw: RawPool, network: &RawNetwork, mistakes: &mut Mistakes) -> Pool {
+    let sandbox = sandbox::resolve(&raw, network, mistakes);
+    let RawPool { worker, resources, sandbox: _ } = raw.clone();
+    Pool {
+        name: name.to_owned(),
+        worker: resolve_worker(worker, mistakes),
+        resources: resolve_resources(resources, sandbox.workspace, mistakes),
+        sandbox,
+        file: mistakes.file.clone(),
+        raw,
     }
 }
 
@@ -81,6 +100,10 @@ fn resolve_network(raw: RawNetwork, mistakes: &mut Mistakes) -> Network {
         data_bind: data,
         admin_bind: admin,
         control_socket: control_socket.map(|written| written.value),
+        tls: None,
+        admin_tls: None,
+        admin_token_file: None,
+        admin_hosts: Vec::new(),
         session_key: resolve_session_key(session_key, mistakes),
         lookup_only: or(lookup_only, false),
         drain_timeout: or(drain_timeout, Duration::from_secs(30)),

@@ -10,7 +10,7 @@ use herd_sandbox::Files;
 
 use super::{
     mistake::{Mistake, Mistakes, Origin, Written},
-    raw::{Maybe, Raw, RawResources, RawSandbox},
+    raw::{Maybe, RawNetwork, RawPool, RawResources, RawSandbox},
     settings::{Limits, NetworkMode, Pids, Sandbox, SandboxMode, Seccomp, Workspace},
 };
 
@@ -20,13 +20,13 @@ const SYSTEM: [&str; 11] =
 
 /// Settles everything about the sandbox. Where nobody wrote a mode, a file means `required`: who writes a file serves
 /// others. Without one somebody tries herd on whatever host they have, and gets as much as there is.
-pub(super) fn resolve(raw: &Raw, mistakes: &mut Mistakes) -> Sandbox {
+pub(super) fn resolve(raw: &RawPool, network: &RawNetwork, mistakes: &mut Mistakes) -> Sandbox {
     let default = if mistakes.file.is_some() { SandboxMode::Required } else { SandboxMode::BestEffort };
     let mode = mode(&raw.resources, &raw.sandbox, default, mistakes);
     check_network(raw, mistakes);
     check_workspace(raw, mistakes);
     check_uid_range(raw, mistakes);
-    check_paths(raw, mistakes);
+    check_paths(raw, network, mistakes);
     let skipped = match mode {
         SandboxMode::Off => wishes(raw).map(|(origin, what)| skip(origin, what)).collect(),
         SandboxMode::BestEffort | SandboxMode::Required => Vec::new(),
@@ -102,7 +102,7 @@ fn mode(resources: &RawResources, sandbox: &RawSandbox, default: SandboxMode, mi
     }
 }
 
-fn check_network(raw: &Raw, mistakes: &mut Mistakes) {
+fn check_network(raw: &RawPool, mistakes: &mut Mistakes) {
     let network = value(raw.sandbox.network.clone(), NetworkMode::Private);
     if let Some(port) = raw.worker.port.as_ref().filter(|_| network == NetworkMode::Host) {
         let problem = "has no meaning in the host's network, where herd chooses a free port for each worker";
@@ -128,7 +128,7 @@ fn check_network(raw: &Raw, mistakes: &mut Mistakes) {
 }
 
 /// A session's files wait for the session, so no worker can be started before it is known whose it will be.
-fn check_workspace(raw: &Raw, mistakes: &mut Mistakes) {
+fn check_workspace(raw: &RawPool, mistakes: &mut Mistakes) {
     let persistent = raw.sandbox.workspace.as_ref().filter(|workspace| workspace.value == Workspace::Persistent);
     if persistent.is_none() {
         if let Some(directory) = &raw.sandbox.workspace_dir {
@@ -151,7 +151,7 @@ fn check_workspace(raw: &Raw, mistakes: &mut Mistakes) {
     }
 }
 
-fn check_uid_range(raw: &Raw, mistakes: &mut Mistakes) {
+fn check_uid_range(raw: &RawPool, mistakes: &mut Mistakes) {
     let Some(Written { value: range, origin }) = &raw.sandbox.uid_range else { return };
     let workers = value(raw.resources.max_workers.clone(), super::resolve::MAX_WORKERS);
     let count = size(range);
@@ -166,7 +166,7 @@ fn size(range: &RangeInclusive<u32>) -> u64 {
 }
 
 /// Paths that contradict one another, or would show what no worker may see.
-fn check_paths(raw: &Raw, mistakes: &mut Mistakes) {
+fn check_paths(raw: &RawPool, network: &RawNetwork, mistakes: &mut Mistakes) {
     let [read_only, writable, hidden] = [&raw.sandbox.read_only, &raw.sandbox.writable, &raw.sandbox.hidden]
         .map(|written| value(written.clone(), Vec::new()));
     for paths in [&read_only, &writable, &hidden] {
@@ -206,7 +206,7 @@ fn check_paths(raw: &Raw, mistakes: &mut Mistakes) {
             complain(path, "is not visible anyway", remedy, mistakes);
         }
     }
-    let control = raw.network.control_socket.as_ref().map(|written| (written.value.as_path(), "herd's control socket"));
+    let control = network.control_socket.as_ref().map(|written| (written.value.as_path(), "herd's control socket"));
     let workspaces = raw.sandbox.workspace_dir.as_ref();
     let workspaces = workspaces.map(|written| (written.value.as_path(), "the workspaces of all sessions"));
     for path in shown() {
@@ -224,11 +224,11 @@ fn complain(path: &Written<PathBuf>, problem: impl Into<String>, remedy: impl Di
 }
 
 /// Everything that was written and needs a sandbox.
-fn wishes(raw: &Raw) -> impl Iterator<Item = (&Origin, &'static str)> {
+fn wishes(raw: &RawPool) -> impl Iterator<Item = (&Origin, &'static str)> {
     fn some<T>(written: &Maybe<T>, wanted: impl Fn(&T) -> bool) -> Option<&Origin> {
         written.as_ref().filter(|written| wanted(&written.value)).map(|written| &written.origin)
     }
-    let Raw { worker, resources, sandbox, .. } = raw;
+    let RawPool { worker, resources, sandbox } = raw;
     let wishes = [
         (some(&resources.memory_limit, |bytes| *bytes > 0), "a memory limit"),
         (some(&resources.cpu_limit_cores, |cores| *cores > 0.0), "a CPU limit"),

@@ -1,44 +1,159 @@
 //! What the settings mean: every value is there, checked, and with its default filled in.
 
-use std::{ffi::OsString, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use herd_gateway::SessionKey;
 use herd_process::{Readiness, Signal};
 pub(crate) use herd_sandbox::{Mode as SandboxMode, Network as NetworkMode, Reach, Seccomp};
 
-use super::{raw::Raw, value::Word};
+use super::{
+    raw::{Raw, RawPool},
+    value::Word,
+};
 
 /// The daemon's settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) network: Network,
+    /// At least one; no two have the same name.
+    pub(crate) pools: Vec<Pool>,
+    /// Tried in this order; what none of them fits goes to the pool [`DEFAULT_POOL`] if there is one.
+    pub(crate) routes: Vec<Route>,
+    /// `None`: whoever reaches the gateway may use it.
+    pub(crate) access: Option<Access>,
+    pub(crate) tenants: Tenants,
+    pub(crate) webhooks: Vec<Webhook>,
+    pub(crate) telemetry: Telemetry,
+    /// The configuration file as it was named; `None` if the settings came as flags, or nobody wrote any.
+    pub(crate) file: Option<String>,
+    /// What was written, and where, for what is found out later.
+    pub(crate) raw: Raw,
+}
+
+/// The name of the pool that the sections `worker`, `resources` and `sandbox` at the top level describe.
+pub(crate) const DEFAULT_POOL: &str = "default";
+
+/// One kind of worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Pool {
+    pub(crate) name: String,
     pub(crate) worker: Worker,
     pub(crate) resources: Resources,
     pub(crate) sandbox: Sandbox,
-    pub(crate) telemetry: Telemetry,
-    pub(crate) written: Written,
-}
-
-/// What was written, and where, for what is found out later.
-#[derive(Clone, Debug)]
-pub(crate) struct Written {
-    /// The configuration file as it was named; `None` if the settings came as flags, or nobody wrote any.
+    /// The configuration file as it was named.
     pub(crate) file: Option<String>,
-    pub(crate) raw: Raw,
+    pub(crate) raw: RawPool,
 }
 
 impl Settings {
     /// What is no mistake and yet hardly what is wanted, one sentence each.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.sandbox.skipped.clone();
-        if self.network.lookup_only {
-            warnings.push(
-                "lookup_only: no session can be served, because nothing but the gateway starts sessions in this version"
-                    .to_owned(),
-            );
-        }
-        warnings
+        self.pools.iter().flat_map(|pool| pool.sandbox.skipped.iter().cloned()).collect()
     }
+}
+
+/// Which requests go to a pool: those that fit everything that is there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Route {
+    pub(crate) pool: String,
+    /// In lower case, without a port; `*.example.com` fits every name below.
+    pub(crate) host: Option<String>,
+    /// Begins with a slash; it fits whole segments.
+    pub(crate) path_prefix: Option<String>,
+    /// Whether workers do not see the prefix.
+    pub(crate) strip_prefix: bool,
+    /// A field's name in lower case, and its value unless any will do.
+    pub(crate) header: Option<(String, Option<String>)>,
+}
+
+/// Who may use the gateway. Whoever shows a valid token may.
+#[derive(Clone, Debug)]
+pub(crate) struct Access {
+    pub(crate) tokens: Vec<Token>,
+    pub(crate) jwt: Option<Jwt>,
+    /// A query parameter that may hold the token where a client cannot send `authorization`; workers do not see it.
+    pub(crate) query_parameter: Option<String>,
+}
+
+/// A bearer token.
+#[derive(Clone, Debug)]
+pub(crate) struct Token {
+    /// What logs call it.
+    pub(crate) name: String,
+    pub(crate) tenant: Option<String>,
+    pub(crate) secret: TokenSecret,
+}
+
+/// How a token is known.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum TokenSecret {
+    /// By its hash.
+    Sha256([u8; 32]),
+    /// From a file that holds the token, or `sha256:HEX`.
+    File(PathBuf),
+}
+
+/// JSON Web Tokens (RFC 7519) that are believed.
+#[derive(Clone, Debug)]
+pub(crate) struct Jwt {
+    pub(crate) algorithm: JwtAlgorithm,
+    /// The secret (HS256) or the public key in PEM (EdDSA, RS256).
+    pub(crate) key_file: PathBuf,
+    /// One of them must be in `aud`. Never empty.
+    pub(crate) audience: Vec<String>,
+    pub(crate) issuer: Option<String>,
+    /// The claim that names the tenant; `None`: there are no tenants.
+    pub(crate) tenant_claim: Option<String>,
+    /// The claim that names the only session that the token is for.
+    pub(crate) session_claim: Option<String>,
+    /// How far clocks may differ.
+    pub(crate) leeway: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum JwtAlgorithm {
+    Hs256,
+    EdDsa,
+    Rs256,
+}
+
+/// What tenants may have at once, over all pools.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tenants {
+    /// Those that are not named.
+    pub(crate) default: TenantLimits,
+    pub(crate) named: BTreeMap<String, TenantLimits>,
+}
+
+/// `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct TenantLimits {
+    pub(crate) max_sessions: Option<usize>,
+    pub(crate) max_waiting: Option<usize>,
+    pub(crate) requests_per_second: Option<u32>,
+}
+
+/// Where events are posted.
+#[derive(Clone, Debug)]
+pub(crate) struct Webhook {
+    /// `http://` or `https://`.
+    pub(crate) url: String,
+    /// The key of the signature, in a file.
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Kinds of events, as `herd_pool::EventKind::name` has them; empty: all.
+    pub(crate) events: Vec<String>,
+    pub(crate) timeout: Duration,
+    /// How many events may wait for the receiver.
+    pub(crate) max_queue: usize,
+    /// For how long an event is tried again.
+    pub(crate) give_up_after: Duration,
+}
+
+/// A certificate and its key, PEM files.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Tls {
+    pub(crate) cert_file: PathBuf,
+    pub(crate) key_file: PathBuf,
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +161,14 @@ pub(crate) struct Network {
     pub(crate) data_bind: SocketAddr,
     /// `None`: there is no admin port.
     pub(crate) admin_bind: Option<SocketAddr>,
+    /// The TLS of the gateway; `None`: plain HTTP.
+    pub(crate) tls: Option<Tls>,
+    /// The TLS of the admin address.
+    pub(crate) admin_tls: Option<Tls>,
+    /// A file with the bearer token (or `sha256:HEX`, its hash) that the admin address asks for.
+    pub(crate) admin_token_file: Option<PathBuf>,
+    /// Under which names, besides those of loopback, the admin address may be asked.
+    pub(crate) admin_hosts: Vec<String>,
     /// `None`: the daemon chooses a path in its runtime directory.
     pub(crate) control_socket: Option<PathBuf>,
     /// Where a request's session ID is looked for, in this order.
@@ -153,6 +276,10 @@ pub(crate) struct Telemetry {
     pub(crate) log_format: Option<LogFormat>,
     pub(crate) log_level: LogLevel,
     pub(crate) metrics_path: String,
+    /// Where traces go (OTLP over HTTP), in builds with the feature `otlp`.
+    pub(crate) otlp_endpoint: Option<String>,
+    /// The share of requests that are traced, unless the client's `traceparent` says: 0 to 1.
+    pub(crate) trace_ratio: f64,
 }
 
 /// How a worker gets the place where it listens.

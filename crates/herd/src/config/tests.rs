@@ -30,17 +30,21 @@ fn an_empty_file_means_the_defaults() {
         assert_eq!(settings.network.data_bind.to_string(), "127.0.0.1:8080");
         assert_eq!(settings.network.admin_bind.unwrap().to_string(), "127.0.0.1:8081");
         assert_eq!(settings.network.session_key, herd_gateway::SessionKey::default());
-        assert_eq!(settings.worker.command, Command::Repl);
+        assert_eq!(settings.pools[0].worker.command, Command::Repl);
         assert_eq!(
-            (settings.resources.min_workers, settings.resources.max_workers, settings.resources.spare),
+            (
+                settings.pools[0].resources.min_workers,
+                settings.pools[0].resources.max_workers,
+                settings.pools[0].resources.spare
+            ),
             (1, 10, 1)
         );
-        assert_eq!(settings.resources.ttl, Duration::from_secs(300));
-        assert_eq!(settings.resources.open_files, 4096);
-        assert_eq!(settings.sandbox.mode, SandboxMode::Required);
-        assert_eq!((settings.sandbox.network, settings.worker.port), (NetworkMode::Private, 8000));
-        assert_eq!((settings.sandbox.limits.tmp, settings.sandbox.limits.shm), (64 << 20, 64 << 20));
-        assert_eq!(settings.sandbox.limits.pids, Pids::Default);
+        assert_eq!(settings.pools[0].resources.ttl, Duration::from_secs(300));
+        assert_eq!(settings.pools[0].resources.open_files, 4096);
+        assert_eq!(settings.pools[0].sandbox.mode, SandboxMode::Required);
+        assert_eq!((settings.pools[0].sandbox.network, settings.pools[0].worker.port), (NetworkMode::Private, 8000));
+        assert_eq!((settings.pools[0].sandbox.limits.tmp, settings.pools[0].sandbox.limits.shm), (64 << 20, 64 << 20));
+        assert_eq!(settings.pools[0].sandbox.limits.pids, Pids::Default);
         assert_eq!(settings.telemetry.metrics_path, "/metrics");
     }
 }
@@ -104,8 +108,9 @@ telemetry: {log_format: json, log_level: debug, metrics_path: /m}
 "#,
     )
     .unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    let Settings { network, worker, resources, sandbox, telemetry, written } = settings;
-    assert_eq!(written.file.as_deref(), Some("herd.yaml"));
+    let Settings { network, mut pools, telemetry, file, .. } = settings;
+    let Pool { worker, resources, sandbox, .. } = pools.remove(0);
+    assert_eq!(file.as_deref(), Some("herd.yaml"));
     assert_eq!((network.data_bind.to_string(), network.admin_bind), ("[::1]:9000".to_owned(), None));
     assert_eq!(network.control_socket.unwrap().to_str(), Some("/run/herd/a.sock"));
     assert_eq!(network.session_key.to_string(), "header:x-id,cookie:sid,host");
@@ -152,22 +157,22 @@ telemetry: {log_format: json, log_level: debug, metrics_path: /m}
 #[test]
 fn minus_one_and_zero_ask_for_no_limit() {
     let settings = load("resources: {memory_limit_mb: 0, cpu_limit_cores: 0, pids_limit: -1}").unwrap();
-    let Limits { memory, cpu, pids, .. } = settings.sandbox.limits;
+    let Limits { memory, cpu, pids, .. } = settings.pools[0].sandbox.limits;
     assert_eq!((memory, cpu, pids), (None, None, Pids::Unlimited));
 }
 
 #[test]
 fn who_writes_no_file_gets_the_sandbox_that_there_is() {
     let settings = settle(super::raw::Raw::default(), Mistakes::default()).unwrap();
-    assert_eq!(settings.sandbox.mode, SandboxMode::BestEffort);
+    assert_eq!(settings.pools[0].sandbox.mode, SandboxMode::BestEffort);
 }
 
 #[test]
 fn with_persistent_workspaces_no_worker_waits_for_just_any_session() {
     let settings = load("sandbox: {workspace: persistent, workspace_dir: /srv/sessions}").unwrap();
-    assert_eq!((settings.resources.min_workers, settings.resources.spare), (0, 0));
-    assert_eq!(settings.sandbox.workspace, Workspace::Persistent);
-    assert_eq!(settings.sandbox.workspace_dir.unwrap().to_str(), Some("/srv/sessions"));
+    assert_eq!((settings.pools[0].resources.min_workers, settings.pools[0].resources.spare), (0, 0));
+    assert_eq!(settings.pools[0].sandbox.workspace, Workspace::Persistent);
+    assert_eq!(settings.pools[0].sandbox.workspace_dir.as_ref().unwrap().to_str(), Some("/srv/sessions"));
 }
 
 #[test]
@@ -175,8 +180,8 @@ fn the_documented_file_means_the_defaults() {
     let documented = load(include_str!("../../../../docs/herd.yaml")).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     let defaults = load("").unwrap_or_else(|mistakes| panic!("{mistakes}"));
     assert_eq!(format!("{:?}", documented.network), format!("{:?}", defaults.network));
-    assert_eq!(format!("{:?}", documented.resources), format!("{:?}", defaults.resources));
-    assert_eq!(format!("{:?}", documented.sandbox), format!("{:?}", defaults.sandbox));
+    assert_eq!(format!("{:?}", documented.pools[0].resources), format!("{:?}", defaults.pools[0].resources));
+    assert_eq!(format!("{:?}", documented.pools[0].sandbox), format!("{:?}", defaults.pools[0].sandbox));
     assert_eq!(format!("{:?}", documented.telemetry), format!("{:?}", defaults.telemetry));
 }
 
@@ -209,9 +214,9 @@ telemetry:
 "#,
     )
     .unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    assert_eq!(settings.sandbox.mode, SandboxMode::Off);
+    assert_eq!(settings.pools[0].sandbox.mode, SandboxMode::Off);
     assert_eq!(
-        settings.sandbox.skipped,
+        settings.pools[0].sandbox.skipped,
         [
             "resources.memory_limit_mb: a memory limit is skipped because the sandbox is off",
             "resources.cpu_limit_cores: a CPU limit is skipped because the sandbox is off",
