@@ -94,6 +94,14 @@ impl Tenant {
         self.0.waiting.load(Ordering::Relaxed)
     }
 
+    /// Whether there are other clones of it, for example in a [`SessionId`](crate::SessionId).
+    ///
+    /// Whoever holds the last one, and gives out no other, may forget it: nothing counts on it any more.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     pub(crate) fn hash(&self) -> u64 {
         self.0.hash
     }
@@ -176,5 +184,14 @@ mod tests {
         assert_eq!(clone.limits(), TenantLimits { max_sessions: None, max_waiting: Some(7) });
         assert_eq!(tenant, Tenant::new("acme", TenantLimits::default()).unwrap());
         assert_ne!(tenant, Tenant::new("other", TenantLimits::default()).unwrap());
+    }
+
+    #[test]
+    fn a_tenant_is_shared_as_long_as_anything_else_names_it() {
+        let tenant = Tenant::new("acme", TenantLimits::default()).unwrap();
+        let session = crate::SessionId::new("alice").unwrap().of(&tenant);
+        assert!(tenant.is_shared());
+        drop(session);
+        assert!(!tenant.is_shared());
     }
 }
