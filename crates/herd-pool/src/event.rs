@@ -85,6 +85,20 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// What [`name`](Self::name) may answer.
+    pub const NAMES: [&'static str; 10] = [
+        "worker-starting",
+        "worker-ready",
+        "spawn-failed",
+        "worker-crashed",
+        "worker-unhealthy",
+        "worker-gone",
+        "session-started",
+        "session-ended",
+        "draining",
+        "shutting-down",
+    ];
+
     /// The name of the kind: lower case, words joined by `-`.
     #[must_use]
     pub fn name(&self) -> &'static str {
