@@ -3,6 +3,7 @@
 
 mod bench;
 mod packages;
+mod proto;
 mod test;
 mod tools;
 mod venv;
@@ -19,6 +20,8 @@ use clap::Parser;
 enum Task {
     #[command(flatten)]
     Bench(bench::Task),
+    /// Generate the code of the control plane from its schema
+    Proto,
     Test(test::Options),
     Vm(vm::Options),
     #[command(hide = true)]
@@ -29,6 +32,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Bench(task) => bench::run(&task).map(|()| ExitCode::SUCCESS),
+        Task::Proto => proto::generate().map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::run(&options),
         Task::Guest(options) => vm::guest::run(&options),
