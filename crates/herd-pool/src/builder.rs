@@ -132,14 +132,21 @@ impl<F: WorkerFactory> PoolBuilder<F> {
     /// # Errors
     /// [`OptionsError`] if the options contradict each other, or if there is no tokio runtime with timers here.
     pub fn build(self) -> Result<Pool<F>, OptionsError> {
-        let Self { factory, mut options, on_crash, worker_ids } = self;
+        let worker_ids = self.worker_ids.clone();
+        let (factory, options, on_crash) = self.into_parts()?;
+        let runtime = Handle::try_current().map_err(|_| OptionsError::NoRuntime)?;
+        Ok(Pool::start(factory, options, on_crash, worker_ids, runtime))
+    }
+
+    /// The factory, what the options come to with it, and the crash callback.
+    pub(crate) fn into_parts(self) -> Result<(F, Options, Option<CrashCallback>), OptionsError> {
+        let Self { factory, mut options, on_crash, worker_ids: _ } = self;
         options.check()?;
         if factory.is_per_session() {
             options = options.per_session();
             options.check()?;
         }
-        let runtime = Handle::try_current().map_err(|_| OptionsError::NoRuntime)?;
-        Ok(Pool::start(factory, options, on_crash, worker_ids, runtime))
+        Ok((factory, options, on_crash))
     }
 }
 

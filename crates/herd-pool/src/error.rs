@@ -6,9 +6,19 @@ use crate::{EndReason, SpawnError};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum AcquireError {
-    /// As many callers as allowed wait already.
+    /// As many callers as allowed wait already, or did so when a caller came whose tenant had fewer of them.
     QueueFull {
-        /// The bound, as the pool was built with.
+        /// The bound, see [`PoolBuilder::max_waiting`](crate::PoolBuilder::max_waiting).
+        max_waiting: usize,
+    },
+    /// The session's tenant has as many sessions as it may have, counting those that start and those that end.
+    TenantSessions {
+        /// The bound, see [`TenantLimits`](crate::TenantLimits).
+        max_sessions: usize,
+    },
+    /// As many callers of the session's tenant as allowed wait already.
+    TenantWaiting {
+        /// The bound, see [`TenantLimits`](crate::TenantLimits).
         max_waiting: usize,
     },
     /// No worker was to be had in time.
@@ -33,7 +43,11 @@ impl AcquireError {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::QueueFull { .. } | Self::TimedOut { .. } | Self::Ended(_) => Some(Duration::from_secs(1)),
+            Self::QueueFull { .. }
+            | Self::TenantSessions { .. }
+            | Self::TenantWaiting { .. }
+            | Self::TimedOut { .. }
+            | Self::Ended(_) => Some(Duration::from_secs(1)),
             Self::Spawn(_) | Self::Draining => Some(Duration::from_secs(5)),
             Self::ShutDown => None,
         }
@@ -44,6 +58,12 @@ impl fmt::Display for AcquireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::QueueFull { max_waiting } => write!(f, "{max_waiting} callers wait for a worker already"),
+            Self::TenantSessions { max_sessions } => {
+                write!(f, "the tenant has {max_sessions} sessions already, which is as many as it may have")
+            }
+            Self::TenantWaiting { max_waiting } => {
+                write!(f, "{max_waiting} callers of the tenant wait for a worker already")
+            }
             Self::TimedOut { after, last_spawn_error: None } => write!(f, "no worker was free within {after:?}"),
             Self::TimedOut { after, last_spawn_error: Some(_) } => {
                 write!(f, "no worker could be started within {after:?}")
@@ -77,7 +97,7 @@ impl fmt::Display for NoSuchSession {
 
 impl Error for NoSuchSession {}
 
-/// Why a pool could not be built.
+/// Why a pool could not be built, or not be reconfigured.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum OptionsError {

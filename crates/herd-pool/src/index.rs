@@ -62,11 +62,12 @@ impl<W> Index<W> {
         slots.find(hash, |slot| slot.id() == id).map(Arc::clone)
     }
 
-    /// All live sessions. Only one shard is locked at a time.
-    pub(crate) fn all(&self) -> Vec<Arc<Slot<W>>> {
+    /// All live sessions of which `fits` holds. Only one shard is locked at a time.
+    pub(crate) fn all(&self, fits: impl Fn(&Slot<W>) -> bool) -> Vec<Arc<Slot<W>>> {
         let mut all = Vec::new();
         for shard in &self.0 {
-            all.extend(shard.slots.read().unwrap_or_else(PoisonError::into_inner).iter().map(Arc::clone));
+            let slots = shard.slots.read().unwrap_or_else(PoisonError::into_inner);
+            all.extend(slots.iter().filter(|slot| fits(slot)).map(Arc::clone));
         }
         all
     }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use crate::{
     Crash, Event, EventKind, Exit, ExitStatus, Lease, SessionId, SpawnError, Worker, WorkerFactory, WorkerId,
     caught::caught,
+    setup::Setup,
     shared::{Reply, Shared, WorkerOf},
     slot::Home,
     state::{Action, Force, Input},
@@ -32,9 +33,17 @@ impl<F: WorkerFactory> Shared<F> {
     /// Performs one action. Runs without the core's lock and never blocks.
     pub(crate) fn perform(self: &Arc<Self>, action: Action<WorkerOf<F>>) {
         match action {
-            Action::Spawn { worker, session } => self.spawn(spawn_worker(Arc::clone(self), worker, session)),
-            Action::CancelSpawns => {
-                self.cancel_spawns.send_replace(true);
+            Action::Spawn { worker, session, generation } => {
+                let setup = self.setup();
+                if setup.generation == generation {
+                    self.spawn(spawn_worker(Arc::clone(self), setup, worker, session));
+                } else {
+                    // It was decided on before the configuration changed, and is to be given up already.
+                    self.feed(Input::SpawnCancelled { worker });
+                }
+            }
+            Action::CancelSpawns { except } => {
+                self.starting.send_replace(except);
             }
             Action::Check { worker, handle } => self.spawn(check(Arc::clone(self), worker, handle)),
             Action::Probe { worker, handle } => self.spawn(probe(Arc::clone(self), worker, handle)),
@@ -78,7 +87,7 @@ impl<F: WorkerFactory> Shared<F> {
     }
 
     fn report(self: &Arc<Self>, crash: Crash) {
-        let Some(callback) = self.on_crash.clone() else { return };
+        let Some(callback) = self.setup().on_crash.clone() else { return };
         self.spawn(async move {
             if catch_unwind(AssertUnwindSafe(|| callback(&crash))).is_err() {
                 tracing::error!(worker = %crash.worker, "the crash callback panicked");
@@ -87,14 +96,22 @@ impl<F: WorkerFactory> Shared<F> {
     }
 }
 
-async fn spawn_worker<F: WorkerFactory>(shared: Arc<Shared<F>>, worker: WorkerId, session: Option<SessionId>) {
-    let mut cancelled = shared.cancel_spawns.subscribe();
+async fn spawn_worker<F: WorkerFactory>(
+    shared: Arc<Shared<F>>,
+    setup: Arc<Setup<F>>,
+    worker: WorkerId,
+    session: Option<SessionId>,
+) {
+    let mut starting = shared.starting.subscribe();
+    let ours = Some(setup.generation);
     let outcome = tokio::select! {
         biased;
-        outcome = start(&shared, worker, session.as_ref()) => outcome,
-        // The sender lives in `shared`, so this ends only when the value turns true.
-        _ = cancelled.wait_for(|cancelled| *cancelled) => return shared.feed(Input::SpawnCancelled { worker }),
+        outcome = start(&setup, worker, session.as_ref()) => outcome,
+        // The sender lives in `shared`, so this ends only when the starts of this generation are given up.
+        _ = starting.wait_for(|starting| *starting != ours) => return shared.feed(Input::SpawnCancelled { worker }),
     };
+    // A factory may be gone as soon as nothing starts any more.
+    drop(setup);
     let outcome = outcome.map(Arc::new);
     let handle = outcome.as_ref().ok().map(Arc::clone);
     shared.feed(Input::Spawned { worker, outcome });
@@ -119,16 +136,16 @@ async fn spawn_worker<F: WorkerFactory>(shared: Arc<Shared<F>>, worker: WorkerId
 }
 
 async fn start<F: WorkerFactory>(
-    shared: &Shared<F>,
+    setup: &Setup<F>,
     worker: WorkerId,
     session: Option<&SessionId>,
 ) -> Result<F::Worker, SpawnError> {
-    let limit = shared.options.spawn_timeout;
+    let limit = setup.options.spawn_timeout;
     // In a block of its own, because the call itself may panic and not only the future that it returns.
     let attempt = caught(async {
         match session {
-            Some(session) => shared.factory.spawn_for(worker, session).await,
-            None => shared.factory.spawn(worker).await,
+            Some(session) => setup.factory.spawn_for(worker, session).await,
+            None => setup.factory.spawn(worker).await,
         }
     });
     let outcome = match limit {

@@ -3,8 +3,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
-    AcquireError, EndReason, Events, Lease, NoSuchSession, PoolBuilder, SessionId, SessionInfo, Stats, WorkerFactory,
-    WorkerId, WorkerIds, WorkerInfo,
+    AcquireError, EndReason, Events, Lease, NoSuchSession, OptionsError, PoolBuilder, SessionId, SessionInfo, Stats,
+    WorkerFactory, WorkerId, WorkerIds, WorkerInfo,
     builder::CrashCallback,
     options::Options,
     queue::Ticket,
@@ -67,6 +67,12 @@ impl<F: WorkerFactory> Pool<F> {
     pub fn get(&self, session: &SessionId) -> Option<Lease<F>> {
         let slot = self.handle.shared.index.lease(session)?.ok()?;
         Some(Lease::new(slot, false))
+    }
+
+    /// Whether `other` is a clone of this pool.
+    #[must_use]
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.handle, &other.handle)
     }
 
     /// Whether the pool gives leases: it does until it is drained or shut down.
@@ -142,6 +148,30 @@ impl<F: WorkerFactory> Pool<F> {
         self.emptied().await;
     }
 
+    /// Lets another factory and other options count from now on, as if the pool had been built with `with`.
+    ///
+    /// - Sessions stay on the worker that they have, and under the [`ttl`](PoolBuilder::ttl),
+    ///   [`max_lifetime`](PoolBuilder::max_lifetime) and [`idle_by`](PoolBuilder::idle_by) that they started with.
+    /// - Workers that have no session are ended, and starts given up, as soon as this returns; workers of the new factory
+    ///   take their places, first for those who wait. With [`worker_reuse`](PoolBuilder::worker_reuse) no worker of the
+    ///   former factory gets another session.
+    /// - Everything else counts at once and for all, also for those who wait already: bounds, time-outs, health checks,
+    ///   what happens [when the pool is full](PoolBuilder::when_full). If there are more workers than the new
+    ///   [`max_workers`](PoolBuilder::max_workers), no session ends for that: none starts until there are fewer.
+    /// - Pauses between starts that failed are over.
+    ///
+    /// The pool goes on to draw worker IDs from where it did; the builder's do not count. The former factory is dropped
+    /// when its last start has been given up; workers that it started may live on. A pool that drains or has shut down
+    /// starts nothing any more: for it nothing changes.
+    ///
+    /// # Errors
+    /// [`OptionsError`] if the options contradict each other. Then nothing has changed.
+    pub fn reconfigure(&self, with: PoolBuilder<F>) -> Result<(), OptionsError> {
+        let (factory, options, on_crash) = with.into_parts()?;
+        self.handle.shared.reconfigure(factory, options, on_crash);
+        Ok(())
+    }
+
     /// The pool's numbers at this moment. Never waits.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -165,12 +195,48 @@ impl<F: WorkerFactory> Pool<F> {
         self.handle.shared.session(id)
     }
 
+    /// Sessions in the order of their IDs, from the first one after `after` on: those of which `fits` holds, up to
+    /// `limit` of them. To go on, give the last one's ID.
+    ///
+    /// It is not one snapshot, but a session that exists all the while is there once. The time that it takes grows with
+    /// the number of sessions, but the pool's lock is held only while those that start or end are collected; `fits` runs
+    /// without any lock, and only until enough were found.
+    #[must_use]
+    pub fn sessions_after(
+        &self,
+        after: Option<&SessionId>,
+        limit: usize,
+        fits: impl FnMut(&SessionInfo) -> bool,
+    ) -> Vec<SessionInfo> {
+        self.handle.shared.sessions_after(after, limit, fits)
+    }
+
+    /// All sessions with this text as their ID, whosever they are, in the order of their IDs. Looks at all sessions.
+    #[must_use]
+    pub fn session_candidates(&self, text: &str) -> Vec<SessionInfo> {
+        self.handle.shared.session_candidates(text)
+    }
+
+    /// Workers in the order of their IDs, from the first one after `after` on: those of which `fits` holds, up to
+    /// `limit` of them. To go on, give the last one's ID.
+    ///
+    /// It is not one snapshot: workers that come and go meanwhile may be there or not.
+    #[must_use]
+    pub fn workers_after(
+        &self,
+        after: Option<WorkerId>,
+        limit: usize,
+        fits: impl FnMut(&WorkerInfo<F::Worker>) -> bool,
+    ) -> Vec<WorkerInfo<F::Worker>> {
+        self.handle.shared.workers_after(after, limit, fits)
+    }
+
     /// All workers, by their IDs.
     ///
     /// It is not one snapshot: workers that come and go meanwhile may be there or not.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerInfo<F::Worker>> {
-        self.handle.shared.workers()
+        self.handle.shared.workers_after(None, usize::MAX, |_| true)
     }
 
     /// One worker; `None` if there is none with this ID any more.
@@ -246,7 +312,7 @@ impl<F: WorkerFactory> Clone for Pool<F> {
 impl<F: WorkerFactory> fmt::Debug for Pool<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("options", &self.handle.shared.options)
+            .field("options", &self.handle.shared.setup().options)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }

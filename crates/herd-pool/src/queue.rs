@@ -80,6 +80,13 @@ impl Queue {
         }
     }
 
+    /// Lets the session's party, if there is one, wait aside.
+    pub(crate) fn set_aside(&mut self, session: &SessionId) {
+        if let Some(party) = self.parties.get(session) {
+            self.line.remove(&party.place);
+        }
+    }
+
     /// Removes a caller. Returns whether it was there.
     pub(crate) fn leave(&mut self, ticket: Ticket) -> bool {
         let Some(Waiter { session, .. }) = self.waiters.remove(&ticket) else { return false };

@@ -5,7 +5,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -22,9 +22,11 @@ use crate::{
     clock::{Clock, Moment},
     driver,
     event::BACKLOG,
+    generation::Generation,
     index::Index,
     options::Options,
     queue::Ticket,
+    setup::Setup,
     slot::Template,
     state::{Input, State},
 };
@@ -33,8 +35,8 @@ use crate::{
 pub(crate) type WorkerOf<F> = Arc<<F as WorkerFactory>::Worker>;
 
 pub(crate) struct Shared<F: WorkerFactory> {
-    pub(crate) options: Options,
-    pub(crate) factory: F,
+    /// Changes only together with the state's options, under the core's lock. Locked after the core.
+    setup: RwLock<Arc<Setup<F>>>,
     pub(crate) clock: Clock,
     /// Live sessions. Hits read it; only the state, under the core's lock, changes it.
     pub(crate) index: Arc<Index<WorkerOf<F>>>,
@@ -48,12 +50,11 @@ pub(crate) struct Shared<F: WorkerFactory> {
     tasks: Mutex<JoinSet<()>>,
     /// The tasks that wait for workers to exit; each is aborted when its worker is gone.
     pub(crate) watches: Mutex<HashMap<WorkerId, AbortHandle>>,
-    pub(crate) on_crash: Option<CrashCallback>,
     pub(crate) events: broadcast::Sender<Event>,
     /// Wakes the driver because something is due earlier than it thinks.
     pub(crate) alarm: Notify,
-    /// Turns true when starts are to be given up.
-    pub(crate) cancel_spawns: watch::Sender<bool>,
+    /// Whose starts go on; those of others are to be given up, and all if there is none.
+    pub(crate) starting: watch::Sender<Option<Generation>>,
     /// Turns true when no worker is left and none will come.
     pub(crate) emptied: watch::Sender<bool>,
 }
@@ -85,11 +86,11 @@ impl<F: WorkerFactory> Shared<F> {
         let index = Arc::new(Index::new());
         let shared = Arc::new_cyclic(|shared| {
             let home: std::sync::Weak<Self> = shared.clone();
-            let template = Template { clock, idle_by: options.idle_by, home };
+            let template = Template::new(clock, home, &options);
             let state = State::new(options.clone(), template, worker_ids, Arc::clone(&index));
+            let generation = Generation::default();
             Self {
-                options,
-                factory,
+                setup: RwLock::new(Arc::new(Setup { factory, options, on_crash, generation })),
                 clock,
                 index,
                 core: Mutex::new(Core { state, performing: false, armed: None }),
@@ -98,10 +99,9 @@ impl<F: WorkerFactory> Shared<F> {
                 runtime,
                 tasks: Mutex::default(),
                 watches: Mutex::default(),
-                on_crash,
                 events: broadcast::Sender::new(BACKLOG),
                 alarm: Notify::new(),
-                cancel_spawns: watch::Sender::new(false),
+                starting: watch::Sender::new(Some(generation)),
                 emptied: watch::Sender::new(false),
             }
         });
@@ -117,6 +117,28 @@ impl<F: WorkerFactory> Shared<F> {
         core.state.handle(input, self.clock.now());
         self.rearm(&mut core);
         self.perform_all(core);
+    }
+
+    /// Lets another configuration count, unless the pool starts nothing any more.
+    pub(crate) fn reconfigure(self: &Arc<Self>, factory: F, options: Options, on_crash: Option<CrashCallback>) {
+        let mut core = self.core();
+        if !core.state.running() {
+            return;
+        }
+        let mut setup = self.setup.write().unwrap_or_else(PoisonError::into_inner);
+        let generation = setup.generation.next();
+        let input = Input::Reconfigure { options: Box::new(options.clone()), generation };
+        // It is dropped at the end, without a lock: a factory is code of others.
+        let _former = std::mem::replace(&mut *setup, Arc::new(Setup { factory, options, on_crash, generation }));
+        drop(setup);
+        core.state.handle(input, self.clock.now());
+        self.rearm(&mut core);
+        self.perform_all(core);
+    }
+
+    /// The configuration that counts now.
+    pub(crate) fn setup(&self) -> Arc<Setup<F>> {
+        Arc::clone(&self.setup.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Lets the state know that somebody waits for an answer, which will come to `reply`.
@@ -217,6 +239,6 @@ impl<F: WorkerFactory> Drop for Shared<F> {
 
 impl<F: WorkerFactory> fmt::Debug for Shared<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Shared").field("options", &self.setup().options).finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     EndReason, SessionId, WorkerId,
     clock::{Clock, Moment},
     gate::{Gate, Refused},
-    options::IdleBy,
+    options::{IdleBy, Options},
     sync::{
         Arc, Weak,
         atomic::{AtomicU64, Ordering},
@@ -35,6 +35,7 @@ pub(crate) struct Slot<W> {
     pub(crate) worker_id: WorkerId,
     pub(crate) worker: W,
     pub(crate) created: Moment,
+    terms: Arc<Terms>,
     home: Weak<dyn Home>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
@@ -44,12 +45,39 @@ pub(crate) struct Slot<W> {
 
 /// What every slot of a pool is made with.
 pub(crate) struct Template {
-    pub(crate) clock: Clock,
-    pub(crate) idle_by: IdleBy,
-    pub(crate) home: Weak<dyn Home>,
+    clock: Clock,
+    idle_by: IdleBy,
+    home: Weak<dyn Home>,
+    terms: Arc<Terms>,
+}
+
+/// How long sessions may last. Shared by those that started under the same options.
+#[derive(Debug, Eq, PartialEq)]
+struct Terms {
+    ttl: Duration,
+    max_lifetime: Option<Duration>,
+}
+
+impl Terms {
+    fn of(options: &Options) -> Self {
+        Self { ttl: options.ttl, max_lifetime: options.max_lifetime }
+    }
 }
 
 impl Template {
+    pub(crate) fn new(clock: Clock, home: Weak<dyn Home>, options: &Options) -> Self {
+        Self { clock, idle_by: options.idle_by, home, terms: Arc::new(Terms::of(options)) }
+    }
+
+    /// Makes the slots of sessions that are yet to start keep to other options.
+    pub(crate) fn configure(&mut self, options: &Options) {
+        self.idle_by = options.idle_by;
+        let terms = Terms::of(options);
+        if *self.terms != terms {
+            self.terms = Arc::new(terms);
+        }
+    }
+
     pub(crate) fn slot<W>(&self, id: SessionId, worker_id: WorkerId, worker: W, now: Moment) -> Slot<W> {
         Slot {
             gate: Gate::open(),
@@ -60,6 +88,7 @@ impl Template {
             worker_id,
             worker,
             created: now,
+            terms: Arc::clone(&self.terms),
             home: Weak::clone(&self.home),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
@@ -122,8 +151,13 @@ impl<W> Slot<W> {
     }
 
     /// When the session is over if nobody uses it any more.
-    pub(crate) fn idle_at(&self, ttl: Duration) -> Moment {
-        self.used().after(ttl)
+    pub(crate) fn idle_at(&self) -> Moment {
+        self.used().after(self.terms.ttl)
+    }
+
+    /// When the session is over, used or not.
+    pub(crate) fn lifetime_ends(&self) -> Option<Moment> {
+        self.terms.max_lifetime.map(|lifetime| self.created.after(lifetime))
     }
 
     /// Whether leases keep the session from being idle.

@@ -1,4 +1,6 @@
-use crate::EndReason;
+use std::ops::AddAssign;
+
+use crate::{EndReason, Histogram};
 
 /// Numbers of a pool at one moment. The counters count from the pool's start.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -31,6 +33,52 @@ pub struct Stats {
     pub spawn_failures: u64,
     /// Workers that ended by themselves.
     pub worker_exits: u64,
+    /// How long callers waited that were not answered at once, whatever the answer was. Those who gave up are not in it.
+    pub acquire_wait: Histogram,
+    /// How long workers took from the begin of their start until they were ready, as far as they became so.
+    pub spawn_to_ready: Histogram,
+}
+
+impl AddAssign for Stats {
+    /// Adds the numbers of another pool.
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            max_workers,
+            workers,
+            workers_starting,
+            workers_spare,
+            workers_in_session,
+            workers_ending,
+            sessions,
+            waiting,
+            acquire_requests,
+            acquire_failures,
+            sessions_started,
+            sessions_ended,
+            spawn_failures,
+            worker_exits,
+            acquire_wait,
+            spawn_to_ready,
+        } = other;
+        self.max_workers += max_workers;
+        self.workers += workers;
+        self.workers_starting += workers_starting;
+        self.workers_spare += workers_spare;
+        self.workers_in_session += workers_in_session;
+        self.workers_ending += workers_ending;
+        self.sessions += sessions;
+        self.waiting += waiting;
+        self.acquire_requests += acquire_requests;
+        self.acquire_failures += acquire_failures;
+        self.sessions_started += sessions_started;
+        for (sum, count) in self.sessions_ended.0.iter_mut().zip(sessions_ended.0) {
+            *sum += count;
+        }
+        self.spawn_failures += spawn_failures;
+        self.worker_exits += worker_exits;
+        self.acquire_wait.add(&acquire_wait);
+        self.spawn_to_ready.add(&spawn_to_ready);
+    }
 }
 
 /// How many sessions ended, by reason.

@@ -10,6 +10,8 @@
 mod backoff;
 #[path = "../src/gate.rs"]
 mod gate;
+#[path = "../src/generation.rs"]
+mod generation;
 #[path = "../src/index.rs"]
 mod index;
 #[path = "../src/options.rs"]
@@ -82,8 +84,8 @@ use std::{
 
 use clock::Clock;
 use herd_pool::{
-    AcquireError, Crash, EndReason, Event, EventKind, Exit, ExitStatus, NoSuchSession, OptionsError, SessionId,
-    SpawnError, WorkerId, WorkerState,
+    AcquireError, Crash, EndReason, Event, EventKind, Exit, ExitStatus, Histogram, NoSuchSession, OptionsError,
+    SessionId, SpawnError, WorkerId, WorkerState,
 };
 use index::Index;
 use options::{IdleBy, Options, WhenFull};
@@ -147,7 +149,7 @@ impl Shell {
         };
         Arc::new_cyclic(|shell: &sync::Weak<Self>| {
             let home: sync::Weak<Self> = shell.clone();
-            let template = Template { clock: Clock, idle_by: IdleBy::Lease, home };
+            let template = Template::new(Clock, home, &options);
             Self {
                 core: Mutex::new(Core {
                     state: State::new(options, template, WorkerIds::new(), Arc::clone(&index)),
@@ -307,7 +309,7 @@ impl Shell {
         assert!(core.replies.is_empty() && core.ends.is_empty(), "somebody was not answered");
         assert!(core.live.is_empty() && core.started == core.ended);
         assert!(self.running.lock().unwrap().is_empty(), "a worker was left behind");
-        assert!(self.index.all().is_empty());
+        assert!(self.index.all(|_| true).is_empty());
         assert_eq!(core.state.audit().counted, 0);
     }
 }

@@ -39,7 +39,7 @@ impl<W: Clone> State<W> {
 
     /// Starts a worker for each session in line that has none coming, as far as there is room.
     fn start_workers_for_sessions(&mut self, now: Moment) {
-        let room = self.options.max_workers - self.workers.len();
+        let room = self.options.max_workers.saturating_sub(self.workers.len());
         let line = self.queue.line().filter(|session| !self.coming.contains_key(session));
         let without: Vec<SessionId> = line.take(room).cloned().collect();
         for session in without {
@@ -59,7 +59,7 @@ impl<W: Clone> State<W> {
         let for_sessions = (self.queue.in_line() + self.options.spare).saturating_sub(coming);
         let staying = self.workers.len() - self.count(Kind::Ending);
         let for_the_floor = self.options.min_workers.saturating_sub(staying);
-        let room = self.options.max_workers - self.workers.len();
+        let room = self.options.max_workers.saturating_sub(self.workers.len());
         for _ in 0..for_sessions.max(for_the_floor).min(room) {
             if !self.backoff.allows(now) {
                 self.held_back = true;
@@ -94,7 +94,7 @@ impl<W: Clone> State<W> {
         let Some(slot) = entry.live().map(Arc::clone) else { return false };
         let listing = entry.listing;
         let seen = slot.gate().read();
-        let idle_at = slot.idle_at(self.options.ttl);
+        let idle_at = slot.idle_at();
         if seen.leases() > 0 {
             if slot.gate().watch_unchanged(seen) {
                 self.list(worker, if slot.leases_count() { Listing::None } else { Listing::Silent(idle_at) });

@@ -1,13 +1,15 @@
 //! What the state knows about one worker.
 
 use super::{Force, State};
-use crate::{SessionId, WorkerId, clock::Moment, queue::Ticket, slot::Slot, sync::Arc};
+use crate::{SessionId, WorkerId, clock::Moment, generation::Generation, queue::Ticket, slot::Slot, sync::Arc};
 
 /// A worker's entry.
 pub(super) struct Entry<W> {
     pub(super) phase: Phase<W>,
-    /// The session that it was started for, if it is for one alone.
-    pub(super) reserved: Option<SessionId>,
+    /// The session that it was started for, if it is for one alone. Boxed, since most pools have no such workers.
+    pub(super) reserved: Option<Box<SessionId>>,
+    /// Which factory it comes from.
+    pub(super) generation: Generation,
     pub(super) started: Moment,
     pub(super) ready: Option<Moment>,
     /// Where its session is listed to be looked at again.
@@ -94,10 +96,11 @@ impl<W> Phase<W> {
 }
 
 impl<W: Clone> Entry<W> {
-    pub(super) fn starting(reserved: Option<SessionId>, now: Moment) -> Self {
+    pub(super) fn starting(reserved: Option<SessionId>, generation: Generation, now: Moment) -> Self {
         Self {
             phase: Phase::Starting,
-            reserved,
+            reserved: reserved.map(Box::new),
+            generation,
             started: now,
             ready: None,
             listing: Listing::None,
@@ -151,7 +154,7 @@ impl<W: Clone> State<W> {
 
     /// Adds a worker that starts.
     pub(super) fn add(&mut self, worker: WorkerId, reserved: Option<SessionId>, now: Moment) {
-        self.workers.insert(worker, Entry::starting(reserved, now));
+        self.workers.insert(worker, Entry::starting(reserved, self.generation, now));
         self.census[Kind::Starting as usize] += 1;
     }
 

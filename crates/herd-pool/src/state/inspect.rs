@@ -28,10 +28,20 @@ pub(crate) struct Audit {
     pub(crate) held_back: bool,
 }
 
-/// A session that is not live.
+/// A session, as the state or the index knows it.
 pub(crate) enum SessionView<W> {
     Starting { id: SessionId, since: Moment },
+    Live(Arc<Slot<W>>),
     Ending(Arc<Slot<W>>),
+}
+
+impl<W> SessionView<W> {
+    pub(crate) fn id(&self) -> &SessionId {
+        match self {
+            Self::Starting { id, .. } => id,
+            Self::Live(slot) | Self::Ending(slot) => slot.id(),
+        }
+    }
 }
 
 impl<W: Clone> State<W> {
@@ -95,12 +105,14 @@ impl<W: Clone> State<W> {
         Some(SessionView::Starting { id: id.clone(), since })
     }
 
-    /// All sessions that are starting or ending.
-    pub(crate) fn pending_sessions(&self) -> Vec<SessionView<W>> {
-        let ending = self.endings.values().filter_map(|worker| self.ending(*worker));
+    /// The sessions that are starting or ending, and whose ID `fits`.
+    pub(crate) fn pending_sessions(&self, fits: impl Fn(&SessionId) -> bool) -> Vec<SessionView<W>> {
+        let endings = self.endings.iter().filter(|(id, _)| fits(id));
+        let ending = endings.filter_map(|(_, worker)| self.ending(*worker));
         let starting = self
             .queue
             .sessions()
+            .filter(|(id, _)| fits(id))
             .filter(|(id, _)| self.endings.get(id).is_none_or(|worker| self.ending(*worker).is_none()))
             .map(|(id, since)| SessionView::Starting { id: id.clone(), since });
         ending.chain(starting).collect()

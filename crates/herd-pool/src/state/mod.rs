@@ -13,6 +13,7 @@
 mod balance;
 mod entry;
 mod inspect;
+mod reconfigure;
 mod sessions;
 mod tick;
 mod workers;
@@ -31,6 +32,7 @@ use crate::{
     WorkerIds,
     backoff::Backoff,
     clock::Moment,
+    generation::Generation,
     index::Index,
     options::Options,
     queue::{Queue, Ticket},
@@ -62,6 +64,8 @@ pub(crate) enum Input<W> {
     Exited { worker: WorkerId, exit: Exit },
     /// Nothing of a worker runs any more.
     Closed { worker: WorkerId },
+    /// Other options count from now on, and a new generation of workers with them.
+    Reconfigure { options: Box<Options>, generation: Generation },
     /// No new leases; the rest ends at the timeout.
     Drain { timeout: Duration },
     /// Everything ends now.
@@ -81,9 +85,10 @@ pub(crate) enum Force {
 #[derive(Debug)]
 pub(crate) enum Action<W> {
     /// Start a worker, for this session if there is one; answer with `Spawned`.
-    Spawn { worker: WorkerId, session: Option<SessionId> },
-    /// Give up all starts; answer each with `SpawnCancelled`, or `Spawned` if it was faster.
-    CancelSpawns,
+    Spawn { worker: WorkerId, session: Option<SessionId>, generation: Generation },
+    /// Give up the starts of all generations but this one, of all if there is none; answer each with `SpawnCancelled`,
+    /// or `Spawned` if it was faster.
+    CancelSpawns { except: Option<Generation> },
     /// Check a worker quickly; answer with `Checked`.
     Check { worker: WorkerId, handle: W },
     /// Probe a worker; answer with `Probed`.
@@ -131,6 +136,8 @@ enum Mode {
 /// See the [module](self).
 pub(crate) struct State<W> {
     options: Options,
+    /// Which workers come from the factory that counts now.
+    generation: Generation,
     template: Template,
     worker_ids: WorkerIds,
     index: Arc<Index<W>>,
@@ -176,6 +183,7 @@ impl<W: Clone> State<W> {
         let counters = Stats { max_workers: options.max_workers, ..Stats::default() };
         Self {
             options,
+            generation: Generation::default(),
             template,
             worker_ids,
             index,
@@ -216,6 +224,7 @@ impl<W: Clone> State<W> {
             Input::Probed { worker, healthy } => self.probed(worker, healthy, now),
             Input::Exited { worker, exit } => self.exited(worker, exit, now),
             Input::Closed { worker } => self.closed(worker),
+            Input::Reconfigure { options, generation } => self.reconfigure(*options, generation, now),
             Input::Drain { timeout } => self.drain(timeout, now),
             Input::Shutdown => self.shutdown(now),
             Input::Tick => self.tick(now),

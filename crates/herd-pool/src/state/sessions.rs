@@ -48,13 +48,13 @@ impl<W: Clone> State<W> {
     /// Gives a free, healthy worker to the session at the head of the line, or to the one that it is for; without one it
     /// becomes a spare, or is closed if there are enough.
     pub(super) fn place(&mut self, worker: WorkerId, handle: W, now: Moment) {
-        if !self.running() {
+        if !self.running() || !self.is_current(worker) {
             return self.retire(worker, Force::Close, now);
         }
         let reserved = self.workers.get(&worker).and_then(|entry| entry.reserved.clone());
         let party = match reserved {
             Some(session) => {
-                Some(self.queue.dissolve(&session)).filter(|party| !party.is_empty()).map(|p| (session, p))
+                Some(self.queue.dissolve(&session)).filter(|party| !party.is_empty()).map(|p| (*session, p))
             }
             None => self.queue.pop(),
         };
@@ -73,12 +73,12 @@ impl<W: Clone> State<W> {
                 Err(_) => self.deny(ticket, AcquireError::QueueFull { max_waiting: self.options.max_waiting }),
             }
         }
-        if let Some(lifetime) = self.options.max_lifetime {
-            self.timers.add(now.after(lifetime), Timer::Lifetime(worker));
+        if let Some(at) = slot.lifetime_ends() {
+            self.timers.add(at, Timer::Lifetime(worker));
         }
         // The old phase holds the worker, of which the slot has a reference: nothing is dropped here.
         self.enter(worker, Phase::Live(Arc::clone(&slot)));
-        self.list(worker, Listing::Idle(now.after(self.options.ttl)));
+        self.list(worker, Listing::Idle(slot.idle_at()));
         if let Some(entry) = self.workers.get_mut(&worker) {
             entry.failures = 0;
         }
@@ -133,8 +133,8 @@ impl<W: Clone> State<W> {
     ) {
         let Some(slot) = self.workers.get(&worker).and_then(|entry| entry.live()).map(Arc::clone) else { return };
         self.list(worker, Listing::None);
-        if let Some(lifetime) = self.options.max_lifetime {
-            self.timers.remove(slot.created.after(lifetime), Timer::Lifetime(worker));
+        if let Some(at) = slot.lifetime_ends() {
+            self.timers.remove(at, Timer::Lifetime(worker));
         }
         let leases = slot.gate().close().leases();
         slot.end(reason);
@@ -147,7 +147,8 @@ impl<W: Clone> State<W> {
         let handle = slot.worker.clone();
         let tickets = Vec::from_iter(ticket);
         let ending = Box::new(Ending { handle, slot: Some(slot), tickets, force, since: now });
-        if self.options.worker_reuse && force == Force::Close && self.running() {
+        let reuse = self.options.worker_reuse && force == Force::Close && self.running() && self.is_current(worker);
+        if reuse {
             self.timers.add(now.after(LINGER), Timer::Linger(worker));
             self.enter(worker, Phase::Lingering(ending));
             if leases == 0 {
@@ -168,7 +169,7 @@ impl<W: Clone> State<W> {
                 match self.mode {
                     Mode::Running => {
                         slot.gate().unwatch();
-                        self.list(worker, Listing::Idle(slot.idle_at(self.options.ttl)));
+                        self.list(worker, Listing::Idle(slot.idle_at()));
                     }
                     Mode::Draining { .. } if slot.gate().read().leases() == 0 => {
                         self.end_session(worker, EndReason::Drained, Force::Close, None, now);
@@ -271,21 +272,8 @@ impl<W: Clone> State<W> {
         for ticket in self.queue.clear() {
             self.deny(ticket, error.clone());
         }
-        if self.count(Kind::Starting) > 0 {
-            self.act(Action::CancelSpawns);
-        }
-        let free: Vec<_> = self
-            .workers
-            .iter()
-            .filter(|(_, entry)| matches!(entry.phase.kind(), Kind::Checking | Kind::Spare | Kind::Lingering))
-            .map(|(&worker, _)| worker)
-            .collect();
-        for worker in free {
-            match self.phase_mut(worker) {
-                Some(Phase::Lingering(_)) => self.hurry(worker, Force::Close, now),
-                _ => self.retire(worker, Force::Close, now),
-            }
-        }
+        self.give_up_starts(None);
+        self.end_free_workers(now);
     }
 
     fn live_workers(&self) -> Vec<WorkerId> {

@@ -57,7 +57,7 @@ impl<W: Clone> State<W> {
                 }
                 continue;
             }
-            let idle_at = slot.idle_at(self.options.ttl);
+            let idle_at = slot.idle_at();
             if idle_at > now {
                 let silent = matches!(listing, Listing::Silent(_));
                 return self.list(worker, if silent { Listing::Silent(idle_at) } else { Listing::Idle(idle_at) });

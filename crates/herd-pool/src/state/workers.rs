@@ -26,19 +26,23 @@ impl<W: Clone> State<W> {
         self.add(worker, session.clone(), now);
         self.backoff.started(worker);
         self.publish(EventKind::WorkerStarting { worker });
-        self.act(Action::Spawn { worker, session });
+        self.act(Action::Spawn { worker, session, generation: self.generation });
     }
 
     pub(super) fn ready(&mut self, worker: WorkerId, handle: W, now: Moment) {
         let Some(entry) = self.workers.get_mut(&worker) else { return };
         entry.ready = Some(now);
         let after = now.since(entry.started);
-        if let Some(session) = &entry.reserved {
+        let reserved = entry.reserved.as_deref();
+        if let Some(session) = reserved.filter(|session| self.coming.get(session) == Some(&worker)) {
             self.coming.remove(session);
         }
+        self.counters.spawn_to_ready.record(after);
         self.publish(EventKind::WorkerReady { worker, after });
-        self.backoff.ready(worker);
-        self.last_spawn_error = None;
+        if self.is_current(worker) {
+            self.backoff.ready(worker);
+            self.last_spawn_error = None;
+        }
         self.enter(worker, Phase::Checking(handle.clone()));
         self.schedule_first_probe(worker, now);
         // It has just shown that it is healthy; checking it again would only cost time.
@@ -48,9 +52,11 @@ impl<W: Clone> State<W> {
     pub(super) fn spawn_failed(&mut self, worker: WorkerId, error: SpawnError, now: Moment) {
         self.counters.spawn_failures += 1;
         self.publish(EventKind::SpawnFailed { worker, error: error.clone() });
+        let is_current = self.is_current(worker);
         let reserved = self.workers.get(&worker).and_then(|entry| entry.reserved.clone());
         self.remove(worker);
-        if !self.running() {
+        // Of a start that was given up nobody expects anything any more.
+        if !self.running() || !is_current {
             return;
         }
         self.backoff.failed(worker, now);
@@ -90,9 +96,9 @@ impl<W: Clone> State<W> {
             }),
             _ => return,
         };
-        if let Some(session) = self.workers.get(&worker).and_then(|entry| entry.reserved.clone()) {
+        if let Some(session) = self.workers.get(&worker).and_then(|entry| entry.reserved.as_deref()) {
             // Until it is gone, what belongs to the session is in use.
-            self.endings.insert(session, worker);
+            self.endings.insert(session.clone(), worker);
         }
         self.act(Action::End { worker, handle: ending.handle.clone(), force });
         self.enter(worker, Phase::Ending(ending));
@@ -107,7 +113,7 @@ impl<W: Clone> State<W> {
             Phase::Live(slot) => Some(slot.id().clone()),
         };
         let is_young = entry.ready.is_none_or(|ready| now.since(ready) < SETTLED);
-        if is_young && session.is_none() {
+        if is_young && session.is_none() && self.is_current(worker) {
             self.backoff.died_young(worker, now);
         }
         self.counters.worker_exits += 1;
@@ -135,7 +141,7 @@ impl<W: Clone> State<W> {
             self.timers.remove(at, Timer::Probe(worker));
         }
         let was_running = entry.handle().is_some();
-        if let Some(session) = &entry.reserved {
+        if let Some(session) = entry.reserved.as_deref() {
             if self.coming.get(session) == Some(&worker) {
                 self.coming.remove(session);
             }
@@ -163,7 +169,7 @@ impl<W: Clone> State<W> {
     }
 
     /// Spreads the probes of workers that were started together over the whole interval.
-    fn schedule_first_probe(&mut self, worker: WorkerId, now: Moment) {
+    pub(super) fn schedule_first_probe(&mut self, worker: WorkerId, now: Moment) {
         // Multiples of the golden ratio fall evenly into an interval, however many of them there are.
         let turn = u128::from(worker.number().wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) + 1;
         let part = (self.options.health_interval.as_nanos().min(u64::MAX.into()) * turn) >> 32;

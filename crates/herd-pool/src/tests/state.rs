@@ -153,7 +153,7 @@ impl World {
         let mailbox = Arc::new(Mailbox::default());
         let home: Arc<dyn Home> = mailbox.clone();
         let clock = Clock::start();
-        let template = Template { clock, idle_by: options.idle_by, home: Arc::downgrade(&home) };
+        let template = Template::new(clock, Arc::downgrade(&home), &options);
         let state = State::new(options.clone(), template, WorkerIds::new(), Arc::clone(&index));
         let now = clock.now();
         drop(entered);
@@ -313,7 +313,7 @@ impl World {
 
     fn perform(&mut self, action: Action<WorkerId>) {
         match action {
-            Action::Spawn { worker, session } => {
+            Action::Spawn { worker, session, .. } => {
                 assert!(self.spawning.insert(worker), "{worker} was used twice");
                 assert_eq!(session.is_some(), self.options.per_session);
                 if let Some(session) = session {
@@ -322,7 +322,7 @@ impl World {
                     self.reserved.insert(worker, session);
                 }
             }
-            Action::CancelSpawns => self.cancelled = true,
+            Action::CancelSpawns { .. } => self.cancelled = true,
             Action::Check { worker, .. } => {
                 assert!(self.checks.insert(worker), "{worker} is checked twice at once");
                 // A worker that is checked after its session ended is free for others.
@@ -418,7 +418,7 @@ impl World {
         for (session, worker) in &self.live {
             assert_eq!(self.index.find(session).map(|slot| slot.worker), Some(*worker), "{session} cannot be found");
         }
-        assert_eq!(self.index.all().len(), self.live.len());
+        assert_eq!(self.index.all(|_| true).len(), self.live.len());
 
         let in_line = self.places.keys().filter(|session| !self.is_ending(session)).count();
         assert_eq!(audit.in_line, in_line);
