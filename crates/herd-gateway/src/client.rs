@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
@@ -20,8 +20,12 @@ use tokio::{
     task::unconstrained,
     time::Instant,
 };
+use tokio_rustls::server::TlsStream;
 
-use crate::GatewayOptions;
+use crate::{
+    GatewayOptions,
+    tls::{self, Socket, Wire},
+};
 
 /// A coarse clock that one sweep per period moves on, so that requests need not read the time.
 #[derive(Debug)]
@@ -59,7 +63,7 @@ impl Clock {
 pub(crate) enum Phase {
     /// It waits for the first byte of a request.
     Idle = 0,
-    /// It has read some of a request's head.
+    /// It has read some of a request's head. Or it shakes hands, which takes part of the head's time.
     Head = 1,
     /// It has at least one request.
     Busy = 2,
@@ -92,6 +96,7 @@ pub(crate) struct Client {
     /// The room that this connection takes among all connections.
     _permit: OwnedSemaphorePermit,
     http2: AtomicBool,
+    tls: AtomicBool,
     phase: AtomicU8,
     /// When the phase began.
     since: AtomicU32,
@@ -109,7 +114,7 @@ pub(crate) struct Client {
     head: Mutex<Vec<u8>>,
     /// The client's socket. It is here, and not in the stream that the HTTP connection has, so that one can see that
     /// the client is gone also while nobody reads what it has sent.
-    socket: Mutex<Option<TcpStream>>,
+    socket: Mutex<Option<Socket>>,
     /// The HTTP connection is done with the socket.
     returned: AtomicBool,
 }
@@ -122,6 +127,7 @@ impl Client {
             address: address_value(address),
             _permit: permit,
             http2: AtomicBool::new(false),
+            tls: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Idle as u8),
             since: now,
             last_io: AtomicU32::new(0),
@@ -131,7 +137,7 @@ impl Client {
             order: AtomicU8::new(Order::Serve as u8),
             waker: Mutex::default(),
             head: Mutex::default(),
-            socket: Mutex::new(Some(socket)),
+            socket: Mutex::new(Some(Socket::Plain(socket))),
             returned: AtomicBool::new(false),
         }
     }
@@ -148,6 +154,36 @@ impl Client {
     fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
         self.since.store(self.clock.now(), Relaxed);
+    }
+
+    /// Takes the socket for a handshake, whose time begins now.
+    pub(crate) fn begin_handshake(&self) -> Option<TcpStream> {
+        self.enter(Phase::Head);
+        match self.lock_socket().take()? {
+            Socket::Plain(tcp) => Some(tcp),
+            Socket::Tls(_) => None,
+        }
+    }
+
+    /// The handshake is done.
+    pub(crate) fn secure(&self, stream: Box<TlsStream<Wire>>) {
+        self.tls.store(true, Relaxed);
+        // Who chose HTTP/2 begins with its preface, without delay; who did not has no request yet.
+        if !tls::speaks_http2(&stream) {
+            self.enter(Phase::Idle);
+        }
+        *self.lock_socket() = Some(Socket::Tls(stream));
+    }
+
+    /// The handshake failed, and the client is told.
+    pub(crate) fn refuse(&self, socket: TcpStream) {
+        *self.lock_socket() = Some(Socket::Plain(socket));
+        self.give_back();
+    }
+
+    /// Whether the client speaks TLS, and has shaken hands.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.tls.load(Relaxed)
     }
 
     /// The client speaks HTTP/2: its bytes say nothing about phases any more.
@@ -199,7 +235,7 @@ impl Client {
         self.awaits_body.store(awaits, Relaxed);
     }
 
-    fn head(&self) -> std::sync::MutexGuard<'_, Vec<u8>> {
+    fn head(&self) -> MutexGuard<'_, Vec<u8>> {
         self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -276,12 +312,22 @@ impl Client {
     /// `NotConnected` once it was taken.
     pub(crate) fn with_socket<T>(
         &self,
-        act: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>,
+        act: impl FnOnce(Pin<&mut Socket>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
-        match &mut *self.socket.lock().unwrap_or_else(PoisonError::into_inner) {
-            Some(socket) => act(Pin::new(socket)),
+        match &mut *self.lock_socket() {
+            Some(socket) => {
+                let done = act(Pin::new(socket));
+                if socket.has_moved() {
+                    self.last_io.store(self.clock.now(), Relaxed);
+                }
+                done
+            }
             None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
         }
+    }
+
+    fn lock_socket(&self) -> MutexGuard<'_, Option<Socket>> {
+        self.socket.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the client has closed its side, or the connection broke, whatever there is to read still.
@@ -296,10 +342,10 @@ impl Client {
 
     /// What the runtime knows of the socket, without asking the system.
     fn readiness(&self, interest: Interest) -> Ready {
-        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        let socket = self.lock_socket();
         let Some(socket) = &*socket else { return Ready::EMPTY };
         // Many are looked at in one go, which is not to use up what the task may do before others get their turn.
-        let ready = pin!(unconstrained(socket.ready(interest)));
+        let ready = pin!(unconstrained(socket.tcp().ready(interest)));
         match ready.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(ready)) => ready,
             Poll::Ready(Err(_)) | Poll::Pending => Ready::EMPTY,
@@ -313,15 +359,15 @@ impl Client {
 
     /// Closes the socket.
     pub(crate) fn close(&self) {
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.lock_socket().take();
     }
 
     /// The socket, if the HTTP connection is done with it and no upgraded connection goes on.
-    pub(crate) fn take_back(&self) -> Option<TcpStream> {
+    pub(crate) fn take_back(&self) -> Option<Socket> {
         if !self.returned.load(Relaxed) {
             return None;
         }
-        self.socket.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.lock_socket().take()
     }
 
     /// A request begins; it ends when what this returns is dropped.

@@ -16,6 +16,8 @@ pub struct GatewayStats {
     pub connections_total: u64,
     /// Attempts to accept a connection that failed, for example because no descriptors were left.
     pub accept_failures_total: u64,
+    /// TLS handshakes that came to nothing so far: the client gave up, was too slow, or spoke something else.
+    pub handshake_failures_total: u64,
     /// Requests that are being answered.
     pub requests: u64,
     /// Requests answered so far, by the first digit of the status: the first is 1xx.
@@ -44,6 +46,7 @@ impl Add for GatewayStats {
             connections: self.connections + other.connections,
             connections_total: self.connections_total + other.connections_total,
             accept_failures_total: self.accept_failures_total + other.accept_failures_total,
+            handshake_failures_total: self.handshake_failures_total + other.handshake_failures_total,
             requests: self.requests + other.requests,
             responses_total,
             upgrades: self.upgrades + other.upgrades,
@@ -66,6 +69,7 @@ impl Sum for GatewayStats {
 pub(crate) struct Counters {
     pub(crate) connections: Gauge,
     pub(crate) accept_failures: AtomicU64,
+    pub(crate) handshake_failures: AtomicU64,
     pub(crate) requests: Gauge,
     responses: [AtomicU64; 5],
     pub(crate) upgrades: Gauge,
@@ -116,6 +120,7 @@ impl Counters {
             connections: self.connections.open(),
             connections_total: self.connections.begun.load(Relaxed),
             accept_failures_total: self.accept_failures.load(Relaxed),
+            handshake_failures_total: self.handshake_failures.load(Relaxed),
             requests: self.requests.open(),
             responses_total: std::array::from_fn(|class| self.responses[class].load(Relaxed)),
             upgrades: self.upgrades.open(),

@@ -56,6 +56,7 @@ mod session_key;
 mod splice;
 mod stream;
 mod tasks;
+mod tls;
 mod upstream;
 mod websocket;
 
@@ -64,4 +65,5 @@ pub use gateway::{ClientAddress, Gateway};
 pub use options::{Forwarded, GatewayOptions, MetricsPage, Sessions};
 pub use response_body::{BrokenResponse, ResponseBody};
 pub use session_key::{InvalidSessionKey, SessionKey};
+pub use tls::Tls;
 pub use websocket::close_code;

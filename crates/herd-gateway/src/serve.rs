@@ -19,6 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::net::sockopt;
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -33,6 +34,7 @@ use crate::{
     gateway::Origin,
     stream::{ClientStream, Spoken},
     tasks::Streams,
+    tls::{self, Greeted, Socket, Tls},
     upstream::{BUFFER, SWEEP_EVERY},
 };
 
@@ -69,11 +71,26 @@ where
     /// All connections are served by the runtime this is polled in, with connections to workers of their own: for
     /// several serving threads, call it on each of them, with a runtime of its own and a clone of the listener.
     pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        self.serve_all(listener, None, shutdown).await;
+    }
+
+    /// As [`serve`](Self::serve), over TLS. HTTP/2 is spoken with clients that choose it by ALPN (RFC 7301), HTTP/1.1
+    /// with all others.
+    ///
+    /// A handshake is part of the time that a client has for its first request's head, and its connection counts among
+    /// all others from the start. A client that speaks HTTP without TLS is told so, by a problem document with the
+    /// name `tls-required`.
+    pub async fn serve_tls(&self, listener: TcpListener, tls: Arc<Tls>, shutdown: impl Future<Output = ()>) {
+        self.serve_all(listener, Some(tls), shutdown).await;
+    }
+
+    async fn serve_all(&self, listener: TcpListener, tls: Option<Arc<Tls>>, shutdown: impl Future<Output = ()>) {
         watch_peers(&listener);
         let mut server = Server {
             gateway: self.on_this_thread(),
             connections: JoinSet::new(),
             clients: HashMap::new(),
+            tls,
             is_failing: false,
         };
         server.accept_until(&listener, shutdown).await;
@@ -90,6 +107,8 @@ where
     gateway: Gateway<F>,
     connections: JoinSet<()>,
     clients: HashMap<Id, Arc<Client>>,
+    /// `None`: plain text is spoken.
+    tls: Option<Arc<Tls>>,
     /// Accepting fails at the moment, and that was logged.
     is_failing: bool,
 }
@@ -130,7 +149,8 @@ where
                 self.is_failing = false;
                 self.gateway.upstreams.clock.refresh();
                 let client = Arc::new(Client::new(stream, address, self.gateway.upstreams.clock.clone(), permit));
-                let task = self.connections.spawn(connection(self.gateway.clone(), client.clone()));
+                let tls = self.tls.as_ref().map(|tls| tls.config());
+                let task = self.connections.spawn(connection(self.gateway.clone(), client.clone(), tls));
                 self.clients.insert(task.id(), client);
                 None
             }
@@ -227,7 +247,7 @@ async fn accept(
 }
 
 /// Serves one client connection.
-async fn connection<F: WorkerFactory>(gateway: Gateway<F>, client: Arc<Client>)
+async fn connection<F: WorkerFactory>(gateway: Gateway<F>, client: Arc<Client>, tls: Option<Arc<ServerConfig>>)
 where
     F::Worker: Connect,
 {
@@ -238,18 +258,64 @@ where
         Poll::Ready(())
     })
     .await;
-    let mut stream = ClientStream::new(client.clone(), gateway.shared.options.max_header_bytes);
-    match unless_ordered(&client, stream.detect()).await {
-        Some(Ok(Spoken::Http1)) => serve_http1(&gateway, stream, &client).await,
-        Some(Ok(Spoken::Http2)) => serve_http2(gateway, stream, &client).await,
-        Some(Err(_)) | None => drop(stream),
+    match tls {
+        None => serve(gateway, &client, None).await,
+        // Handshakes take much room, and only where there are any.
+        Some(config) => match unless_ordered(&client, Box::pin(shake_hands(&client, config))).await {
+            Some(Some(spoken)) => serve(gateway, &client, Some(spoken)).await,
+            // If it is neither here nor there, the client was too slow, or the gateway stops.
+            Some(None) | None => {
+                counters.handshake_failures.fetch_add(1, Relaxed);
+            }
+        },
     }
     if client.order() != Order::Abort
-        && let Some(stream) = client.take_back()
+        && let Some(socket) = client.take_back()
     {
-        linger(stream).await;
+        linger(socket).await;
     }
     counters.connections.end();
+}
+
+/// Shakes hands, and tells what the client has chosen to speak.
+async fn shake_hands(client: &Client, config: Arc<ServerConfig>) -> Option<Spoken> {
+    let socket = client.begin_handshake()?;
+    match tls::greet(socket, config).await {
+        Ok(Greeted::Tls(stream)) => {
+            let spoken = if tls::speaks_http2(&stream) { Spoken::Http2 } else { Spoken::Http1 };
+            client.secure(stream);
+            Some(spoken)
+        }
+        Ok(Greeted::Refused { socket, error }) => {
+            tracing::debug!(client = ?client.address, %error, "a TLS handshake failed");
+            client.refuse(socket);
+            None
+        }
+        Err(error) => {
+            tracing::debug!(client = ?client.address, %error, "a connection broke before its TLS handshake");
+            None
+        }
+    }
+}
+
+/// Serves a client that has chosen what to speak, or shows it by its first bytes.
+async fn serve<F: WorkerFactory>(gateway: Gateway<F>, client: &Arc<Client>, chosen: Option<Spoken>)
+where
+    F::Worker: Connect,
+{
+    let mut stream = ClientStream::new(client.clone(), gateway.shared.options.max_header_bytes);
+    let spoken = match chosen {
+        // What such a client sends is HTTP/1.1 or nothing, whatever it looks like.
+        Some(Spoken::Http1) => Some(Ok(Spoken::Http1)),
+        // Waiting for the preface here gives it a time limit, and tells those apart who send something else.
+        None | Some(Spoken::Http2) => unless_ordered(client, stream.detect()).await,
+    };
+    match spoken {
+        Some(Ok(Spoken::Http1)) if chosen == Some(Spoken::Http2) => drop(stream),
+        Some(Ok(Spoken::Http1)) => serve_http1(&gateway, stream, client).await,
+        Some(Ok(Spoken::Http2)) => serve_http2(gateway, stream, client).await,
+        Some(Err(_)) | None => drop(stream),
+    }
 }
 
 async fn serve_http1<F: WorkerFactory>(gateway: &Gateway<F>, stream: ClientStream, client: &Arc<Client>)
@@ -342,9 +408,11 @@ async fn unless_ordered<T>(client: &Client, future: impl Future<Output = T>) -> 
 
 /// Closes the gateway's side and reads the client's rest away: a socket that is closed with unread bytes is reset, and
 /// the reset may overtake the response.
-async fn linger(mut stream: TcpStream) {
+async fn linger(mut socket: Socket) {
     let read_away = async {
-        stream.shutdown().await?;
+        socket.shutdown().await?;
+        // What it says now is of no interest, so it need not be deciphered.
+        let stream = socket.tcp_mut();
         let mut rest = vec![0; 16 * 1024];
         let mut left = LINGER_BYTES;
         while left > 0 {

@@ -30,6 +30,8 @@ pub(crate) struct ClientStream {
     read_ahead: Vec<u8>,
     read_ahead_used: usize,
     max_header_bytes: usize,
+    /// What is written stays in a buffer of TLS until it is flushed.
+    is_buffered: bool,
     refused: bool,
     ended: bool,
 }
@@ -43,7 +45,16 @@ pub(crate) enum Spoken {
 
 impl ClientStream {
     pub(crate) fn new(client: Arc<Client>, max_header_bytes: usize) -> Self {
-        Self { client, read_ahead: Vec::new(), read_ahead_used: 0, max_header_bytes, refused: false, ended: false }
+        let is_buffered = client.is_tls();
+        Self {
+            client,
+            read_ahead: Vec::new(),
+            read_ahead_used: 0,
+            max_header_bytes,
+            is_buffered,
+            refused: false,
+            ended: false,
+        }
     }
 
     /// Reads until it is clear which protocol the client speaks. A client that goes away before that is not told from
@@ -103,16 +114,21 @@ impl ClientStream {
             StatusCode::URI_TOO_LONG => "target-too-long",
             _ => "bad-request",
         };
-        let body = failure::problem(status, name, detail, None).into_body();
-        let text = format!(
-            "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n{}: {name}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-            status.as_str(),
-            status.canonical_reason().unwrap_or("Error"),
-            failure::HERD_ERROR,
-            body.len(),
-        );
+        let text = refusal(status, name, detail);
         let _ = self.client.with_socket(|socket| socket.poll_write(cx, text.as_bytes()));
     }
+}
+
+/// A problem document as HTTP/1.1, where no parser is there to write it.
+pub(crate) fn refusal(status: StatusCode, name: &'static str, detail: &str) -> String {
+    let body = failure::problem(status, name, detail, None).into_body();
+    format!(
+        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n{}: {name}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        status.as_str(),
+        status.canonical_reason().unwrap_or("Error"),
+        failure::HERD_ERROR,
+        body.len(),
+    )
 }
 
 impl AsyncRead for ClientStream {
@@ -174,8 +190,13 @@ impl AsyncWrite for ClientStream {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // A TCP socket has no buffer of ours. Who flushes has written everything.
+        if self.is_buffered {
+            let flushed = self.client.with_socket(|socket| socket.poll_flush(cx));
+            self.client.note_write(flushed.is_pending());
+            ready!(flushed)?;
+        }
         self.client.note_flushed();
         Poll::Ready(Ok(()))
     }
