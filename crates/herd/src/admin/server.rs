@@ -1,76 +1,221 @@
-//! Serves the admin API on a listener, bounded in connections and in the time that a request may take to arrive.
+//! Serves HTTP/1.1 and HTTP/2 on one listener: the admin API on its address, and beside gRPC on the control socket.
+//!
+//! Whoever connects can make the daemon hold only so much: connections are bounded in all and for each peer, a request
+//! head and a TLS handshake have to come in time, and a peer that takes nothing of its answers is cut.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+mod room;
+mod stream;
 
-use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
+
+use axum::{body::Body, response::Response};
+use hyper::{
+    Request,
+    body::Incoming as IncomingBody,
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
+};
+use tower_service::Service;
+
+pub(crate) use self::room::Throttle;
+use self::{
+    room::Room,
+    stream::{Protocol, ServedStream},
 };
 
-/// How many connections one listener has at once; further ones wait.
-const MOST_CONNECTIONS: usize = 512;
-/// How long a request head may take.
+/// How long a handshake, the first bytes that tell the protocol, and each head of an HTTP/1.1 request may take. It is
+/// also how long such a connection may wait for its next request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait after a connection could not be accepted, as when no descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often a peer that speaks HTTP/2 is asked whether it is still there, and how long it may take to say so.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// The longest list of fields of an HTTP/2 request, in bytes.
+const MOST_FIELD_BYTES: u32 = 16 * 1024;
+/// How much of an HTTP/2 request's body may be on its way, in bytes: requests are small.
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// The same for all requests of a connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// How much of an answer is kept for an HTTP/2 peer that does not take it, in bytes.
+const MOST_SEND_BYTES: usize = 64 * 1024;
 
 /// Where connections come from.
 pub(crate) trait Accept: Send + 'static {
+    type Incoming: Incoming;
+
+    /// Takes the next connection, without waiting for anything that its peer has to do.
+    ///
+    /// Cancel safe.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Incoming>> + Send;
+
+    /// How many requests one HTTP/2 connection may have open at once.
+    fn most_streams(&self) -> u32 {
+        100
+    }
+}
+
+/// A connection that was accepted.
+pub(crate) trait Incoming: Send + 'static {
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
-    fn accept(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+    /// Who is at the other end.
+    fn peer(&self) -> Peer;
+
+    /// Does what comes before the first byte of HTTP, such as a TLS handshake, in the connection's own task. The server
+    /// gives it [`HEADER_TIMEOUT`].
+    fn establish(self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+/// Who is at the other end of a connection. Each request carries it among its extensions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Peer {
+    /// A process of this host, by the ID that it has here; 0 if it has none here.
+    Process(i32),
+    Address(SocketAddr),
+}
+
+/// Whose connections are counted together.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+enum PeerKey {
+    Process(i32),
+    Host(IpAddr),
+}
+
+impl Peer {
+    /// `None` where nobody can be told from anybody else: all of loopback is one address.
+    fn key(self) -> Option<PeerKey> {
+        match self {
+            Self::Process(pid) => Some(PeerKey::Process(pid)),
+            Self::Address(address) if address.ip().is_loopback() => None,
+            Self::Address(address) => Some(PeerKey::Host(address.ip().to_canonical())),
+        }
+    }
 }
 
 impl Accept for TcpListener {
-    type Stream = tokio::net::TcpStream;
+    type Incoming = (TcpStream, SocketAddr);
 
-    async fn accept(&self) -> io::Result<Self::Stream> {
-        let (stream, _) = TcpListener::accept(self).await?;
-        Ok(stream)
+    async fn accept(&self) -> io::Result<Self::Incoming> {
+        TcpListener::accept(self).await
     }
 }
 
 impl Accept for UnixListener {
-    type Stream = tokio::net::UnixStream;
+    type Incoming = UnixStream;
 
-    async fn accept(&self) -> io::Result<Self::Stream> {
-        let (stream, _) = UnixListener::accept(self).await?;
-        Ok(stream)
+    async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(UnixListener::accept(self).await?.0)
+    }
+}
+
+impl Incoming for UnixStream {
+    type Stream = Self;
+
+    fn peer(&self) -> Peer {
+        Peer::Process(self.peer_cred().ok().and_then(|peer| peer.pid()).unwrap_or(0))
+    }
+
+    async fn establish(self) -> io::Result<Self> {
+        Ok(self)
+    }
+}
+
+impl Incoming for (TcpStream, SocketAddr) {
+    type Stream = TcpStream;
+
+    fn peer(&self) -> Peer {
+        Peer::Address(self.1)
+    }
+
+    async fn establish(self) -> io::Result<TcpStream> {
+        Ok(self.0)
     }
 }
 
 /// Serves for ever. Dropping the future breaks off all its connections.
-pub(crate) async fn serve(listener: impl Accept, routes: Router) {
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+pub(crate) async fn serve<S>(listener: impl Accept, service: S)
+where
+    S: Service<Request<IncomingBody>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let room = Arc::new(Room::default());
+    let refusals = Throttle::default();
+    let most_streams = listener.most_streams();
     let mut connections = JoinSet::new();
     loop {
-        // The semaphore is never closed.
-        let Ok(place) = room.clone().acquire_owned().await else { return };
+        let incoming = listener.accept().await;
         while connections.try_join_next().is_some() {}
-        let stream = match listener.accept().await {
-            Ok(stream) => stream,
+        let incoming = match incoming {
+            Ok(incoming) => incoming,
             Err(error) => {
-                tracing::warn!(%error, "an admin connection could not be accepted");
+                tracing::warn!(%error, "an admin or control connection could not be accepted");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
-        let service = TowerToHyperService::new(routes.clone());
+        let peer = incoming.peer();
+        // Who finds no room is turned away and does not wait: those behind may be others, for whom there is some.
+        let Some(place) = room.enter(peer.key()) else {
+            if let Some(times) = refusals.admit() {
+                tracing::warn!(?peer, times, "an admin or control connection was refused: there are too many");
+            }
+            continue;
+        };
+        let service = service.clone();
         connections.spawn(async move {
-            let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
             // A connection that breaks is its client's business.
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            let _ = converse(incoming, peer, service, most_streams).await;
             drop(place);
         });
     }
+}
+
+async fn converse<S>(incoming: impl Incoming, peer: Peer, service: S, most_streams: u32) -> io::Result<()>
+where
+    S: Service<Request<IncomingBody>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let established = async { ServedStream::detect(incoming.establish().await?).await };
+    let (stream, protocol) = timeout(HEADER_TIMEOUT, established).await??;
+    let service = service_fn(move |mut request: Request<IncomingBody>| {
+        request.extensions_mut().insert(peer);
+        // A clone of routes is always ready, and so is what is made of them.
+        service.clone().call(request)
+    });
+    let stream = TokioIo::new(stream);
+    let served = match protocol {
+        Protocol::Http1 => {
+            let mut server = http1::Builder::new();
+            server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+            server.serve_connection(stream, service).await
+        }
+        Protocol::Http2 => {
+            let mut server = http2::Builder::new(TokioExecutor::new());
+            server
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING_INTERVAL)
+                .keep_alive_timeout(PING_INTERVAL)
+                .max_concurrent_streams(most_streams)
+                .max_header_list_size(MOST_FIELD_BYTES)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_send_buf_size(MOST_SEND_BYTES);
+            server.serve_connection(stream, service).await
+        }
+    };
+    served.map_err(io::Error::other)
 }

@@ -5,12 +5,13 @@
 //! the operator configured is taken as it is or refused.
 
 pub(crate) mod client;
+mod peer;
 mod runtime_dir;
 mod socket;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use self::socket::ControlSocket;
+pub(crate) use self::{peer::ControlListener, socket::ControlSocket};
 use self::{runtime_dir::RuntimeDir, socket::SocketError};
 
 /// Where this user's daemons have their control sockets unless they are told otherwise.
