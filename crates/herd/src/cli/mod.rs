@@ -83,6 +83,8 @@ pub(crate) enum Command {
     Ps(PsArgs),
     /// End a session of a running daemon
     End(EndArgs),
+    /// Make a bearer token for the gateway, and its hash for the configuration
+    Token(TokenArgs),
     /// Be the built-in worker: a REPL that listens where PORT or LISTEN_FDS says
     #[command(hide = true)]
     Repl(ReplArgs),
@@ -180,6 +182,16 @@ pub(crate) struct EndArgs {
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) daemon: DaemonChoice,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct TokenArgs {
+    /// Make no token, but hash the one in the first line of standard input
+    #[arg(long)]
+    pub(crate) hash: bool,
+    /// Print JSON: {"token": …, "sha256": …}
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]

@@ -1,0 +1,137 @@
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::bail;
+use herd_gateway::{Admission, Refusal};
+use hyper::{HeaderMap, Uri};
+
+use super::{
+    jwt::{Jwt, Verified},
+    presented::Presented,
+    tenants::{Member, Tenants},
+    token::TokenHash,
+    verified::VerifiedTokens,
+};
+use crate::config::settings::{self, TokenSecret};
+
+/// Lets in whoever has a token that the settings name, or a JSON Web Token that their key has signed.
+///
+/// One is made from the settings, and another one when they change, so that nothing of the former is believed by then.
+pub(crate) struct Access {
+    tokens: HashMap<TokenHash, Known>,
+    jwt: Option<Jwt>,
+    verified: VerifiedTokens,
+    query_parameter: Option<Arc<str>>,
+    tenants: Tenants,
+}
+
+/// A token of the settings.
+struct Known {
+    name: Box<str>,
+    member: Option<Arc<Member>>,
+}
+
+/// The time of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now {
+    /// Milliseconds of Unix time, which tokens expire by.
+    pub(super) unix_ms: u64,
+    /// The time that the tenants' rates count by, which nobody can set.
+    pub(super) rate: u64,
+}
+
+impl Access {
+    /// Reads all keys and tokens, and changes nothing yet.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them, a line each: which setting, which file, what to do. No secret is shown.
+    pub(crate) fn open(settings: &settings::Access, tenants: &Tenants) -> anyhow::Result<Self> {
+        let settings::Access { tokens, jwt, query_parameter } = settings;
+        let mut mistakes = Vec::new();
+        let mut known = HashMap::new();
+        for token in tokens {
+            match hash_and_tenant(token, tenants) {
+                Err(error) => mistakes.push(format!("access.tokens, `{}`: {error:#}", token.name)),
+                Ok((hash, member)) => match known.entry(hash) {
+                    Entry::Vacant(entry) => {
+                        entry.insert(Known { name: token.name.as_str().into(), member });
+                    }
+                    Entry::Occupied(entry) => mistakes.push(format!(
+                        "access.tokens, `{}`: it is the same token as `{}`; give each a token of its own",
+                        token.name,
+                        entry.get().name
+                    )),
+                },
+            }
+        }
+        let jwt = jwt.as_ref().map(Jwt::open).transpose().unwrap_or_else(|error| {
+            mistakes.push(format!("{error:#}"));
+            None
+        });
+        if !mistakes.is_empty() {
+            bail!("{}", mistakes.join("\n"));
+        }
+        let query_parameter = query_parameter.as_deref().map(Arc::from);
+        Ok(Self { tokens: known, jwt, verified: VerifiedTokens::new(), query_parameter, tenants: tenants.clone() })
+    }
+
+    pub(super) fn admit_at(&self, headers: &HeaderMap, uri: &Uri, now: Now) -> Result<Admission, Refusal> {
+        let Presented { token, credential } = Presented::find(headers, uri, self.query_parameter.as_ref())?;
+        let hash = TokenHash::of(&token);
+        let (member, session) = match (self.tokens.get(&hash), &self.jwt) {
+            (Some(known), _) => {
+                tracing::trace!(token = known.name, "a known token was shown");
+                (known.member.clone(), None)
+            }
+            (None, Some(jwt)) => {
+                let Verified { member, session, .. } = self.verified(jwt, &token, hash, now.unix_ms)?;
+                (member, session)
+            }
+            (None, None) => return Err(Refusal::Invalid("the token is not known")),
+        };
+        if let Some(member) = &member {
+            member.admit(now.rate).map_err(|retry_after| Refusal::TooManyRequests { retry_after })?;
+        }
+        Ok(Admission { tenant: member.map(|member| member.tenant.clone()), session, credential })
+    }
+
+    fn verified(&self, jwt: &Jwt, token: &[u8], hash: TokenHash, now: u64) -> Result<Verified, Refusal> {
+        if let Some(verified) = self.verified.find(&hash) {
+            return if now < verified.until { Ok(verified) } else { Err(Refusal::Expired) };
+        }
+        let verified = jwt.verify(token, now, &self.tenants)?;
+        self.verified.remember(hash, verified.clone(), now);
+        Ok(verified)
+    }
+}
+
+impl herd_gateway::Access for Access {
+    fn admit(&self, headers: &HeaderMap, uri: &Uri) -> Result<Admission, Refusal> {
+        // Before 1970 nothing has expired; a clock that is so wrong is believed to be at its end, when all has.
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        let unix_ms = unix.map_or(u64::MAX, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+        self.admit_at(headers, uri, Now { unix_ms, rate: self.tenants.now() })
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("tokens", &self.tokens.len()).field("jwt", &self.jwt).finish_non_exhaustive()
+    }
+}
+
+fn hash_and_tenant(
+    token: &settings::Token,
+    tenants: &Tenants,
+) -> anyhow::Result<(TokenHash, Option<Arc<Member>>)> {
+    let hash = match &token.secret {
+        TokenSecret::Sha256(hash) => TokenHash::known(*hash),
+        TokenSecret::File(path) => TokenHash::read(path)?,
+    };
+    let member = token.tenant.as_ref().map(|name| tenants.member(name)).transpose()?;
+    Ok((hash, member))
+}
