@@ -138,6 +138,15 @@ impl<F: WorkerFactory> PoolBuilder<F> {
         Ok(Pool::start(factory, options, on_crash, worker_ids, runtime))
     }
 
+    /// Checks the options, as [`build`](Self::build) does.
+    ///
+    /// # Errors
+    /// [`OptionsError`] if they contradict each other.
+    pub fn check(&self) -> Result<(), OptionsError> {
+        self.options.check()?;
+        if self.factory.is_per_session() { self.options.clone().per_session().check() } else { Ok(()) }
+    }
+
     /// The factory, what the options come to with it, and the crash callback.
     pub(crate) fn into_parts(self) -> Result<(F, Options, Option<CrashCallback>), OptionsError> {
         let Self { factory, mut options, on_crash, worker_ids: _ } = self;
