@@ -59,6 +59,12 @@ impl<F: WorkerFactory> Lease<F> {
         self.slot.reason()
     }
 
+    /// Resets the session's idle clock. It is for holders that want the session to stay, but have no bytes to record,
+    /// under [`IdleBy::Bytes`](crate::IdleBy::Bytes); otherwise a lease stops the clock by itself.
+    pub fn touch(&self) {
+        self.slot.touch();
+    }
+
     /// Counts bytes received from the client and sent to it. Under [`IdleBy::Bytes`](crate::IdleBy::Bytes) this
     /// resets the session's idle clock, unless both are 0.
     pub fn record_bytes(&self, received: u64, sent: u64) {

@@ -192,7 +192,7 @@ impl<W> Slot<W> {
         }
     }
 
-    fn touch(&self) {
+    pub(crate) fn touch(&self) {
         self.used.store(self.clock.now().0, Ordering::Relaxed);
     }
 }
