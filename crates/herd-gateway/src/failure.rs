@@ -3,13 +3,16 @@ use std::{error::Error, fmt::Write, io, time::Duration};
 use herd_pool::{AcquireError, EndReason, SessionId};
 use hyper::{
     Response, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use crate::{SessionKey, session_key::KeyError};
+use crate::{Refusal, SessionKey, session_key::KeyError};
 
 /// Names the kind of a failure, so that programs need not read the `detail`.
 pub(crate) const HERD_ERROR: HeaderName = HeaderName::from_static("herd-error");
+
+/// Which credentials the gateway knows.
+const CHALLENGE: &str = "Bearer realm=\"herd\"";
 
 /// Why a request got no answer from a worker.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +20,13 @@ pub(crate) enum Failure {
     /// The request can be read in more than one way, or not at all.
     #[error("{0}")]
     Malformed(&'static str),
+    /// The request is not let in.
+    #[error(transparent)]
+    Access(#[from] Refusal),
+    #[error("these credentials are for another session")]
+    ForbiddenSession,
+    #[error("no pool serves this host and path")]
+    NoRoute,
     /// The request is well-formed, but the gateway cannot do this.
     #[error("{0}")]
     Unsupported(&'static str),
@@ -49,12 +59,18 @@ impl Failure {
     fn name(&self) -> &'static str {
         match self {
             Self::Malformed(_) | Self::ClientBody => "bad-request",
+            Self::Access(Refusal::TooManyRequests { .. }) => "too-many-requests",
+            Self::Access(_) => "unauthorized",
+            Self::ForbiddenSession => "forbidden-session",
+            Self::NoRoute => "no-route",
             Self::Unsupported(_) => "not-implemented",
             Self::NoKey(_) => "no-session-id",
             Self::Key(_) => "invalid-session-id",
             Self::NoSession => "no-such-session",
             Self::Acquire(error) => match error {
                 AcquireError::QueueFull { .. } => "queue-full",
+                AcquireError::TenantSessions { .. } => "tenant-sessions",
+                AcquireError::TenantWaiting { .. } => "tenant-waiting",
                 AcquireError::TimedOut { .. } => "acquire-timeout",
                 AcquireError::Spawn(_) => "spawn-failed",
                 AcquireError::Draining => "draining",
@@ -75,7 +91,13 @@ impl Failure {
         match self {
             Self::Malformed(_) | Self::ClientBody | Self::NoKey(_) | Self::Key(_) => StatusCode::BAD_REQUEST,
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
-            Self::NoSession => StatusCode::NOT_FOUND,
+            Self::Access(Refusal::TooManyRequests { .. })
+            | Self::Acquire(AcquireError::TenantSessions { .. } | AcquireError::TenantWaiting { .. }) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            Self::Access(_) => StatusCode::UNAUTHORIZED,
+            Self::ForbiddenSession => StatusCode::FORBIDDEN,
+            Self::NoSession | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Acquire(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Ended(_) | Self::Connect(_) | Self::Answer(_) => StatusCode::BAD_GATEWAY,
             Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,
@@ -94,10 +116,27 @@ impl Failure {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
+            Self::Access(Refusal::TooManyRequests { retry_after }) => Some(*retry_after),
             // A pool that shuts down says nothing about when the next one is there.
             Self::Acquire(error) => Some(error.retry_after().unwrap_or(Duration::from_secs(5))),
             _ => None,
         }
+    }
+
+    /// What a client without good credentials is asked for (RFC 6750 §3).
+    fn challenge(&self) -> Option<HeaderValue> {
+        let error = match self {
+            // Who has shown nothing is told nothing more (§3.1).
+            Self::Access(Refusal::NoCredentials) => return Some(HeaderValue::from_static(CHALLENGE)),
+            Self::Access(Refusal::TooManyRequests { .. }) => return None,
+            Self::Access(refusal) => refusal.to_string(),
+            _ => return None,
+        };
+        // Quotes and what is not ASCII may not stand there; `detail` has it all.
+        let error: String =
+            error.chars().filter(|char| matches!(char, ' '..='~') && !matches!(char, '"' | '\\')).collect();
+        let challenge = format!("{CHALLENGE}, error=\"invalid_token\", error_description=\"{error}\"");
+        Some(HeaderValue::try_from(challenge).expect("visible ASCII makes a field value"))
     }
 
     /// The error and its causes in one sentence.
@@ -120,7 +159,11 @@ impl Failure {
         let mut response = problem(self.status(), self.name(), &self.detail(), session);
         let headers = response.headers_mut();
         if let Some(delay) = self.retry_after() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(delay.as_secs().max(1)));
+            let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        }
+        if let Some(challenge) = self.challenge() {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         if self.closes() {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));

@@ -38,32 +38,46 @@
 //! - Interim responses other than 100 and 101 are not passed on.
 #![forbid(unsafe_code)]
 
+mod access;
+mod account;
 mod admit;
 mod client;
 mod counters;
+mod decide;
 mod decode;
 mod encode;
+mod exchange;
 mod failure;
 mod gateway;
 mod http1;
+mod latency;
 mod options;
 mod pipe;
+mod prefix;
+mod query;
 mod request_body;
 mod response_body;
 mod rewrite;
+mod routes;
 mod serve;
 mod session_key;
+mod setup;
 mod splice;
 mod stream;
 mod tasks;
 mod tls;
+mod trace;
 mod upstream;
 mod websocket;
 
+pub use access::{Access, Admission, Credential, Refusal};
 pub use counters::GatewayStats;
 pub use gateway::{ClientAddress, Gateway};
+pub use latency::{Latency, PoolLatencies};
 pub use options::{Forwarded, GatewayOptions, MetricsPage, Sessions};
 pub use response_body::{BrokenResponse, ResponseBody};
+pub use routes::{InvalidRoutes, Routes, Rule};
 pub use session_key::{InvalidSessionKey, SessionKey};
 pub use tls::Tls;
+pub use trace::{Trace, TraceEnd, Tracer};
 pub use websocket::close_code;

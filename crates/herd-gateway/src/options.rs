@@ -1,6 +1,6 @@
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::SessionKey;
+use crate::{Access, SessionKey, Tracer};
 
 /// How a [`Gateway`](crate::Gateway) behaves. All fields have defaults:
 ///
@@ -10,16 +10,24 @@ use crate::SessionKey;
 /// let options = GatewayOptions { session_key: "cookie:session".parse().unwrap(), ..GatewayOptions::default() };
 /// assert_eq!(options.max_connections, 10_000);
 /// ```
+///
+/// Those that concern clients' connections stay as they were when the gateway was made, whatever
+/// [`Gateway::configure`](crate::Gateway::configure) is given: `max_header_bytes`, `header_timeout`, `idle_timeout`,
+/// `body_idle_timeout`, `max_connections` and `max_concurrent_streams`.
 #[derive(Clone, Debug)]
 pub struct GatewayOptions {
+    /// Who may use the gateway. The default is that nobody is asked.
+    pub access: Option<Arc<dyn Access>>,
     /// Where requests say which session they belong to. The default is the field `X-Session-ID`.
     pub session_key: SessionKey,
     /// Whether requests for unknown sessions start them. The default is that they do.
     pub sessions: Sessions,
     /// What becomes of `x-forwarded-*` fields that clients send. The default is that they are replaced.
     pub forwarded: Forwarded,
-    /// A page of metrics for requests that name no session. The default is that there is none.
+    /// A page of metrics for requests that name no session, and that `access` lets in. The default is that there is none.
     pub metrics: Option<MetricsPage>,
+    /// Who follows requests through the gateway. The default is that nobody does.
+    pub tracer: Option<Arc<dyn Tracer>>,
     /// The longest request head in bytes; a longer one is answered with 431. The default is 32 KiB, the least 8 KiB.
     pub max_header_bytes: usize,
     /// How long a client may take for a request head, counted from its first byte. The default is 10 s.
@@ -51,10 +59,12 @@ pub struct GatewayOptions {
 impl Default for GatewayOptions {
     fn default() -> Self {
         Self {
+            access: None,
             session_key: SessionKey::default(),
             sessions: Sessions::default(),
             forwarded: Forwarded::default(),
             metrics: None,
+            tracer: None,
             max_header_bytes: 32 * 1024,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),

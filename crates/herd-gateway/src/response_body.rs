@@ -10,10 +10,11 @@ use herd_pool::{Connect, Lease, WorkerFactory};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 
 use crate::{
+    account::Account,
     client::OpenRequest,
     http1::Broken,
     rewrite,
-    upstream::{Http1Of, Upstreams},
+    upstream::{Http1Of, Upstreams, WorkerKey},
 };
 
 /// The body of a gateway's response.
@@ -39,6 +40,7 @@ where
     Http1 {
         connection: Box<Http1Of<F>>,
         lease: Arc<Lease<F>>,
+        key: WorkerKey,
     },
     Http2 {
         incoming: Incoming,
@@ -72,8 +74,8 @@ where
 
     /// The worker's last byte is there: its connection can serve others, and the lease goes back.
     fn finish(&mut self) {
-        if let Content::Http1 { connection, lease } = std::mem::replace(&mut self.content, Content::Nothing) {
-            self.open.upstreams.park(lease.worker_id(), connection);
+        if let Content::Http1 { connection, key, .. } = std::mem::replace(&mut self.content, Content::Nothing) {
+            self.open.upstreams.park(key, connection);
         }
     }
 }
@@ -100,7 +102,7 @@ where
                 };
                 return Poll::Ready(Some(Err(BrokenResponse(error))));
             }
-            Content::Http1 { connection, lease } => (connection.poll_frame(cx).map_err(BrokenCause::Http1), lease),
+            Content::Http1 { connection, lease, .. } => (connection.poll_frame(cx).map_err(BrokenCause::Http1), lease),
             Content::Http2 { incoming, lease } => {
                 (Pin::new(incoming).poll_frame(cx).map_err(BrokenCause::Http2), lease)
             }
@@ -195,6 +197,7 @@ where
     F::Worker: Connect,
 {
     upstreams: Arc<Upstreams<F>>,
+    pub(crate) account: Account<F>,
     _request: Option<OpenRequest>,
 }
 
@@ -204,7 +207,7 @@ where
 {
     pub(crate) fn begin(upstreams: Arc<Upstreams<F>>, request: Option<OpenRequest>) -> Self {
         upstreams.counters.requests.begin();
-        Self { upstreams, _request: request }
+        Self { upstreams, account: Account::begin(), _request: request }
     }
 }
 

@@ -29,7 +29,7 @@ const HERD_WORKER: HeaderName = HeaderName::from_static("herd-worker");
 const HERD_SESSION: HeaderName = HeaderName::from_static("herd-session");
 
 /// What a rewrite needs to know beyond the request.
-pub(crate) struct Route<'a> {
+pub(crate) struct Rewrite<'a> {
     /// What the worker speaks.
     pub(crate) protocol: Protocol,
     /// The session, and the path that the worker gets.
@@ -42,7 +42,7 @@ pub(crate) struct Route<'a> {
 }
 
 /// Makes the head of a client's request that of a request to the worker.
-pub(crate) fn request<B: Body>(request: &mut Request<B>, survey: &Survey, route: &mut Route<'_>) {
+pub(crate) fn request<B: Body>(request: &mut Request<B>, survey: &Survey, to: &mut Rewrite<'_>) {
     let has_body = !request.body().is_end_stream();
     let wants_trailers = survey.te && request.headers().get_all(TE).iter().any(|value| has_token(value, "trailers"));
     if survey.cookie && request.version() == Version::HTTP_2 {
@@ -51,17 +51,17 @@ pub(crate) fn request<B: Body>(request: &mut Request<B>, survey: &Survey, route:
     set_host(request, survey);
     let headers = request.headers_mut();
     remove_hop_by_hop(headers, survey);
-    set_forwarded(headers, route.client, route.forwarded);
+    set_forwarded(headers, to.client, to.forwarded);
     // A client may have listed the field in `connection`, so look after that has taken effect.
-    if !route.named.in_worker_header || (survey.connection && !headers.contains_key(WORKER_HEADER)) {
-        headers.insert(WORKER_HEADER, session_value(&route.named.session));
+    if !to.named.in_worker_header || (survey.connection && !headers.contains_key(WORKER_HEADER)) {
+        headers.insert(WORKER_HEADER, session_value(&to.named.session));
     }
     if wants_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    match route.protocol {
+    match to.protocol {
         Protocol::Http1 => {
-            if let Some(protocol) = route.upgrade {
+            if let Some(protocol) = to.upgrade {
                 headers.insert(UPGRADE, protocol.clone());
                 headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
             } else if wants_trailers {
@@ -71,11 +71,11 @@ pub(crate) fn request<B: Body>(request: &mut Request<B>, survey: &Survey, route:
                 headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
             }
             *request.version_mut() = Version::HTTP_11;
-            set_origin_form(request, route.named.path.take());
+            set_origin_form(request, to.named.path.take());
         }
         Protocol::Http2 => {
             *request.version_mut() = Version::HTTP_2;
-            set_absolute_form(request, route.named.path.take());
+            set_absolute_form(request, to.named.path.take());
         }
     }
 }

@@ -1,10 +1,15 @@
-use std::{borrow::Cow, fmt, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use herd_pool::{InvalidSessionId, SessionId};
 use hyper::{
     Method, Request,
     header::{self, HeaderName},
     http::uri::PathAndQuery,
+};
+
+use crate::{
+    query::{self, percent_decoded},
+    routes::host_of,
 };
 
 /// Where a request says which session it belongs to.
@@ -63,7 +68,8 @@ pub(crate) struct Named {
 }
 
 impl Named {
-    fn plain(session: SessionId) -> Self {
+    /// A session of which nothing has to be told to the client or changed in the path.
+    pub(crate) fn plain(session: SessionId) -> Self {
         Self { session, path: None, in_worker_header: false, new_cookie: None }
     }
 
@@ -152,10 +158,8 @@ fn in_cookie<B>(request: &Request<B>, name: &str) -> Result<Option<Named>, KeyEr
 
 fn in_query<B>(request: &Request<B>, name: &str) -> Result<Option<Named>, KeyError> {
     let mut found = None;
-    for pair in request.uri().query().unwrap_or_default().split('&') {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        // A name that cannot be decoded is some other parameter: it is not the gateway's to judge.
-        if percent_decoded(key).is_ok_and(|key| *key == *name.as_bytes()) {
+    for (_, written, value) in query::parameters(request.uri().query().unwrap_or_default()) {
+        if query::is_named(written, name) {
             let value = percent_decoded(value)?;
             if found.as_ref().is_some_and(|earlier| *earlier != value) {
                 return Err(KeyError::Conflicting);
@@ -186,37 +190,12 @@ fn in_path<B>(request: &Request<B>, number: usize) -> Result<Option<Named>, KeyE
 }
 
 fn in_host<B>(request: &Request<B>) -> Result<Option<Named>, KeyError> {
-    let in_field = || request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
-    let Some(host) = request.uri().authority().map(|authority| authority.as_str()).or_else(in_field) else {
-        return Ok(None);
-    };
-    let host = if host.starts_with('[') { host } else { host.rsplit_once(':').map_or(host, |(name, _)| name) };
-    let host = host.strip_suffix('.').unwrap_or(host);
+    let Some(host) = host_of(request) else { return Ok(None) };
     let Some((label, _)) = host.split_once('.') else { return Ok(None) };
     if host.starts_with('[') || host.parse::<std::net::Ipv4Addr>().is_ok() {
         return Ok(None);
     }
     Ok(Some(Named::plain(SessionId::new(label.to_ascii_lowercase())?)))
-}
-
-/// Decodes `%XX` (RFC 3986 §2.1) and nothing else.
-fn percent_decoded(text: &str) -> Result<Cow<'_, [u8]>, KeyError> {
-    if !text.contains('%') {
-        return Ok(text.as_bytes().into());
-    }
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'%' => {
-                let mut digit = || bytes.next().and_then(|byte| char::from(byte).to_digit(16));
-                let (high, low) = (digit().ok_or(KeyError::Encoding)?, digit().ok_or(KeyError::Encoding)?);
-                u8::try_from(high * 16 + low).expect("two hexadecimal digits make a byte")
-            }
-            other => other,
-        });
-    }
-    Ok(decoded.into())
 }
 
 /// Whether `request` asks for the page at `path`, which only `GET` and `HEAD` can.

@@ -21,6 +21,7 @@ use crate::{
     client::OpenRequest,
     counters::Counters,
     pipe::{Broken, Pipe},
+    setup::Seat,
     upstream::{SWEEP_EVERY, StreamOf},
     websocket::{self, Frames},
 };
@@ -47,6 +48,8 @@ where
     pub(crate) counters: Arc<Counters>,
     /// Keeps the client's connection busy.
     pub(crate) open: Option<OpenRequest>,
+    /// Keeps the pool from being dropped.
+    pub(crate) _seat: Arc<Seat<F>>,
 }
 
 /// How the relaying ended.

@@ -19,6 +19,7 @@ use crate::{
     counters::Counters,
     http1::Http1,
     request_body::RequestBody,
+    setup::{Seat, Thread},
     tasks::{Streams, Tasks},
 };
 
@@ -41,6 +42,19 @@ pub(crate) type Http1Of<F> = Http1<StreamOf<F>, RequestBody<F>>;
 /// Where requests for HTTP/2 connections to a worker go.
 pub(crate) type Http2<F> = http2::SendRequest<RequestBody<F>>;
 
+/// Tells workers of all pools apart, also if pools have workers of the same IDs.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(crate) struct WorkerKey {
+    pool: u64,
+    worker: WorkerId,
+}
+
+impl WorkerKey {
+    pub(crate) fn of<F: WorkerFactory>(seat: &Seat<F>, lease: &Lease<F>) -> Self {
+        Self { pool: seat.number, worker: lease.worker_id() }
+    }
+}
+
 /// The connections to workers that one serving thread keeps.
 pub(crate) struct Upstreams<F: WorkerFactory>
 where
@@ -48,9 +62,11 @@ where
 {
     pub(crate) clock: Arc<Clock>,
     pub(crate) counters: Arc<Counters>,
+    /// What the thread answers by.
+    pub(crate) thread: Arc<Thread<F>>,
     pub(crate) tasks: Tasks,
-    idle: Mutex<HashMap<WorkerId, Vec<Box<Http1Of<F>>>>>,
-    http2: Mutex<HashMap<WorkerId, Http2<F>>>,
+    idle: Mutex<HashMap<WorkerKey, Vec<Box<Http1Of<F>>>>>,
+    http2: Mutex<HashMap<WorkerKey, Http2<F>>>,
     swept_at: AtomicU32,
 }
 
@@ -58,10 +74,11 @@ impl<F: WorkerFactory> Upstreams<F>
 where
     F::Worker: Connect,
 {
-    pub(crate) fn new(counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(thread: Arc<Thread<F>>) -> Self {
         Self {
             clock: Arc::new(Clock::start()),
-            counters,
+            counters: thread.counters.clone(),
+            thread,
             tasks: Tasks::default(),
             idle: Mutex::default(),
             http2: Mutex::default(),
@@ -70,12 +87,12 @@ where
     }
 
     /// Takes the connection to the worker that was used last, if one is kept.
-    pub(crate) fn take(&self, worker: WorkerId) -> Option<Box<Http1Of<F>>> {
+    pub(crate) fn take(&self, worker: WorkerKey) -> Option<Box<Http1Of<F>>> {
         lock(&self.idle).get_mut(&worker)?.pop()
     }
 
     /// Keeps the connection for further requests if it can serve any.
-    pub(crate) fn park(&self, worker: WorkerId, mut connection: Box<Http1Of<F>>) {
+    pub(crate) fn park(&self, worker: WorkerKey, mut connection: Box<Http1Of<F>>) {
         if connection.was_used() && connection.is_complete() {
             connection.shrink();
             connection.parked_at = self.clock.now();
@@ -88,12 +105,17 @@ where
         Ok(Box::new(Http1::new(stream, worker_name(lease.worker_id()))))
     }
 
-    /// The HTTP/2 connection to the worker, which all requests share.
-    pub(crate) async fn connect_http2(&self, lease: &Lease<F>, limit: Duration) -> io::Result<Http2<F>> {
-        let worker = lease.worker_id();
-        if let Some(sender) = lock(&self.http2).get(&worker).filter(|sender| !sender.is_closed()) {
-            return Ok(sender.clone());
-        }
+    /// The HTTP/2 connection to the worker, which all requests share, if there is one.
+    pub(crate) fn http2(&self, worker: WorkerKey) -> Option<Http2<F>> {
+        lock(&self.http2).get(&worker).filter(|sender| !sender.is_closed()).cloned()
+    }
+
+    pub(crate) async fn connect_http2(
+        &self,
+        worker: WorkerKey,
+        lease: &Lease<F>,
+        limit: Duration,
+    ) -> io::Result<Http2<F>> {
         let stream = self.open(lease, limit).await?;
         let streams = Streams::default();
         let (sender, connection) = http2::Builder::new(streams.clone())

@@ -1,0 +1,120 @@
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use herd_pool::WorkerFactory;
+use hyper::{StatusCode, header::HeaderValue};
+
+use crate::{
+    latency::Phase,
+    setup::Seat,
+    trace::{Trace, TraceEnd},
+};
+
+/// What one request takes, by phase. The clock is read only where something may have been waited for.
+pub(crate) struct Account<F: WorkerFactory> {
+    begun: Instant,
+    /// When the current phase began.
+    since: Instant,
+    phase: Phase,
+    seat: Option<Arc<Seat<F>>>,
+    trace: Option<Box<dyn Trace>>,
+    status: Option<StatusCode>,
+    session_is_new: Option<bool>,
+}
+
+impl<F: WorkerFactory> Account<F> {
+    pub(crate) fn begin() -> Self {
+        let now = Instant::now();
+        Self {
+            begun: now,
+            since: now,
+            phase: Phase::Admit,
+            seat: None,
+            trace: None,
+            status: None,
+            session_is_new: None,
+        }
+    }
+
+    pub(crate) fn follow(&mut self, trace: Option<Box<dyn Trace>>) {
+        self.trace = trace;
+    }
+
+    /// The request goes to this pool.
+    pub(crate) fn seated(&mut self, seat: Arc<Seat<F>>) {
+        self.seat = Some(seat);
+    }
+
+    /// The `traceparent` for the worker, if the request is followed.
+    pub(crate) fn traceparent(&self) -> Option<HeaderValue> {
+        self.trace.as_ref().map(|trace| trace.traceparent())
+    }
+
+    /// The current phase is over.
+    pub(crate) fn enter(&mut self, phase: Phase) {
+        let now = Instant::now();
+        self.end_phase(now - self.since);
+        self.since = now;
+        self.begin_phase(phase);
+    }
+
+    /// The current phase is over, and took no time: nothing had to be waited for.
+    pub(crate) fn pass(&mut self, phase: Phase) {
+        if let Some(seat) = &self.seat {
+            seat.record.phase(self.phase).record_none();
+        }
+        self.begin_phase(phase);
+    }
+
+    /// The head of the worker's response is there.
+    pub(crate) fn answered(&mut self, session_is_new: bool) {
+        self.session_is_new = Some(session_is_new);
+        self.enter(Phase::Relay);
+        if let Some(seat) = &self.seat {
+            seat.record.first_byte.record(self.since - self.begun);
+        }
+    }
+
+    /// The client is about to get a response with this status.
+    pub(crate) fn respond(&mut self, status: StatusCode) {
+        // A worker's answer has begun the last phase already; what the gateway says itself begins it now.
+        if self.phase != Phase::Relay {
+            self.enter(Phase::Relay);
+        }
+        self.status = Some(status);
+        if let Some(seat) = &self.seat {
+            seat.record.responded(status);
+        }
+    }
+
+    fn begin_phase(&mut self, phase: Phase) {
+        self.phase = phase;
+        if let Some(trace) = &mut self.trace {
+            trace.phase(phase.name());
+        }
+    }
+
+    fn end_phase(&self, took: Duration) {
+        if let Some(seat) = &self.seat {
+            seat.record.phase(self.phase).record(took);
+        }
+    }
+}
+
+impl<F: WorkerFactory> Drop for Account<F> {
+    fn drop(&mut self) {
+        // Without a status, the client went away before there was an answer.
+        let Some(status) = self.status else { return };
+        if let Some(seat) = &self.seat {
+            let now = Instant::now();
+            self.end_phase(now - self.since);
+            seat.record.request.record(now - self.begun);
+        }
+        if let Some(trace) = self.trace.take() {
+            let pool = self.seat.as_ref().map(|seat| &*seat.name);
+            trace.end(&TraceEnd { status, pool, session_is_new: self.session_is_new });
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Prefixes of paths, compared so that no other reading of the path leads elsewhere.
+
+use std::borrow::Cow;
+
+use hyper::http::uri::PathAndQuery;
+
+use crate::{failure::Failure, query::percent_decoded, routes::InvalidRoutes};
+
+/// The first segments of a path. None: every path begins so.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Prefix {
+    segments: Vec<String>,
+}
+
+impl Prefix {
+    /// Reads `/api`, `/api/v1/` and the like.
+    pub(crate) fn new(text: &str) -> Result<Self, InvalidRoutes> {
+        let invalid = || InvalidRoutes::PathPrefix { prefix: text.to_owned() };
+        let inner = text.strip_prefix('/').ok_or_else(invalid)?;
+        let inner = inner.strip_suffix('/').unwrap_or(inner);
+        if inner.is_empty() {
+            return if text == "/" { Ok(Self { segments: Vec::new() }) } else { Err(invalid()) };
+        }
+        let segments: Vec<_> = inner.split('/').map(str::to_owned).collect();
+        if segments.iter().all(|segment| is_plain(segment)) { Ok(Self { segments }) } else { Err(invalid()) }
+    }
+
+    /// What of the path follows the prefix, beginning with a slash or empty; `None` if the path begins otherwise.
+    ///
+    /// Servers do not agree on what a path means: whether `//` is `/`, `%2f` or `\` separates segments, and `;x` belongs
+    /// to a segment's name. Here a segment ends with a slash as it stands, and is compared percent-decoded. A path that
+    /// fits in this reading and in no other, or the other way round, is refused.
+    pub(crate) fn fit<'a>(&self, path: &'a str) -> Result<Option<&'a str>, Failure> {
+        let read = self.read(path);
+        if path.bytes().all(is_unambiguous) && !path.contains("//") && !path.contains("/.") {
+            return Ok(read);
+        }
+        let lenient = lenient_segments(path)?;
+        let begins = lenient.len() >= self.segments.len()
+            && self.segments.iter().zip(&lenient).all(|(ours, theirs)| ours.as_bytes() == theirs.as_slice());
+        if begins == read.is_some() { Ok(read) } else { Err(AMBIGUOUS) }
+    }
+
+    /// Reads the path as this gateway does.
+    fn read<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let mut rest = path;
+        for ours in &self.segments {
+            let inner = rest.strip_prefix('/')?;
+            let end = inner.find('/').unwrap_or(inner.len());
+            if *decoded(&inner[..end]) != *ours.as_bytes() {
+                return None;
+            }
+            rest = &inner[end..];
+        }
+        Some(rest)
+    }
+
+    /// The target with only this `rest` of its path.
+    pub(crate) fn strip(&self, target: &PathAndQuery, rest: &str) -> PathAndQuery {
+        let slash = if rest.is_empty() { "/" } else { "" };
+        let (question_mark, query) = target.query().map_or(("", ""), |query| ("?", query));
+        PathAndQuery::try_from(format!("{slash}{rest}{question_mark}{query}")).expect("a part of a valid target is one")
+    }
+}
+
+const AMBIGUOUS: Failure =
+    Failure::Malformed("the request's path can be read in two ways, and they do not lead to the same place");
+
+/// A segment that every server reads as it stands.
+fn is_plain(segment: &str) -> bool {
+    !matches!(segment, "" | "." | "..")
+        && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte))
+}
+
+/// Whether the byte means the same to every server, wherever in a path it stands.
+fn is_unambiguous(byte: u8) -> bool {
+    !matches!(byte, b'%' | b'\\' | b';')
+}
+
+/// What cannot be decoded stays as it is.
+fn decoded(segment: &str) -> Cow<'_, [u8]> {
+    percent_decoded(segment).unwrap_or(Cow::Borrowed(segment.as_bytes()))
+}
+
+/// The path's segments as the server reads them that knows the most ways to part them: all other readings have a first
+/// plain segment in common with this one, if they have one at all.
+fn lenient_segments(path: &str) -> Result<Vec<Vec<u8>>, Failure> {
+    let mut segments = Vec::new();
+    for written in path.split('/') {
+        let decoded = decoded(written);
+        let is_separator = |byte: &u8| matches!(byte, b'/' | b'\\');
+        // Whether what follows the semicolon up to the slash is one segment or two depends on what is done first.
+        if decoded.contains(&b';') && decoded.iter().any(is_separator) {
+            return Err(AMBIGUOUS);
+        }
+        for part in decoded.split(is_separator) {
+            let name = part.split(|byte| *byte == b';').next().unwrap_or_default();
+            if matches!(name, b"." | b"..") {
+                return Err(Failure::Malformed(
+                    "the request's path has dot segments, which have to be resolved before",
+                ));
+            }
+            if !name.is_empty() {
+                segments.push(name.to_vec());
+            }
+        }
+    }
+    Ok(segments)
+}
+
+#[cfg(test)]
+#[path = "prefix_tests.rs"]
+mod tests;
