@@ -6,7 +6,7 @@ use herd_gateway::SessionKey;
 
 use crate::{
     config::{Settings, settings::Command},
-    isolation::Isolation,
+    pools::Pools,
 };
 
 /// Where a daemon can be reached, and what to try.
@@ -16,14 +16,15 @@ pub(crate) struct Banner {
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) control: PathBuf,
     session_key: SessionKey,
-    isolation: String,
+    /// One line for each pool.
+    isolations: Vec<String>,
     repl: bool,
 }
 
 impl Banner {
     pub(crate) fn new(
         settings: &Settings,
-        isolation: &Isolation,
+        pools: &Pools,
         gateway: SocketAddr,
         admin: Option<SocketAddr>,
         control: PathBuf,
@@ -33,7 +34,13 @@ impl Banner {
             admin,
             control,
             session_key: settings.network.session_key.clone(),
-            isolation: isolation.to_string(),
+            isolations: pools
+                .iter()
+                .map(|pool| match settings.pools.len() {
+                    0..2 => pool.setup().isolation.to_string(),
+                    _ => format!("of {}: {}", pool.name, pool.setup().isolation),
+                })
+                .collect(),
             repl: settings.pools.iter().all(|pool| pool.worker.command == Command::Repl),
         }
     }
@@ -74,6 +81,9 @@ impl fmt::Display for Banner {
             None => writeln!(f, "  admin    off")?,
         }
         writeln!(f, "  control  {}  (herd ps, herd end SESSION)", self.control.display())?;
-        writeln!(f, "  sandbox  {}", self.isolation)
+        for isolation in &self.isolations {
+            writeln!(f, "  sandbox  {isolation}")?;
+        }
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use crate::{
         self, Mistakes, Settings,
         mistake::{Origin, Written},
         raw::Raw,
-        settings::{NetworkMode, SandboxMode},
+        settings::{self, NetworkMode, SandboxMode},
     },
     console,
     isolation::{self, Obstacle},
@@ -31,33 +31,20 @@ pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<()> {
     let mut settings = settings(args)?;
     if explain {
         isolation::guard(&mut settings)?;
-        let plan = workers::plan(&settings.pools[0])?;
-        for sentence in sight::unseen(&settings.pools[0], &plan.layers()) {
-            console::complain(format_args!("warning: {sentence}"));
-        }
-        let steps = plan.explain();
-        return if json {
-            console::print(format_args!("{:#}\n", steps_to_json(&steps)))
-        } else {
-            console::print(told(&steps))
-        };
+        return self::explain(&settings.pools, json);
     }
     let examination = Examination::new(&settings)?;
-    let plan =
-        isolation::guard(&mut settings).map_err(anyhow::Error::from).and_then(|()| workers::plan(&settings.pools[0]));
+    let plans =
+        isolation::guard(&mut settings).map_err(anyhow::Error::from).and_then(|()| workers::plans(&settings.pools));
     if json {
         let mut report = json!(examination);
-        report["possible"] = plan.is_ok().into();
-        report["mistakes"] = match plan.as_ref().err().map(|error| (error, error.downcast_ref::<Mistakes>())) {
-            None => json!([]),
-            Some((_, Some(mistakes))) => mistakes.to_json(),
-            Some((error, None)) => json!([{ "problem": format!("{error:#}") }]),
-        };
+        report["possible"] = plans.is_ok().into();
+        report["mistakes"] = plans.as_ref().err().map_or_else(|| json!([]), workers::refusal_to_json);
         console::print(format_args!("{report:#}\n"))?;
     } else {
         console::print(examination.to_text())?;
     }
-    let missing = plan?.missing().len();
+    let missing: usize = plans?.iter().map(|plan| plan.missing().len()).sum();
     if !json {
         let what = match &file {
             Some(file) => format!("{} can be had here", file.display()),
@@ -75,6 +62,31 @@ pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<()> {
         console::print(format_args!("\n{what}{layers}{limits}.\n"))?;
     }
     Ok(())
+}
+
+/// Prints what is done to start a worker of each pool.
+fn explain(pools: &[settings::Pool], json: bool) -> anyhow::Result<()> {
+    let plans = workers::plans(pools)?;
+    let several = pools.len() > 1;
+    for (pool, plan) in pools.iter().zip(&plans) {
+        let of = if several { format!("pool {}: ", pool.name) } else { String::new() };
+        for sentence in sight::unseen(pool, &plan.layers()) {
+            console::complain(format_args!("warning: {of}{sentence}"));
+        }
+    }
+    let all = pools.iter().map(|pool| pool.name.as_str()).zip(plans.iter().map(Plan::explain));
+    if !json {
+        for (number, (name, steps)) in all.enumerate() {
+            let gap = if number > 0 { "\n" } else { "" };
+            let title = if several { format!("{gap}pool {name}\n\n") } else { String::new() };
+            console::print(format_args!("{title}{}", told(&steps)))?;
+        }
+        return Ok(());
+    }
+    // A list of steps where there is one pool, and an object with one for each where there are several.
+    let mut lists: Vec<_> = all.map(|(name, steps)| (name.to_owned(), steps_to_json(&steps))).collect();
+    let report = if several { Value::Object(lists.into_iter().collect()) } else { lists.remove(0).1 };
+    console::print(format_args!("{report:#}\n"))
 }
 
 /// The file's settings, or the defaults with everything required; in both, for the command if there is one.

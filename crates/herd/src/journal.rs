@@ -1,16 +1,28 @@
-//! The last events of the pool, for those who follow them.
+//! The last events of all pools, in one order, for those who follow them.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
-use herd_pool::{Event, EventKind, Events, EventsError, Exit, ExitStatus, SpawnError, WorkerId};
+use herd_pool::{EventKind, Events, EventsError, Exit, ExitStatus, SpawnError, WorkerId};
 use tokio::sync::watch;
 
 /// How many events are kept. A follower who is further behind has missed some.
 const BACKLOG: usize = 1024;
+
+/// Something that happened in a pool.
+#[derive(Clone, Debug)]
+pub(crate) struct Event {
+    /// Counts the daemon's events, from 1 and without gaps.
+    pub(crate) sequence: u64,
+    /// When it happened, by the system's clock.
+    pub(crate) at: SystemTime,
+    /// The pool's name.
+    pub(crate) pool: Arc<str>,
+    pub(crate) kind: EventKind,
+}
 
 /// A bounded record of events. Followers hold a position in it and nothing else, so slow ones cost no memory.
 #[derive(Clone, Debug)]
@@ -25,14 +37,17 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Record {
+    /// How many events there have been.
+    last: u64,
     events: VecDeque<Event>,
-    exits: Exits,
+    /// By pool, also of those that are gone: counters never fall.
+    exits: BTreeMap<Arc<str>, Exits>,
     /// Workers that were ready and are not gone.
     ready: HashSet<WorkerId>,
     /// Those of them that crashed and are counted.
     crashed: HashSet<WorkerId>,
-    /// The last start of a worker, if it failed and none has become ready since.
-    start_failure: Option<(SystemTime, SpawnError)>,
+    /// By pool the last start of a worker, if it failed and none has become ready since.
+    start_failures: BTreeMap<Arc<str>, (SystemTime, SpawnError)>,
 }
 
 /// How many workers ended, by how. Workers that were never ready failed to start, which is counted elsewhere.
@@ -67,6 +82,16 @@ pub(crate) enum Entry {
 }
 
 impl Exits {
+    fn plus(self, other: &Self) -> Self {
+        Self {
+            closed: self.closed + other.closed,
+            exited: self.exited + other.exited,
+            signalled: self.signalled + other.signalled,
+            out_of_memory: self.out_of_memory + other.out_of_memory,
+            unknown: self.unknown + other.unknown,
+        }
+    }
+
     /// All ways to end by name, with their counts.
     pub(crate) fn by_reason(&self) -> [(&'static str, u64); 5] {
         let Self { closed, exited, signalled, out_of_memory, unknown } = *self;
@@ -85,17 +110,17 @@ impl Journal {
         Self(Arc::new(Shared { record: Mutex::default(), last: watch::Sender::new(0) }))
     }
 
-    /// Writes down what happens, for ever. The pool's own buffer is as large as the record, so falling behind means
-    /// that the record would not have had the lost events either.
-    pub(crate) async fn record(self, mut events: Events) {
+    /// Writes down what happens in a pool, until it is gone. The pool's own buffer is as large as the record, so falling
+    /// behind means that the record would hardly have had the lost events either.
+    pub(crate) async fn record(self, pool: Arc<str>, mut events: Events) {
         loop {
             match events.next().await {
-                Ok(event) => {
-                    log(&event.kind);
-                    self.push(event);
+                Ok(herd_pool::Event { sequence: _, at, kind }) => {
+                    log(&pool, &kind);
+                    self.push(at, Arc::clone(&pool), kind);
                 }
                 Err(EventsError::Lagged { missed }) => {
-                    tracing::warn!(missed, "events were not read in time, and are missing from the journal");
+                    tracing::warn!(%pool, missed, "events were not read in time, and are missing from the journal");
                 }
                 Err(EventsError::Closed) => return,
             }
@@ -111,25 +136,37 @@ impl Journal {
         Follower { journal: self.clone(), position, last }
     }
 
+    /// How the workers of all pools ended, also of those that are gone.
     pub(crate) fn exits(&self) -> Exits {
-        self.lock().exits
+        self.lock().exits.values().fold(Exits::default(), |sum, exits| sum.plus(exits))
     }
 
-    /// When and why the last start of a worker failed, if none has become ready since.
-    pub(crate) fn start_failure(&self) -> Option<(SystemTime, String)> {
-        self.lock().start_failure.as_ref().map(|(at, error)| (*at, error.to_string()))
+    /// The same by pool.
+    pub(crate) fn exits_by_pool(&self) -> Vec<(Arc<str>, Exits)> {
+        self.lock().exits.iter().map(|(pool, exits)| (Arc::clone(pool), *exits)).collect()
     }
 
-    fn push(&self, event: Event) {
-        let sequence = event.sequence;
-        {
-            let mut record = self.lock();
-            record.count(&event);
-            if record.events.len() == BACKLOG {
-                record.events.pop_front();
-            }
-            record.events.push_back(event);
+    /// By pool, when and why the last start of a worker failed, if none has become ready since.
+    pub(crate) fn start_failures(&self) -> Vec<(Arc<str>, SystemTime, String)> {
+        let record = self.lock();
+        record.start_failures.iter().map(|(pool, (at, error))| (Arc::clone(pool), *at, error.to_string())).collect()
+    }
+
+    /// Forgets the troubles of a pool that is gone, or whose workers are started in another way from now on.
+    pub(crate) fn forget_start_failure(&self, pool: &str) {
+        self.lock().start_failures.remove(pool);
+    }
+
+    fn push(&self, at: SystemTime, pool: Arc<str>, kind: EventKind) {
+        let mut record = self.lock();
+        record.count(at, &pool, &kind);
+        record.last += 1;
+        let sequence = record.last;
+        if record.events.len() == BACKLOG {
+            record.events.pop_front();
         }
+        record.events.push_back(Event { sequence, at, pool, kind });
+        // While the record is held, so that the numbers are told in their order.
         self.0.last.send_replace(sequence);
     }
 
@@ -141,36 +178,39 @@ impl Journal {
 
 /// Says why each session ended. Not which one: whoever knows a session's ID is in that session, so the line with the ID
 /// is the pool's, for those who debug.
-fn log(kind: &EventKind) {
+fn log(pool: &str, kind: &EventKind) {
     if let EventKind::SessionEnded { worker, reason, .. } = kind {
-        tracing::info!(%worker, %reason, "a session ended");
+        tracing::info!(pool, %worker, %reason, "a session ended");
     }
 }
 
 impl Record {
-    fn count(&mut self, event: &Event) {
-        match &event.kind {
-            EventKind::SpawnFailed { error, .. } => self.start_failure = Some((event.at, error.clone())),
+    fn count(&mut self, at: SystemTime, pool: &Arc<str>, kind: &EventKind) {
+        match kind {
+            EventKind::SpawnFailed { error, .. } => {
+                self.start_failures.insert(Arc::clone(pool), (at, error.clone()));
+            }
             EventKind::WorkerReady { worker, .. } => {
                 self.ready.insert(*worker);
-                self.start_failure = None;
+                self.start_failures.remove(pool);
             }
             EventKind::WorkerCrashed { worker, exit } => {
                 if !self.ready.contains(worker) {
                     return;
                 }
                 self.crashed.insert(*worker);
+                let exits = self.exits.entry(Arc::clone(pool)).or_default();
                 *match exit {
-                    Exit { out_of_memory: true, .. } => &mut self.exits.out_of_memory,
-                    Exit { status: ExitStatus::Code(_), .. } => &mut self.exits.exited,
-                    Exit { status: ExitStatus::Signal(_), .. } => &mut self.exits.signalled,
-                    Exit { status: ExitStatus::Unknown, .. } => &mut self.exits.unknown,
+                    Exit { out_of_memory: true, .. } => &mut exits.out_of_memory,
+                    Exit { status: ExitStatus::Code(_), .. } => &mut exits.exited,
+                    Exit { status: ExitStatus::Signal(_), .. } => &mut exits.signalled,
+                    Exit { status: ExitStatus::Unknown, .. } => &mut exits.unknown,
                 } += 1;
             }
             EventKind::WorkerGone { worker } => {
                 let was_ready = self.ready.remove(worker);
                 if !self.crashed.remove(worker) && was_ready {
-                    self.exits.closed += 1;
+                    self.exits.entry(Arc::clone(pool)).or_default().closed += 1;
                 }
             }
             _ => {}
@@ -215,8 +255,12 @@ mod tests {
 
     use super::*;
 
-    fn event(sequence: u64) -> Event {
-        Event { sequence, at: SystemTime::UNIX_EPOCH, kind: EventKind::Draining }
+    fn push(journal: &Journal, pool: &str, kind: EventKind) {
+        journal.push(SystemTime::UNIX_EPOCH, pool.into(), kind);
+    }
+
+    fn push_any(journal: &Journal, count: usize) {
+        (0..count).for_each(|_| push(journal, "default", EventKind::Draining));
     }
 
     async fn read(follower: &mut Follower) -> String {
@@ -229,12 +273,12 @@ mod tests {
     #[tokio::test]
     async fn a_follower_resumes_behind_the_event_it_saw_last() {
         let journal = Journal::new();
-        (1..=5).for_each(|sequence| journal.push(event(sequence)));
+        push_any(&journal, 5);
         let mut follower = journal.follow(Some(3));
         assert_eq!(read(&mut follower).await, "4");
         assert_eq!(read(&mut follower).await, "5");
         let mut from_now = journal.follow(None);
-        journal.push(event(6));
+        push_any(&journal, 1);
         assert_eq!(read(&mut from_now).await, "6");
     }
 
@@ -242,7 +286,7 @@ mod tests {
     async fn a_follower_who_is_too_far_behind_is_told_how_much_it_missed() {
         let journal = Journal::new();
         let mut follower = journal.follow(None);
-        (1..=BACKLOG as u64 + 10).for_each(|sequence| journal.push(event(sequence)));
+        push_any(&journal, BACKLOG + 10);
         assert_eq!(read(&mut follower).await, "missed 10");
         assert_eq!(read(&mut follower).await, "11");
     }
@@ -250,7 +294,7 @@ mod tests {
     #[tokio::test]
     async fn a_number_of_an_earlier_daemon_means_from_the_start() {
         let journal = Journal::new();
-        journal.push(event(1));
+        push_any(&journal, 1);
         assert_eq!(read(&mut journal.follow(Some(900))).await, "1");
     }
 
@@ -267,12 +311,29 @@ mod tests {
             EventKind::WorkerGone { worker: closed },
             EventKind::WorkerGone { worker: never_ready },
         ];
-        for (sequence, kind) in (1..).zip(kinds) {
-            journal.push(Event { sequence, at: SystemTime::UNIX_EPOCH, kind });
+        for (kind, pool) in kinds.into_iter().zip(["a", "b", "b", "b", "a", "a"]) {
+            push(&journal, pool, kind);
         }
         let exits = journal.exits();
         assert_eq!((exits.closed, exits.signalled, exits.exited), (1, 1, 0));
+        let by_pool: Vec<_> = journal.exits_by_pool().into_iter().map(|(pool, e)| (pool, e.closed, e.signalled)).collect();
+        assert_eq!(by_pool, [("a".into(), 1, 0), ("b".into(), 0, 1)]);
         let record = journal.lock();
         assert!(record.ready.is_empty() && record.crashed.is_empty());
+    }
+
+    #[test]
+    fn a_pool_that_starts_workers_says_nothing_of_another_that_cannot() {
+        let journal = Journal::new();
+        let error = SpawnError::new(std::io::Error::other("no such program"));
+        let worker = WorkerId::new(1);
+        push(&journal, "broken", EventKind::SpawnFailed { worker, error: error.clone() });
+        push(&journal, "other", EventKind::SpawnFailed { worker, error });
+        push(&journal, "other", EventKind::WorkerReady { worker, after: Duration::ZERO });
+        let failures = journal.start_failures();
+        assert_eq!(failures.len(), 1, "{failures:?}");
+        assert_eq!((&*failures[0].0, failures[0].2.contains("no such program")), ("broken", true));
+        journal.forget_start_failure("broken");
+        assert!(journal.start_failures().is_empty());
     }
 }

@@ -12,9 +12,9 @@ use herd_gateway::GatewayStats;
 use herd_pool::EndReason;
 
 use crate::{
-    journal::{Exits, Journal},
+    journal::Journal,
+    pools::Pools,
     usage::{Samples, Usage},
-    workers::WorkerPool,
 };
 
 /// The text format, version 0.0.4.
@@ -26,7 +26,7 @@ pub(crate) struct Metrics(Arc<Sources>);
 
 #[derive(Debug)]
 struct Sources {
-    pool: WorkerPool,
+    pools: Pools,
     journal: Journal,
     usage: Samples,
     started: SystemTime,
@@ -43,9 +43,9 @@ impl Debug for GatewayNumbers {
 }
 
 impl Metrics {
-    pub(crate) fn new(pool: WorkerPool, journal: Journal) -> Self {
+    pub(crate) fn new(pools: Pools, journal: Journal) -> Self {
         let (usage, gateway) = Default::default();
-        let sources = Sources { pool, journal, usage, started: SystemTime::now(), gateway };
+        let sources = Sources { pools, journal, usage, started: SystemTime::now(), gateway };
         Self(Arc::new(sources))
     }
 
@@ -55,7 +55,7 @@ impl Metrics {
         *self.gateway_numbers() = Some(GatewayNumbers(Box::new(numbers)));
     }
 
-    /// Lets go of the gateway, which holds these metrics and with them the pool.
+    /// Lets go of the gateway, which holds these metrics and with them the pools.
     pub(crate) fn forget_gateway(&self) {
         *self.gateway_numbers() = None;
     }
@@ -66,15 +66,6 @@ impl Metrics {
 
     fn gateway_numbers(&self) -> MutexGuard<'_, Option<GatewayNumbers>> {
         self.0.gateway.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn exits(&self) -> Exits {
-        self.0.journal.exits()
-    }
-
-    /// When and why the last start of a worker failed, if none has become ready since.
-    pub(crate) fn start_failure(&self) -> Option<(SystemTime, String)> {
-        self.0.journal.start_failure()
     }
 
     pub(crate) fn uptime(&self) -> Duration {
@@ -95,7 +86,7 @@ impl Metrics {
     }
 
     fn pool(&self, page: &mut Page) {
-        let stats = self.0.pool.stats();
+        let stats = self.0.pools.stats();
         let killed =
             stats.sessions_ended.by(EndReason::Killed) + stats.sessions_ended.by(EndReason::ClientStreamClosed);
         page.gauge("herd_total_workers", "Workers, in whatever state.", stats.workers);
@@ -121,7 +112,7 @@ impl Metrics {
             ended.one(&[("reason", reason)], count);
         }
         let mut family = page.family("herd_worker_exits_total", Kind::Counter, "Workers that ended, by how.");
-        for (reason, count) in self.exits().by_reason() {
+        for (reason, count) in self.0.journal.exits().by_reason() {
             family.one(&[("reason", reason)], count);
         }
         page.counter("herd_spawn_failures_total", "Workers that could not be started.", stats.spawn_failures);
@@ -130,7 +121,7 @@ impl Metrics {
     /// What each worker uses. There are as many samples as workers, and an ended worker's ones are gone.
     fn workers(&self, page: &mut Page) {
         let usages: Vec<_> =
-            self.0.usage.of(&self.0.pool).into_iter().map(|(worker, usage)| (worker.to_string(), usage)).collect();
+            self.0.usage.of(&self.0.pools).into_iter().map(|(worker, usage)| (worker.to_string(), usage)).collect();
         let mut family = |name, kind, help, value: &dyn Fn(&Usage) -> Option<String>| {
             let mut family = page.family(name, kind, help);
             for (worker, usage) in &usages {

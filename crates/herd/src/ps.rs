@@ -25,17 +25,21 @@ pub(crate) fn run(args: PsArgs) -> anyhow::Result<()> {
         Ok((lists.0, lists.1, daemon.get("/v1/stats").await?))
     })?;
     if args.json {
-        let all = json!({ "sessions": sessions, "workers": workers, "sandbox": troubles.sandbox });
+        let all = json!({ "sessions": sessions, "workers": workers, "pools": troubles.pools });
         return console::print(format_args!("{all:#}\n"));
     }
     let now = SystemTime::now();
     console::print(sessions_table(&sessions, now))?;
     console::print("\n")?;
     console::print(workers_table(&workers, now))?;
-    console::print(sandbox(&troubles.sandbox))?;
-    if let Some(failure) = troubles.last_start_failure {
-        let (ago, error) = (since(&failure.at, now), printable(&failure.error));
-        console::print(format_args!("\nlast start failed {ago} ago: {error}\n"))?;
+    let several = troubles.pools.len() > 1;
+    for pool in &troubles.pools {
+        let of = if several { format!(" of pool {}", pool.pool) } else { String::new() };
+        console::print(sandbox(&of, &pool.sandbox))?;
+        if let Some(failure) = &pool.last_start_failure {
+            let (ago, error) = (since(&failure.at, now), printable(&failure.error));
+            console::print(format_args!("\nlast start{of} failed {ago} ago: {error}\n"))?;
+        }
     }
     Ok(())
 }
@@ -122,9 +126,9 @@ fn place(address: &str, worker: &Worker) -> String {
 }
 
 /// The layers that are on, why the others are not, and whether anything keeps a worker from making processes.
-fn sandbox(sandbox: &Sandbox) -> String {
+fn sandbox(of: &str, sandbox: &Sandbox) -> String {
     let Sandbox { mode, layers, missing, limits } = sandbox;
-    let mut text = format!("\nsandbox {mode}");
+    let mut text = format!("\nsandbox{of} {mode}");
     if !layers.is_empty() {
         text += &format!("; on: {}", layers.join(", "));
     }

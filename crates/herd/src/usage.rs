@@ -10,7 +10,7 @@ use herd_pool::WorkerId;
 
 use rustix::param::{clock_ticks_per_second, page_size};
 
-use crate::workers::{PoolWorker, WorkerPool};
+use crate::{pools::Pools, workers::PoolWorker};
 
 /// More processes than this are not added up; a worker that forks without end must not keep the daemon busy.
 const MOST_PROCESSES: usize = 4096;
@@ -45,7 +45,7 @@ struct Sample {
 
 impl Samples {
     /// What each worker uses, or used a moment ago.
-    pub(crate) fn of(&self, pool: &WorkerPool) -> Vec<(WorkerId, Usage)> {
+    pub(crate) fn of(&self, pools: &Pools) -> Vec<(WorkerId, Usage)> {
         // Nothing in here can panic half-way through a change.
         let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sample) = &*last
@@ -53,7 +53,7 @@ impl Samples {
         {
             return sample.usages.clone();
         }
-        let workers = pool.workers().into_iter();
+        let workers = pools.iter().flat_map(|pool| pool.pool.workers());
         let usages: Vec<_> = workers.filter_map(|info| Some((info.id, of(info.worker.as_deref()?)?))).collect();
         *last = Some(Sample { at: Instant::now(), usages: usages.clone() });
         usages

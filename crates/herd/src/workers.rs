@@ -12,6 +12,8 @@ use anyhow::{Context as _, bail};
 use herd_pool::{Pool, WorkerFactory};
 use herd_process::{HttpClient, OptionsError, ProcessFactory, ProcessFactoryBuilder};
 use herd_sandbox::{Layer, Plan};
+use rustix::process::{Resource, getrlimit};
+use serde_json::{Value, json};
 
 use crate::config::{
     Mistakes,
@@ -33,6 +35,11 @@ pub(crate) fn state_directory() -> PathBuf {
     runtime.unwrap_or_else(env::temp_dir)
 }
 
+/// The most files that a worker can be allowed to open; `None` is without a bound.
+pub(crate) fn most_open_files() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
+}
+
 /// Makes the factory.
 ///
 /// # Errors
@@ -45,6 +52,53 @@ pub(crate) fn factory(settings: &settings::Pool) -> anyhow::Result<Factory> {
         check_directory(cwd)?;
     }
     builder(settings)?.build().map_err(|refused| unavailable(&refused, settings))
+}
+
+/// What is done to start a worker of each pool on this host.
+///
+/// # Errors
+/// What is the matter with all of them.
+pub(crate) fn plans(pools: &[settings::Pool]) -> anyhow::Result<Vec<Plan<'static>>> {
+    all_or_refusal(pools.iter().map(plan))
+}
+
+/// Everything, or one error with what is the matter with each that cannot be had.
+pub(crate) fn all_or_refusal<T>(each: impl IntoIterator<Item = anyhow::Result<T>>) -> anyhow::Result<Vec<T>> {
+    let (mut had, mut refused) = (Vec::new(), Vec::new());
+    for one in each {
+        match one {
+            Ok(one) => had.push(one),
+            Err(error) => refused.push(error),
+        }
+    }
+    let Some(first) = refused.pop() else { return Ok(had) };
+    if refused.is_empty() {
+        return Err(first);
+    }
+    refused.push(first);
+    let mut all = Mistakes::default();
+    for error in refused {
+        match error.downcast::<Mistakes>() {
+            Ok(mistakes) => {
+                all.file = all.file.or(mistakes.file);
+                all.all.extend(mistakes.all);
+            }
+            Err(error) => {
+                let mistake = Mistake::new(Origin::flag("worker"), format!("{error:#}"), "correct it");
+                all.push(mistake.unavailable());
+            }
+        }
+    }
+    all.sort();
+    Err(all.into())
+}
+
+/// A refusal as a list of mistakes, for programs.
+pub(crate) fn refusal_to_json(error: &anyhow::Error) -> Value {
+    match error.downcast_ref::<Mistakes>() {
+        Some(mistakes) => mistakes.to_json(),
+        None => json!([{ "problem": format!("{error:#}") }]),
+    }
 }
 
 /// What is done to start a worker on this host.
@@ -139,7 +193,7 @@ fn builder(settings: &settings::Pool) -> anyhow::Result<ProcessFactoryBuilder> {
         .start_health_check_delay(worker.start_health_check_delay)
         .stop_signal(worker.stop_signal)
         .stop_grace(worker.stop_grace)
-        .open_files(settings.resources.open_files)
+        .open_files(most_open_files().map_or(settings.resources.open_files, |most| most.min(settings.resources.open_files)))
         .state_dir(state_directory());
     for (name, value) in &worker.env {
         builder = builder.env(name, value);
@@ -192,8 +246,15 @@ fn sandboxed(mut builder: ProcessFactoryBuilder, settings: &settings::Pool) -> P
 /// Where workspaces are kept, if they are.
 pub(crate) fn kept_workspaces(settings: &settings::Pool) -> Option<PathBuf> {
     let Sandbox { workspace, workspace_dir, .. } = &settings.sandbox;
-    (*workspace == Workspace::Persistent).then(|| workspace_dir.clone().unwrap_or_else(kept_directory))
+    let own = || match settings.name.as_str() {
+        settings::DEFAULT_POOL => kept_directory(),
+        name => kept_directory().join(POOLS).join(name),
+    };
+    (*workspace == Workspace::Persistent).then(|| workspace_dir.clone().unwrap_or_else(own))
 }
+
+/// In it are the kept workspaces of pools other than the default one. Those of sessions have names of 64 digits.
+const POOLS: &str = "pools";
 
 /// Where workspaces are kept unless a place is named: where the system keeps the state of programs (FHS 3.0 §5.8), or
 /// the user's own programs do (XDG Base Directory Specification).

@@ -10,11 +10,6 @@ pub(crate) mod server;
 mod sessions;
 mod workers;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
-
 use axum::{
     Json, Router,
     extract::State,
@@ -24,31 +19,17 @@ use axum::{
     routing::get,
 };
 
+pub(crate) use crate::draining::Draining;
 use self::{model::Stats, problem::Problem};
-use crate::{isolation::Isolation, journal::Journal, metrics::Metrics, workers::WorkerPool};
+use crate::{journal::Journal, metrics::Metrics, pools::Pools};
 
 /// What the API answers from.
 #[derive(Clone, Debug)]
 pub(crate) struct Admin {
-    pub(crate) pool: WorkerPool,
+    pub(crate) pools: Pools,
     pub(crate) journal: Journal,
     pub(crate) metrics: Metrics,
     pub(crate) draining: Draining,
-    pub(crate) isolation: Arc<Isolation>,
-}
-
-/// Whether the daemon has stopped taking on sessions.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Draining(Arc<AtomicBool>);
-
-impl Draining {
-    pub(crate) fn begin(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn has_begun(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
 }
 
 /// The routes for the control socket, whose mode says who may use it.
@@ -98,5 +79,5 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 }
 
 async fn stats(State(admin): State<Admin>) -> Json<Stats> {
-    Json(Stats::new(&admin.pool.stats(), &admin.metrics, &admin.isolation))
+    Json(Stats::new(&admin.pools, &admin.metrics, &admin.journal))
 }

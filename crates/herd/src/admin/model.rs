@@ -2,20 +2,25 @@
 
 use std::time::{Duration, SystemTime};
 
-use herd_pool::{EventKind, SessionInfo, Worker as _, WorkerInfo};
+use herd_pool::{EventKind, SessionId, SessionInfo, Worker as _, WorkerInfo};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 pub(crate) use super::page::Page;
 use crate::{
     isolation::{Isolation, Missing},
+    journal::Journal,
     metrics::Metrics,
+    pools::{NamedPool, Pools},
     usage,
     workers::PoolWorker,
 };
 
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Session {
+    pub(crate) pool: String,
+    /// To whom it belongs, if there are tenants.
+    pub(crate) tenant: Option<String>,
     pub(crate) id: String,
     /// `starting`, `live` or `ending`.
     pub(crate) state: String,
@@ -31,6 +36,7 @@ pub(crate) struct Session {
 
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Worker {
+    pub(crate) pool: String,
     pub(crate) id: String,
     /// Of its main process; `null` while it starts.
     pub(crate) pid: Option<u32>,
@@ -57,7 +63,22 @@ pub(crate) struct Worker {
     pub(crate) missing: Vec<Missing>,
 }
 
-/// What is on of the sandbox of every worker.
+/// One pool.
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct PoolStats {
+    pub(crate) pool: String,
+    /// Whether it has been removed from the configuration, and ends when its sessions do.
+    pub(crate) leaving: bool,
+    pub(crate) max_workers: usize,
+    pub(crate) workers: WorkerCounts,
+    pub(crate) sessions: usize,
+    pub(crate) waiting: usize,
+    /// The last start of a worker, if it failed and none has become ready since.
+    pub(crate) last_start_failure: Option<StartFailure>,
+    pub(crate) sandbox: Sandbox,
+}
+
+/// What is on of the sandbox of every worker of a pool.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Sandbox {
     /// `required`, `best-effort` or `off`.
@@ -95,6 +116,7 @@ pub(super) struct LogLine<'a> {
 pub(super) struct Event {
     sequence: u64,
     at: String,
+    pool: String,
     kind: &'static str,
     #[serde(flatten)]
     details: Map<String, Value>,
@@ -115,10 +137,8 @@ pub(super) struct Stats {
     sessions_ended: Map<String, Value>,
     spawn_failures: u64,
     worker_exits: Map<String, Value>,
-    /// The last start of a worker, if it failed and none has become ready since.
-    last_start_failure: Option<StartFailure>,
     gateway: GatewayCounts,
-    sandbox: Sandbox,
+    pools: Vec<PoolStats>,
 }
 
 /// Why the last start of a worker failed.
@@ -131,17 +151,16 @@ pub(crate) struct StartFailure {
 /// The part of the stats that `herd ps` shows.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Troubles {
-    pub(crate) last_start_failure: Option<StartFailure>,
-    pub(crate) sandbox: Sandbox,
+    pub(crate) pools: Vec<PoolStats>,
 }
 
-#[derive(Debug, Serialize)]
-struct WorkerCounts {
-    total: usize,
-    starting: usize,
-    spare: usize,
-    in_session: usize,
-    ending: usize,
+#[derive(Debug, Deserialize, Serialize)]
+pub(crate) struct WorkerCounts {
+    pub(crate) total: usize,
+    pub(crate) starting: usize,
+    pub(crate) spare: usize,
+    pub(crate) in_session: usize,
+    pub(crate) ending: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -154,8 +173,10 @@ struct GatewayCounts {
 }
 
 impl Session {
-    pub(super) fn new(info: &SessionInfo) -> Self {
+    pub(super) fn new(pool: &NamedPool, info: &SessionInfo) -> Self {
         Self {
+            pool: pool.name.to_string(),
+            tenant: info.id.tenant().map(ToString::to_string),
             id: info.id.to_string(),
             state: info.state.name().to_owned(),
             worker: info.worker.map(|id| id.to_string()),
@@ -172,11 +193,12 @@ impl Session {
 
 impl Worker {
     /// Looks at what it uses, so it blocks for a moment.
-    pub(super) fn new(info: &WorkerInfo<PoolWorker>, isolation: &Isolation) -> Self {
+    pub(super) fn new(pool: &NamedPool, info: &WorkerInfo<PoolWorker>) -> Self {
         let worker = info.worker.as_deref();
         let usage = worker.and_then(usage::of);
         let limits = worker.map(|worker| worker.limits());
         Self {
+            pool: pool.name.to_string(),
             id: info.id.to_string(),
             pid: worker.map(|worker| worker.pid()),
             state: info.state.name().to_owned(),
@@ -192,7 +214,7 @@ impl Worker {
             oom_kills: usage.and_then(|usage| usage.oom_kills),
             limits: limits.map(Limits::from),
             layers: worker.map_or_else(Vec::new, |worker| worker.layers().iter().map(ToString::to_string).collect()),
-            missing: isolation.missing.clone(),
+            missing: pool.setup().isolation.missing.clone(),
         }
     }
 }
@@ -225,7 +247,7 @@ impl<'a> LogLine<'a> {
 }
 
 impl Event {
-    pub(super) fn new(event: &herd_pool::Event) -> Self {
+    pub(super) fn new(event: &crate::journal::Event) -> Self {
         let details = match &event.kind {
             EventKind::WorkerStarting { worker } | EventKind::WorkerGone { worker } => {
                 json!({ "worker": worker.to_string() })
@@ -243,10 +265,11 @@ impl Event {
                 "stderr_tail": exit.stderr_tail.as_ref(),
             }),
             EventKind::SessionStarted { session, worker } => {
-                json!({ "session": session.as_str(), "worker": worker.to_string() })
+                json!({ "session": session.as_str(), "tenant": tenant(session), "worker": worker.to_string() })
             }
             EventKind::SessionEnded { session, worker, reason } => json!({
                 "session": session.as_str(),
+                "tenant": tenant(session),
                 "worker": worker.to_string(),
                 "reason": reason.name(),
                 "detail": reason.to_string(),
@@ -258,7 +281,8 @@ impl Event {
             Value::Object(details) => details,
             _ => Map::new(),
         };
-        Self { sequence: event.sequence, at: time(event.at), kind: event.kind.name(), details }
+        let pool = event.pool.to_string();
+        Self { sequence: event.sequence, at: time(event.at), pool, kind: event.kind.name(), details }
     }
 
     pub(super) fn to_json(&self) -> String {
@@ -267,20 +291,14 @@ impl Event {
 }
 
 impl Stats {
-    pub(super) fn new(stats: &herd_pool::Stats, metrics: &Metrics, isolation: &Isolation) -> Self {
-        let gateway = metrics.gateway();
+    pub(super) fn new(pools: &Pools, metrics: &Metrics, journal: &Journal) -> Self {
+        let (stats, gateway) = (pools.stats(), metrics.gateway());
         Self {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             uptime_ms: millis(metrics.uptime()),
             max_workers: stats.max_workers,
-            workers: WorkerCounts {
-                total: stats.workers,
-                starting: stats.workers_starting,
-                spare: stats.workers_spare,
-                in_session: stats.workers_in_session,
-                ending: stats.workers_ending,
-            },
+            workers: WorkerCounts::new(&stats),
             sessions: stats.sessions,
             waiting: stats.waiting,
             acquire_requests: stats.acquire_requests,
@@ -292,13 +310,12 @@ impl Stats {
                 .map(|(reason, count)| (reason.to_owned(), count.into()))
                 .collect(),
             spawn_failures: stats.spawn_failures,
-            worker_exits: metrics
+            worker_exits: journal
                 .exits()
                 .by_reason()
                 .into_iter()
                 .map(|(reason, count)| (reason.to_owned(), count.into()))
                 .collect(),
-            last_start_failure: metrics.start_failure().map(|(at, error)| StartFailure { at: time(at), error }),
             gateway: GatewayCounts {
                 connections: gateway.connections,
                 requests: gateway.requests,
@@ -306,9 +323,46 @@ impl Stats {
                 received_bytes: gateway.received_bytes_total,
                 sent_bytes: gateway.sent_bytes_total,
             },
-            sandbox: Sandbox::new(isolation),
+            pools: PoolStats::all(pools, journal),
         }
     }
+}
+
+impl PoolStats {
+    fn all(pools: &Pools, journal: &Journal) -> Vec<Self> {
+        let failures = journal.start_failures();
+        let one = |pool: std::sync::Arc<NamedPool>| {
+            let stats = pool.pool.stats();
+            let failure = failures.iter().find(|(name, ..)| *name == pool.name && !pool.is_leaving());
+            Self {
+                pool: pool.name.to_string(),
+                leaving: pool.is_leaving(),
+                max_workers: stats.max_workers,
+                workers: WorkerCounts::new(&stats),
+                sessions: stats.sessions,
+                waiting: stats.waiting,
+                last_start_failure: failure.map(|(_, at, error)| StartFailure { at: time(*at), error: error.clone() }),
+                sandbox: Sandbox::new(&pool.setup().isolation),
+            }
+        };
+        pools.iter().map(one).collect()
+    }
+}
+
+impl WorkerCounts {
+    fn new(stats: &herd_pool::Stats) -> Self {
+        Self {
+            total: stats.workers,
+            starting: stats.workers_starting,
+            spare: stats.workers_spare,
+            in_session: stats.workers_in_session,
+            ending: stats.workers_ending,
+        }
+    }
+}
+
+fn tenant(session: &SessionId) -> Option<&str> {
+    session.tenant().map(herd_pool::Tenant::name)
 }
 
 /// RFC 3339, in UTC, with milliseconds.

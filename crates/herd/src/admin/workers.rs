@@ -1,4 +1,4 @@
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Json,
@@ -21,25 +21,30 @@ use super::{
     page::{Page, PageQuery, limit},
     problem::Problem,
 };
-use crate::workers::PoolWorker;
+use crate::{pools::NamedPool, workers::PoolWorker};
+
+/// A worker with its pool.
+type Found = (Arc<NamedPool>, WorkerInfo<PoolWorker>);
 
 pub(super) async fn list(
     State(admin): State<Admin>,
     Params(page): Params<PageQuery>,
 ) -> Result<Json<Page<Worker>>, Problem> {
-    let page = page.cut(admin.pool.workers(), |worker| worker.id.number().to_be_bytes())?;
+    let all = admin.pools.iter().flat_map(|pool| {
+        let workers = pool.pool.workers();
+        workers.into_iter().map(move |worker| (Arc::clone(&pool), worker))
+    });
+    let page = page.cut(all.collect(), |(_, worker)| worker.id.number().to_be_bytes())?;
     // Looking at what each uses takes a while for a page full of large process trees.
-    let isolation = admin.isolation;
-    let one = move |worker: &WorkerInfo<PoolWorker>| Worker::new(worker, &isolation);
+    let one = |(pool, worker): &Found| Worker::new(pool, worker);
     let items = tokio::task::spawn_blocking(move || page.items.iter().map(one).collect());
     let items = items.await.map_err(|_| unreadable())?;
     Ok(Json(Page { items, next: page.next }))
 }
 
 pub(super) async fn one(State(admin): State<Admin>, Id(id): Id) -> Result<Json<Worker>, Problem> {
-    let info = find(&admin, &id)?;
-    let worker =
-        tokio::task::spawn_blocking(move || Worker::new(&info, &admin.isolation)).await.map_err(|_| unreadable())?;
+    let (pool, info) = find(&admin, &id)?;
+    let worker = tokio::task::spawn_blocking(move || Worker::new(&pool, &info)).await.map_err(|_| unreadable())?;
     Ok(Json(worker))
 }
 
@@ -57,7 +62,7 @@ pub(super) async fn logs(
     Params(query): Params<LogsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let info = find(&admin, &id)?;
+    let (_, info) = find(&admin, &id)?;
     let worker = info.worker.as_ref().ok_or_else(|| {
         Problem::new(StatusCode::CONFLICT, "The worker has no log yet").detail("it is still being started")
     })?;
@@ -80,11 +85,11 @@ pub(super) async fn logs(
     Ok(Sse::new(lines.chain(end)).keep_alive(sse::KeepAlive::default()).into_response())
 }
 
-fn find(admin: &Admin, id: &str) -> Result<WorkerInfo<PoolWorker>, Problem> {
+fn find(admin: &Admin, id: &str) -> Result<Found, Problem> {
     let parsed: WorkerId = id.parse().map_err(|error: herd_pool::InvalidWorkerId| {
         Problem::new(StatusCode::BAD_REQUEST, "That is no worker ID").detail(error.to_string())
     })?;
-    admin.pool.worker(parsed).ok_or_else(|| {
+    admin.pools.worker(parsed).ok_or_else(|| {
         Problem::new(StatusCode::NOT_FOUND, "There is no such worker")
             .detail("it never started, or it is gone; /v1/workers lists those that live")
     })

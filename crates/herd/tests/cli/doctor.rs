@@ -119,7 +119,7 @@ fn the_doctor_and_ps_say_which_limit_of_processes_there_is() {
             message.starts_with("no limits of memory and CPU time are asked for")
         });
     }
-    let kept = daemon.page("/v1/stats")["sandbox"]["limits"]["pids"].as_u64();
+    let kept = daemon.page("/v1/stats")["pools"][0]["sandbox"]["limits"]["pids"].as_u64();
     assert_eq!(kept.is_some(), pids.is_some());
     let listed = |daemon: &Daemon| String::from_utf8(daemon.command(&["ps"]).stdout).unwrap();
     assert_eq!(listed(&daemon).contains("\nno limit of processes\n"), kept.is_none());

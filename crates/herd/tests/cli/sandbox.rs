@@ -263,7 +263,7 @@ fn a_persistent_workspace_outlives_its_worker_and_is_its_sessions_alone() {
 fn ps_and_the_admin_api_say_what_is_on_and_what_is_missing() {
     let daemon = Daemon::repl();
     eval(daemon.gateway, "alice", "1");
-    let sandbox = daemon.page("/v1/stats")["sandbox"].clone();
+    let sandbox = daemon.page("/v1/stats")["pools"][0]["sandbox"].clone();
     assert_eq!(sandbox["mode"], "best-effort", "{sandbox}");
     let listed = String::from_utf8(daemon.command(&["ps"]).stdout).unwrap();
     assert!(listed.contains("\nsandbox best-effort; on: "), "{listed}");
@@ -280,5 +280,5 @@ fn ps_and_the_admin_api_say_what_is_on_and_what_is_missing() {
     let worker = &daemon.page("/v1/workers")["items"][0];
     assert_eq!((&worker["layers"], &worker["missing"]), (&sandbox["layers"], &sandbox["missing"]));
     let json: Value = serde_json::from_slice(&daemon.command(&["ps", "--json"]).stdout).unwrap();
-    assert_eq!(json["sandbox"], sandbox);
+    assert_eq!(json["pools"][0]["sandbox"], sandbox);
 }
