@@ -27,17 +27,19 @@ pub(crate) struct Origin {
     pub(crate) position: Option<Position>,
     /// The value as it was written in the file, if it is a single one.
     pub(crate) text: Option<String>,
+    /// Whether variables or files were filled in, so that the value may be a secret. Mistakes quote what was written.
+    pub(crate) is_filled: bool,
 }
 
 impl Origin {
     /// A setting that came as this flag.
     pub(crate) fn flag(name: &str) -> Self {
-        Self { name: name.to_owned(), position: None, text: None }
+        Self { name: name.to_owned(), position: None, text: None, is_filled: false }
     }
 
     /// The setting with this key at this place of the file.
     pub(crate) fn key(name: impl Into<String>, at: Position) -> Self {
-        Self { name: name.into(), position: Some(at), text: None }
+        Self { name: name.into(), position: Some(at), text: None, is_filled: false }
     }
 
     /// What was written there.
@@ -45,13 +47,38 @@ impl Origin {
         self.text = Some(text.to_owned());
         self
     }
+
+    /// What was written there, into which variables or files were filled.
+    pub(crate) fn filled(self, written: &str) -> Self {
+        Self { is_filled: true, ..self.text(written) }
+    }
+
+    /// How a value from here may be shown: as it is, unless something was filled in.
+    pub(crate) fn shown(&self, value: impl fmt::Display) -> String {
+        match &self.text {
+            Some(written) if self.is_filled => written.clone(),
+            _ => value.to_string(),
+        }
+    }
 }
 
 /// A value and where it was written.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Written<T> {
     pub(crate) value: T,
     pub(crate) origin: Origin,
+}
+
+/// What came out of a variable or a file is not shown.
+impl<T: fmt::Debug> fmt::Debug for Written<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("Written");
+        match &self.origin.text {
+            Some(written) if self.origin.is_filled => shown.field("value", written),
+            _ => shown.field("value", &self.value),
+        };
+        shown.field("origin", &self.origin).finish()
+    }
 }
 
 /// What kind of mistake it is, which decides the exit code of commands that take flags.
@@ -81,9 +108,11 @@ impl Mistake {
         Self { origin, fault: Fault::Invalid, found, problem: problem.into(), remedy: remedy.into() }
     }
 
-    /// Quotes this instead.
+    /// Quotes this instead, unless variables or files were filled in.
     pub(crate) fn found(mut self, text: impl Into<String>) -> Self {
-        self.found = Some(text.into());
+        if !self.origin.is_filled {
+            self.found = Some(text.into());
+        }
         self
     }
 

@@ -3,16 +3,28 @@
 //! What was typed ([`raw`]) and what it means ([`settings`]) are two types. Everything that is wrong is found in one go
 //! and told with its place ([`mistake`]).
 
+mod access;
+mod fields;
 mod file;
+mod form;
+mod interpolation;
 pub(crate) mod mistake;
+mod network;
+mod pools;
 pub(crate) mod raw;
 mod resolve;
+mod routes;
 pub(crate) mod sandbox;
+mod schema;
 pub(crate) mod settings;
+mod telemetry;
+mod tenants;
 pub(crate) mod value;
+mod webhooks;
 mod yaml;
 
 use std::{
+    env,
     fs::File,
     io::{self, Read as _},
     path::Path,
@@ -21,18 +33,37 @@ use std::{
 use anyhow::Context as _;
 
 use self::raw::Raw;
-pub(crate) use self::{mistake::Mistakes, settings::Settings};
+pub(crate) use self::{mistake::Mistakes, schema::schema, settings::Settings};
 use crate::workers;
+
+/// For which command a file is read.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Mode {
+    /// `herd serve`.
+    #[default]
+    Serve,
+    /// `herd start`, the daemon mode of v0.4: texts stay as they are, sessions come through the control plane alone, and
+    /// there is no admin address unless the file names one.
+    Start,
+}
 
 /// Reads the file; what is wrong in it is in the second part of the answer.
 ///
 /// # Errors
 /// If the file cannot be read at all.
 pub(crate) fn read(path: &Path) -> anyhow::Result<(Raw, Mistakes)> {
+    read_as(path, Mode::Serve)
+}
+
+/// Reads the file for this command.
+///
+/// # Errors
+/// If the file cannot be read at all.
+pub(crate) fn read_as(path: &Path, mode: Mode) -> anyhow::Result<(Raw, Mistakes)> {
     let text = read_bytes(path)
         .with_context(|| format!("cannot read the configuration {}; check its path and permissions", path.display()))?;
     let mut mistakes = Mistakes::of_file(&path.display().to_string());
-    let raw = file::read(&text, &mut mistakes);
+    let raw = file::read(&text, mode, &|name| env::var_os(name), &mut mistakes);
     Ok((raw, mistakes))
 }
 

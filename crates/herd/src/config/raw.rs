@@ -5,8 +5,12 @@ use std::{ffi::OsString, net::SocketAddr, ops::RangeInclusive, path::PathBuf, ti
 use herd_process::{Readiness, Signal};
 
 use super::{
+    Mode,
     mistake::Written,
-    settings::{IdleBy, Listen, LogFormat, LogLevel, NetworkMode, Reach, SandboxMode, Seccomp, WhenFull, Workspace},
+    settings::{
+        IdleBy, JwtAlgorithm, Listen, LogFormat, LogLevel, NetworkMode, Reach, SandboxMode, Seccomp, WhenFull,
+        Workspace,
+    },
 };
 
 /// A setting that may have been left out.
@@ -18,7 +22,17 @@ pub(crate) struct Raw {
     pub(crate) network: RawNetwork,
     /// The pool that is described at the top level.
     pub(crate) pool: RawPool,
+    /// Whether a file describes that pool, even if by nothing but an empty section.
+    pub(crate) has_top_level_pool: bool,
+    /// Those that are described by their names.
+    pub(crate) pools: Vec<(Written<String>, RawPool)>,
+    pub(crate) routes: Vec<Written<RawRoute>>,
+    pub(crate) access: Maybe<RawAccess>,
+    pub(crate) tenants: RawTenants,
+    pub(crate) webhooks: Vec<Written<RawWebhook>>,
     pub(crate) telemetry: RawTelemetry,
+    /// For which command the file was read.
+    pub(crate) mode: Mode,
 }
 
 /// What can be said of one kind of worker.
@@ -40,6 +54,81 @@ pub(crate) struct RawNetwork {
     pub(crate) response_timeout: Maybe<Option<Duration>>,
     pub(crate) max_connections: Maybe<usize>,
     pub(crate) threads: Maybe<usize>,
+    pub(crate) tls: Maybe<RawTls>,
+    pub(crate) admin_tls: Maybe<RawTls>,
+    pub(crate) admin_token_file: Maybe<Option<PathBuf>>,
+    pub(crate) admin_hosts: Maybe<Vec<Written<String>>>,
+}
+
+/// Both are required.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawTls {
+    pub(crate) cert_file: Maybe<PathBuf>,
+    pub(crate) key_file: Maybe<PathBuf>,
+}
+
+/// Which requests go to a pool.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawRoute {
+    /// Required.
+    pub(crate) pool: Maybe<String>,
+    pub(crate) host: Maybe<String>,
+    pub(crate) path_prefix: Maybe<String>,
+    pub(crate) strip_prefix: Maybe<bool>,
+    pub(crate) header: Maybe<(String, Option<String>)>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawAccess {
+    pub(crate) tokens: Maybe<Vec<Written<RawToken>>>,
+    pub(crate) jwt: Maybe<RawJwt>,
+    pub(crate) query_parameter: Maybe<Option<String>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawToken {
+    /// Required.
+    pub(crate) name: Maybe<String>,
+    pub(crate) tenant: Maybe<Option<String>>,
+    /// This or the file.
+    pub(crate) sha256: Maybe<[u8; 32]>,
+    pub(crate) file: Maybe<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawJwt {
+    /// Required, as the key file and the audience are.
+    pub(crate) algorithm: Maybe<JwtAlgorithm>,
+    pub(crate) key_file: Maybe<PathBuf>,
+    pub(crate) audience: Maybe<Vec<Written<String>>>,
+    pub(crate) issuer: Maybe<Option<String>>,
+    pub(crate) tenant_claim: Maybe<Option<String>>,
+    pub(crate) session_claim: Maybe<Option<String>>,
+    pub(crate) leeway: Maybe<Duration>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawTenants {
+    pub(crate) default: Maybe<RawTenantLimits>,
+    pub(crate) named: Maybe<Vec<(Written<String>, RawTenantLimits)>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawTenantLimits {
+    pub(crate) max_sessions: Maybe<Option<usize>>,
+    pub(crate) max_waiting: Maybe<Option<usize>>,
+    pub(crate) requests_per_second: Maybe<Option<u32>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawWebhook {
+    /// Required.
+    pub(crate) url: Maybe<String>,
+    pub(crate) secret_file: Maybe<Option<PathBuf>>,
+    pub(crate) events: Maybe<Vec<Written<String>>>,
+    pub(crate) timeout: Maybe<Duration>,
+    pub(crate) max_queue: Maybe<usize>,
+    pub(crate) give_up_after: Maybe<Duration>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -105,4 +194,6 @@ pub(crate) struct RawTelemetry {
     pub(crate) log_format: Maybe<LogFormat>,
     pub(crate) log_level: Maybe<LogLevel>,
     pub(crate) metrics_path: Maybe<String>,
+    pub(crate) otlp_endpoint: Maybe<Option<String>>,
+    pub(crate) trace_ratio: Maybe<f64>,
 }

@@ -1,55 +1,62 @@
 //! From what was typed to what it means: defaults, and the checks that need more than one value.
 
-use std::{ffi::OsString, net::Ipv4Addr, time::Duration};
+use std::{ffi::OsString, time::Duration};
 
 use herd_process::{Readiness, Signal};
 
 use super::{
+    access,
     mistake::{Mistake, Mistakes, Written},
-    raw::{Maybe, Raw, RawNetwork, RawPool, RawResources, RawTelemetry, RawWorker},
-    sandbox,
-    settings::{
-        self, Command, IdleBy, Listen, LogLevel, Network, Pool, Resources, Settings, Telemetry, WhenFull, Worker,
-        Workspace,
-    },
+    network, pools,
+    raw::{Maybe, Raw, RawNetwork, RawPool, RawResources, RawWorker},
+    routes, sandbox,
+    settings::{Command, DEFAULT_POOL, IdleBy, Listen, Pool, Resources, Settings, WhenFull, Worker, Workspace},
+    telemetry, tenants, webhooks,
 };
 
-/// The data plane's port unless one is named.
-const DATA_PORT: u16 = 8080;
-/// The admin API's port unless one is named.
-const ADMIN_PORT: u16 = 8081;
 /// Where workers listen in networks of their own unless a port is named.
 const WORKER_PORT: u16 = 8000;
 /// The most workers unless a number is named.
 pub(super) const MAX_WORKERS: usize = 10;
 
 /// Fills in defaults and checks what belongs together. The answer counts only if no mistake was added.
-pub(crate) fn resolve(raw: Raw, mistakes: &mut Mistakes) -> Settings {
-    let pool = resolve_pool(settings::DEFAULT_POOL, raw.pool.clone(), &raw.network, mistakes);
-    let (file, written) = (mistakes.file.clone(), raw.clone());
-    let Raw { network, pool: _, telemetry } = raw;
-    check_paths(&telemetry, mistakes);
+pub(super) fn resolve(raw: Raw, mistakes: &mut Mistakes) -> Settings {
+    let written = raw.clone();
+    let pools = pools::resolve(&raw, mistakes);
+    let telemetry = telemetry::resolve(raw.telemetry, mistakes);
+    let known: Vec<_> = raw.pools.iter().map(|(name, _)| name.value.as_str()).collect();
+    let by_default = pools.iter().map(|pool| pool.name.as_str()).find(|name| !known.contains(name));
+    let known: Vec<_> = by_default.into_iter().chain(known).collect();
+    let routes = routes::resolve(raw.routes, &known, &telemetry.metrics_path, mistakes);
+    let access = access::resolve(raw.access, &raw.network, mistakes);
+    let network = network::resolve(raw.network, raw.mode, mistakes);
+    let webhooks = webhooks::resolve(raw.webhooks, mistakes);
+    let mut warnings = network::warnings(&written.network, &network, access.is_some());
+    warnings.extend(routes::warnings(&routes, &pools, DEFAULT_POOL));
+    warnings.extend(webhooks::warnings(&written.webhooks));
     Settings {
-        network: resolve_network(network, mistakes),
-        pools: vec![pool],
-        routes: Vec::new(),
-        access: None,
-        tenants: settings::Tenants::default(),
-        webhooks: Vec::new(),
-        telemetry: Telemetry {
-            log_format: telemetry.log_format.map(|written| written.value),
-            log_level: or(telemetry.log_level, LogLevel::Info),
-            metrics_path: or(telemetry.metrics_path, "/metrics".to_owned()),
-            otlp_endpoint: None,
-            trace_ratio: 1.0,
-        },
-        file,
+        network,
+        pools,
+        routes,
+        access,
+        tenants: tenants::resolve(raw.tenants),
+        webhooks,
+        telemetry,
+        warnings,
+        file: mistakes.file.clone(),
         raw: written,
     }
 }
 
-fn resolve_pool(name: &str, raw: RawPool, network: &RawNetwork, mistakes: &mut Mistakes) -> Pool {
-    let sandbox = sandbox::resolve(&raw, network, mistakes);
+/// `prefix` stands before the names of its sections.
+pub(super) fn resolve_pool(
+    name: &str,
+    prefix: &str,
+    raw: RawPool,
+    network: &RawNetwork,
+    mistakes: &mut Mistakes,
+) -> Pool {
+    let sandbox = sandbox::resolve(&raw, prefix, network, mistakes);
     let RawPool { worker, resources, sandbox: _ } = raw.clone();
     Pool {
         name: name.to_owned(),
@@ -61,68 +68,8 @@ fn resolve_pool(name: &str, raw: RawPool, network: &RawNetwork, mistakes: &mut M
     }
 }
 
-fn or<T>(written: Maybe<T>, default: T) -> T {
+pub(super) fn or<T>(written: Maybe<T>, default: T) -> T {
     written.map_or(default, |written| written.value)
-}
-
-fn resolve_network(raw: RawNetwork, mistakes: &mut Mistakes) -> Network {
-    let RawNetwork {
-        data_bind,
-        admin_bind,
-        control_socket,
-        session_key,
-        lookup_only,
-        drain_timeout,
-        response_timeout,
-        max_connections,
-        threads,
-    } = raw;
-    let data = data_bind.as_ref().map_or((Ipv4Addr::LOCALHOST, DATA_PORT).into(), |written| written.value);
-    let admin = admin_bind.as_ref().map_or(Some((Ipv4Addr::LOCALHOST, ADMIN_PORT).into()), |written| written.value);
-    if admin == Some(data) && data.port() != 0 {
-        let (origin, other) = match (admin_bind, data_bind) {
-            (Some(admin), _) => (admin.origin, "the data plane's"),
-            (None, Some(data)) => (data.origin, "the admin API's"),
-            (None, None) => unreachable!("the defaults differ"),
-        };
-        mistakes.push(
-            Mistake::new(origin, format!("is {other} address as well"), "give each a port of its own")
-                .found(data.to_string()),
-        );
-    }
-    if let Some(threads) = threads.as_ref().filter(|threads| threads.value > 1024) {
-        mistakes.push(
-            Mistake::new(threads.origin.clone(), "is more than 1024 threads", "write about as many as there are cores")
-                .found(threads.value.to_string()),
-        );
-    }
-    Network {
-        data_bind: data,
-        admin_bind: admin,
-        control_socket: control_socket.map(|written| written.value),
-        tls: None,
-        admin_tls: None,
-        admin_token_file: None,
-        admin_hosts: Vec::new(),
-        session_key: resolve_session_key(session_key, mistakes),
-        lookup_only: or(lookup_only, false),
-        drain_timeout: or(drain_timeout, Duration::from_secs(30)),
-        response_timeout: or(response_timeout, None),
-        max_connections: or(max_connections, 10_000),
-        threads: threads.map(|written| written.value),
-    }
-}
-
-fn resolve_session_key(raw: Maybe<Vec<Written<String>>>, mistakes: &mut Mistakes) -> herd_gateway::SessionKey {
-    let Some(raw) = raw else { return herd_gateway::SessionKey::default() };
-    if raw.value.is_empty() {
-        let remedy = "write header:X-Session-ID, cookie:NAME, query:NAME, path:N or host";
-        mistakes.push(Mistake::new(raw.origin, "is an empty list", remedy));
-        return herd_gateway::SessionKey::default();
-    }
-    let sources: Vec<_> = raw.value.into_iter().map(|written| written.value).collect();
-    // Each source was checked when it was read, and a list of sources is what they make together.
-    sources.join(",").parse().unwrap_or_default()
 }
 
 fn resolve_worker(raw: RawWorker, mistakes: &mut Mistakes) -> Worker {
@@ -188,15 +135,6 @@ fn check_env(env: &[Written<(String, String)>], mistakes: &mut Mistakes) {
     }
 }
 
-fn check_paths(telemetry: &RawTelemetry, mistakes: &mut Mistakes) {
-    if let Some(path) = telemetry.metrics_path.as_ref().filter(|path| path.value == "/healthz") {
-        mistakes.push(
-            Mistake::new(path.origin.clone(), "is the health page's path", "write another, such as /metrics")
-                .found("/healthz"),
-        );
-    }
-}
-
 fn resolve_resources(raw: RawResources, workspace: Workspace, mistakes: &mut Mistakes) -> Resources {
     // The limits are settled with the sandbox.
     let RawResources {
@@ -223,6 +161,7 @@ fn resolve_resources(raw: RawResources, workspace: Workspace, mistakes: &mut Mis
     let by_default = if max_workers.is_some() { "" } else { " by default" };
     for few in [&min_workers, &spare].into_iter().flatten() {
         if few.value > max {
+            let max = max_workers.as_ref().map_or(max.to_string(), |written| written.origin.shown(max));
             let problem = format!("is above the most workers there may be, which are {max}{by_default}");
             mistakes.push(
                 Mistake::new(few.origin.clone(), problem, format!("write at most {max}, or allow more workers"))

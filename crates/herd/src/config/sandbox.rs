@@ -20,10 +20,10 @@ const SYSTEM: [&str; 11] =
 
 /// Settles everything about the sandbox. Where nobody wrote a mode, a file means `required`: who writes a file serves
 /// others. Without one somebody tries herd on whatever host they have, and gets as much as there is.
-pub(super) fn resolve(raw: &RawPool, network: &RawNetwork, mistakes: &mut Mistakes) -> Sandbox {
+pub(super) fn resolve(raw: &RawPool, prefix: &str, network: &RawNetwork, mistakes: &mut Mistakes) -> Sandbox {
     let default = if mistakes.file.is_some() { SandboxMode::Required } else { SandboxMode::BestEffort };
     let mode = mode(&raw.resources, &raw.sandbox, default, mistakes);
-    check_network(raw, mistakes);
+    check_network(raw, prefix, mistakes);
     check_workspace(raw, mistakes);
     check_uid_range(raw, mistakes);
     check_paths(raw, network, mistakes);
@@ -102,14 +102,15 @@ fn mode(resources: &RawResources, sandbox: &RawSandbox, default: SandboxMode, mi
     }
 }
 
-fn check_network(raw: &RawPool, mistakes: &mut Mistakes) {
+fn check_network(raw: &RawPool, prefix: &str, mistakes: &mut Mistakes) {
     let network = value(raw.sandbox.network.clone(), NetworkMode::Private);
     if let Some(port) = raw.worker.port.as_ref().filter(|_| network == NetworkMode::Host) {
         let problem = "has no meaning in the host's network, where herd chooses a free port for each worker";
         mistakes.push(Mistake::new(port.origin.clone(), problem, "leave it out, or use the private network"));
     }
     // Of a network that is a mistake itself it is not known what it should be.
-    let is_known = !mistakes.all.iter().any(|mistake| mistake.origin.name == "sandbox.network");
+    let key = format!("{prefix}sandbox.network");
+    let is_known = !mistakes.all.iter().any(|mistake| mistake.origin.name == key);
     let without = match network {
         NetworkMode::Host => Some(("host", "reaches everything")),
         NetworkMode::Private => Some(("private", "reaches nothing outside")),
@@ -156,6 +157,8 @@ fn check_uid_range(raw: &RawPool, mistakes: &mut Mistakes) {
     let workers = value(raw.resources.max_workers.clone(), super::resolve::MAX_WORKERS);
     let count = size(range);
     if count < workers as u64 {
+        let workers = raw.resources.max_workers.as_ref().map_or(workers.to_string(), |max| max.origin.shown(workers));
+        let count = origin.shown(count);
         let problem = format!("has {count} IDs, and there may be {workers} workers, each with one of its own");
         mistakes.push(Mistake::new(origin.clone(), problem, "write a larger range, or allow fewer workers"));
     }

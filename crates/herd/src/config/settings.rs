@@ -24,6 +24,8 @@ pub(crate) struct Settings {
     pub(crate) tenants: Tenants,
     pub(crate) webhooks: Vec<Webhook>,
     pub(crate) telemetry: Telemetry,
+    /// What is no mistake and yet hardly what is wanted, besides what the sandbox skips.
+    pub(crate) warnings: Vec<String>,
     /// The configuration file as it was named; `None` if the settings came as flags, or nobody wrote any.
     pub(crate) file: Option<String>,
     /// What was written, and where, for what is found out later.
@@ -48,7 +50,8 @@ pub(crate) struct Pool {
 impl Settings {
     /// What is no mistake and yet hardly what is wanted, one sentence each.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.pools.iter().flat_map(|pool| pool.sandbox.skipped.iter().cloned()).collect()
+        let skipped = self.pools.iter().flat_map(|pool| &pool.sandbox.skipped);
+        self.warnings.iter().chain(skipped).cloned().collect()
     }
 }
 
@@ -67,7 +70,7 @@ pub(crate) struct Route {
 }
 
 /// Who may use the gateway. Whoever shows a valid token may.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Access {
     pub(crate) tokens: Vec<Token>,
     pub(crate) jwt: Option<Jwt>,
@@ -76,7 +79,7 @@ pub(crate) struct Access {
 }
 
 /// A bearer token.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Token {
     /// What logs call it.
     pub(crate) name: String,
@@ -94,7 +97,7 @@ pub(crate) enum TokenSecret {
 }
 
 /// JSON Web Tokens (RFC 7519) that are believed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Jwt {
     pub(crate) algorithm: JwtAlgorithm,
     /// The secret (HS256) or the public key in PEM (EdDSA, RS256).
@@ -118,7 +121,7 @@ pub(crate) enum JwtAlgorithm {
 }
 
 /// What tenants may have at once, over all pools.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Tenants {
     /// Those that are not named.
     pub(crate) default: TenantLimits,
@@ -134,7 +137,7 @@ pub(crate) struct TenantLimits {
 }
 
 /// Where events are posted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Webhook {
     /// `http://` or `https://`.
     pub(crate) url: String,
@@ -156,7 +159,7 @@ pub(crate) struct Tls {
     pub(crate) key_file: PathBuf,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Network {
     pub(crate) data_bind: SocketAddr,
     /// `None`: there is no admin port.
@@ -181,7 +184,7 @@ pub(crate) struct Network {
     pub(crate) threads: Option<usize>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Worker {
     pub(crate) command: Command,
     pub(crate) env: Vec<(String, String)>,
@@ -207,7 +210,7 @@ pub(crate) enum Command {
     Program { program: OsString, args: Vec<OsString> },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Resources {
     pub(crate) min_workers: usize,
     pub(crate) max_workers: usize,
@@ -224,7 +227,7 @@ pub(crate) struct Resources {
 }
 
 /// How far workers are sealed off. What the host cannot give is another matter: see `isolation`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Sandbox {
     pub(crate) mode: SandboxMode,
     pub(crate) network: NetworkMode,
@@ -246,7 +249,7 @@ pub(crate) struct Sandbox {
 }
 
 /// What a worker may use at most. What is `None` was not asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Limits {
     /// Bytes.
     pub(crate) memory: Option<u64>,
@@ -270,7 +273,7 @@ pub(crate) enum Pids {
     Unlimited,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Telemetry {
     /// `None`: text on a terminal, JSON otherwise.
     pub(crate) log_format: Option<LogFormat>,
@@ -337,6 +340,11 @@ pub(crate) enum LogLevel {
     Info,
     Debug,
     Trace,
+}
+
+impl Word for JwtAlgorithm {
+    const WORDS: &'static [(&'static str, Self)] =
+        &[("HS256", Self::Hs256), ("EdDSA", Self::EdDsa), ("RS256", Self::Rs256)];
 }
 
 impl Word for Listen {

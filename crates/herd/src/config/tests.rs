@@ -6,11 +6,11 @@ use std::{path::PathBuf, time::Duration};
 
 use proptest::prelude::*;
 
-use super::{file, mistake::Mistakes, settings::*, settle};
+use super::{Mode, file, mistake::Mistakes, settings::*, settle};
 
 fn load(text: &str) -> Result<Settings, Mistakes> {
     let mut mistakes = Mistakes::of_file("herd.yaml");
-    let raw = file::read(text.as_bytes(), &mut mistakes);
+    let raw = file::read(text.as_bytes(), Mode::Serve, &|_| None, &mut mistakes);
     settle(raw, mistakes)
 }
 
@@ -245,7 +245,7 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let mut mistakes = Mistakes::of_file("x");
-        let raw = file::read(&bytes, &mut mistakes);
+        let raw = file::read(&bytes, Mode::Serve, &|_| None, &mut mistakes);
         let _ = settle(raw, mistakes);
     }
 

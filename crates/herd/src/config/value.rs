@@ -1,5 +1,7 @@
 //! How single values are written: durations, sizes, addresses, ranges. Flags and the file share these.
 
+mod names;
+
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
@@ -11,18 +13,40 @@ use std::{
 use herd_process::{Readiness, Signal};
 use herd_sandbox::Reach;
 
+pub(crate) use self::names::{
+    EVENTS, claim, claim_value, event, header_condition, host_name, host_pattern, label, leeway, parameter,
+    path_prefix, pool_name, sha256, tenant, url,
+};
+
 /// Why a text is not the value that is wanted, and what would be one.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Refusal {
     pub(crate) problem: String,
     pub(crate) remedy: String,
-    /// The part of the text that may be quoted, if not all of it: the rest could be a secret.
-    pub(crate) quoted: Option<String>,
+    pub(crate) quote: Quote,
+}
+
+/// How much of a refused text may be quoted: it could be a secret.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Quote {
+    All,
+    Part(String),
+    Nothing,
 }
 
 impl Refusal {
     pub(crate) fn new(problem: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { problem: problem.into(), remedy: remedy.into(), quoted: None }
+        Self { problem: problem.into(), remedy: remedy.into(), quote: Quote::All }
+    }
+
+    /// Quotes this part alone.
+    pub(crate) fn part(self, part: &str) -> Self {
+        Self { quote: Quote::Part(part.to_owned()), ..self }
+    }
+
+    /// Quotes nothing.
+    pub(crate) fn unquoted(self) -> Self {
+        Self { quote: Quote::Nothing, ..self }
     }
 }
 
@@ -215,6 +239,27 @@ pub(crate) fn positive_number(text: &str) -> Result<usize, Refusal> {
         .ok_or_else(|| Refusal::new("is no whole number above 0", "write a number such as 10"))
 }
 
+/// A whole number above zero, of as many as there may be in a second.
+pub(crate) fn rate(text: &str) -> Result<u32, Refusal> {
+    let refuse = || Refusal::new("is no whole number above 0", "write a number such as 100");
+    number::<u32>(text).ok().filter(|n| *n > 0).ok_or_else(refuse)
+}
+
+/// A share: 0 to 1.
+pub(crate) fn ratio(text: &str) -> Result<f64, Refusal> {
+    let plain = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let refuse = || Refusal::new("is no share", "write a number from 0 to 1, such as 0.1");
+    text.parse().ok().filter(|ratio| plain && (0.0..=1.0).contains(ratio)).ok_or_else(refuse)
+}
+
+pub(crate) fn boolean(text: &str) -> Result<bool, Refusal> {
+    match text {
+        "true" | "True" | "TRUE" => Ok(true),
+        "false" | "False" | "FALSE" => Ok(false),
+        _ => Err(Refusal::new("is neither true nor false", "write true or false")),
+    }
+}
+
 /// `1..10`, or `4` for exactly four.
 pub(crate) fn worker_range(text: &str) -> Result<(usize, usize), Refusal> {
     let refuse = || Refusal::new("is no range of workers", "write MIN..MAX such as 1..10, with MAX at least 1");
@@ -239,26 +284,16 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, Refusal> {
     }
     text.parse().map_err(|_| {
         let remedy = match text.strip_prefix(':') {
-            Some(port) => format!("write 127.0.0.1:{port}, or 0.0.0.0:{port} for all interfaces"),
-            None => "write IP:PORT such as 127.0.0.1:8080 or [::1]:8080".to_owned(),
+            Some(_) => "write an IP before it: 127.0.0.1, or 0.0.0.0 for all interfaces",
+            None => "write IP:PORT such as 127.0.0.1:8080 or [::1]:8080",
         };
         Refusal::new("is no address", remedy)
     })
 }
 
-/// An address on loopback, or `off`.
+/// An address, or `off`.
 pub(crate) fn admin_address(text: &str) -> Result<Option<SocketAddr>, Refusal> {
-    if text == "off" {
-        return Ok(None);
-    }
-    let address = address(text)?;
-    if !address.ip().is_loopback() {
-        return Err(Refusal::new(
-            "is not on loopback, and the admin API asks nobody for a password",
-            "write a loopback address such as 127.0.0.1:8081, or off",
-        ));
-    }
-    Ok(Some(address))
+    if text == "off" { Ok(None) } else { address(text).map(Some) }
 }
 
 /// The most bytes of a Unix socket's path: `sun_path` has 108 with the final zero, unix(7).
@@ -279,6 +314,15 @@ pub(crate) fn socket_path(text: &str) -> Result<PathBuf, Refusal> {
         ));
     }
     Ok(PathBuf::from(text))
+}
+
+/// An absolute path that could be a file's.
+pub(crate) fn file_path(text: &str) -> Result<PathBuf, Refusal> {
+    let path = plain_path(text)?;
+    if text.ends_with('/') {
+        return Err(Refusal::new("names no file", "write the path of the file"));
+    }
+    Ok(path)
 }
 
 /// A directory for workers: an absolute path, or one below their workspace.
@@ -350,10 +394,10 @@ pub(crate) fn variable(text: &str) -> Result<(String, String), Refusal> {
     let first_is_digit = name.starts_with(|c: char| c.is_ascii_digit());
     if name.is_empty() || first_is_digit || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
         let remedy = "write NAME=VALUE with a NAME of letters, digits and _";
-        return Err(Refusal { quoted: Some(name.to_owned()), ..Refusal::new("is no name of a variable", remedy) });
+        return Err(Refusal::new("is no name of a variable", remedy).part(name));
     }
     if value.contains('\0') {
-        return Err(Refusal { quoted: Some(name.to_owned()), ..Refusal::new("has a value with a zero byte", remedy) });
+        return Err(Refusal::new("has a value with a zero byte", remedy).part(name));
     }
     Ok((name.to_owned(), value.to_owned()))
 }

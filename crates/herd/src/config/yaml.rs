@@ -25,9 +25,13 @@ pub(crate) enum Kind {
     Scalar {
         text: String,
         plain: bool,
+        /// What was written, if variables or files were filled in.
+        filled: Option<String>,
     },
     List(Vec<Node>),
     Map(Vec<Entry>),
+    /// Its mistake has been told.
+    Broken,
 }
 
 /// One `key: value` of a map, in the order of the file.
@@ -48,7 +52,7 @@ pub(crate) struct SyntaxError {
 impl Node {
     /// Whether it stands for "nothing": an empty value, `~` or `null`.
     pub(crate) fn is_null(&self) -> bool {
-        matches!(&self.kind, Kind::Scalar { text, plain: true } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
+        matches!(&self.kind, Kind::Scalar { text, plain: true, .. } if matches!(text.as_str(), "" | "~" | "null" | "Null" | "NULL"))
     }
 }
 
@@ -107,7 +111,10 @@ impl Builder {
                     Some(_) => return refuse("has a YAML tag, which configurations don't use"),
                 };
                 let plain = style == ScalarStyle::Plain && !forced_text;
-                self.close_node(anchor, Node { at, kind: Kind::Scalar { text: text.into_owned(), plain } })
+                self.close_node(
+                    anchor,
+                    Node { at, kind: Kind::Scalar { text: text.into_owned(), plain, filled: None } },
+                )
             }
             Event::SequenceStart(anchor, tag) => {
                 if tag.is_some() {
@@ -170,7 +177,7 @@ impl Builder {
                 Some((name, key_at)) => entries.push(Entry { key: name, key_at, value: node }),
                 None => match node.kind {
                     Kind::Scalar { text, .. } => *key = Some((text, node.at)),
-                    Kind::List(_) | Kind::Map(_) => {
+                    Kind::List(_) | Kind::Map(_) | Kind::Broken => {
                         return Err(SyntaxError {
                             at: node.at,
                             problem: "is a list or map where a key is expected".to_owned(),
@@ -187,7 +194,7 @@ impl Builder {
 /// out has been counted piece by piece already, and counting it again only makes the bound a little tighter.
 fn count(node: &Node) -> usize {
     match &node.kind {
-        Kind::Scalar { .. } => 1,
+        Kind::Scalar { .. } | Kind::Broken => 1,
         Kind::List(items) => 1 + items.iter().map(count).sum::<usize>(),
         Kind::Map(entries) => 1 + entries.iter().map(|entry| count(&entry.value)).sum::<usize>(),
     }
@@ -218,7 +225,7 @@ mod tests {
         assert_eq!((inner[0].key_at.line, inner[0].key_at.column), (3, 3));
         let Kind::List(items) = &inner[0].value.kind else { panic!() };
         assert!(matches!(&items[0].kind, Kind::Scalar { plain: true, .. }));
-        assert!(matches!(&items[1].kind, Kind::Scalar { plain: false, text } if text == "y"));
+        assert!(matches!(&items[1].kind, Kind::Scalar { plain: false, text, .. } if text == "y"));
         assert_eq!((items[1].at.line, items[1].at.column), (3, 10));
     }
 
