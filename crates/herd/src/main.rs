@@ -1,6 +1,7 @@
 //! herd: one stateful process per user. The daemon, and the commands that talk to it.
 #![forbid(unsafe_code)]
 
+mod access;
 mod admin;
 mod banner;
 mod check;
@@ -10,17 +11,23 @@ mod console;
 mod control;
 mod daemon;
 mod doctor;
+mod draining;
 mod end;
+mod holder;
 mod isolation;
 mod journal;
 mod logs;
 mod metrics;
+mod pools;
 mod ps;
 mod repl;
+mod setup;
 mod sight;
 mod signals;
 mod table;
+mod tls;
 mod usage;
+mod webhooks;
 mod workers;
 
 use std::process::ExitCode;
@@ -40,6 +47,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Ps(args) => ps::run(args),
         Command::End(args) => end::run(args),
+        Command::Token(args) => access::run(&args),
         Command::Repl(args) => repl::run(args.socket.as_deref()),
     };
     match done {
