@@ -113,7 +113,7 @@ pub(super) struct LogLine<'a> {
 
 /// Something that happened, with the fields that its kind has.
 #[derive(Debug, Serialize)]
-pub(super) struct Event {
+pub(crate) struct Event {
     sequence: u64,
     at: String,
     pool: String,
@@ -247,7 +247,7 @@ impl<'a> LogLine<'a> {
 }
 
 impl Event {
-    pub(super) fn new(event: &crate::journal::Event) -> Self {
+    pub(crate) fn new(event: &crate::journal::Event) -> Self {
         let details = match &event.kind {
             EventKind::WorkerStarting { worker } | EventKind::WorkerGone { worker } => {
                 json!({ "worker": worker.to_string() })
@@ -285,7 +285,7 @@ impl Event {
         Self { sequence: event.sequence, at: time(event.at), pool, kind: event.kind.name(), details }
     }
 
-    pub(super) fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         json!(self).to_string()
     }
 }
