@@ -21,6 +21,7 @@ mod telemetry;
 mod tenants;
 pub(crate) mod value;
 mod webhooks;
+mod words;
 mod yaml;
 
 use std::{

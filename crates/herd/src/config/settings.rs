@@ -1,18 +1,17 @@
 //! What the settings mean: every value is there, checked, and with its default filled in.
 
-use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, ffi::OsString, fmt, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration,
+};
 
 use herd_gateway::SessionKey;
 use herd_process::{Readiness, Signal};
 pub(crate) use herd_sandbox::{Mode as SandboxMode, Network as NetworkMode, Reach, Seccomp};
 
-use super::{
-    raw::{Raw, RawPool},
-    value::Word,
-};
+use super::raw::{Raw, RawPool};
 
 /// The daemon's settings.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) network: Network,
     /// At least one; no two have the same name.
@@ -36,7 +35,7 @@ pub(crate) struct Settings {
 pub(crate) const DEFAULT_POOL: &str = "default";
 
 /// One kind of worker.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Pool {
     pub(crate) name: String,
     pub(crate) worker: Worker,
@@ -56,7 +55,7 @@ impl Settings {
 }
 
 /// Which requests go to a pool: those that fit everything that is there.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub(crate) struct Route {
     pub(crate) pool: String,
     /// In lower case, without a port; `*.example.com` fits every name below.
@@ -70,7 +69,7 @@ pub(crate) struct Route {
 }
 
 /// Who may use the gateway. Whoever shows a valid token may.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Access {
     pub(crate) tokens: Vec<Token>,
     pub(crate) jwt: Option<Jwt>,
@@ -79,7 +78,7 @@ pub(crate) struct Access {
 }
 
 /// A bearer token.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Token {
     /// What logs call it.
     pub(crate) name: String,
@@ -88,7 +87,7 @@ pub(crate) struct Token {
 }
 
 /// How a token is known.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub(crate) enum TokenSecret {
     /// By its hash.
     Sha256([u8; 32]),
@@ -97,7 +96,7 @@ pub(crate) enum TokenSecret {
 }
 
 /// JSON Web Tokens (RFC 7519) that are believed.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Jwt {
     pub(crate) algorithm: JwtAlgorithm,
     /// The secret (HS256) or the public key in PEM (EdDSA, RS256).
@@ -121,7 +120,7 @@ pub(crate) enum JwtAlgorithm {
 }
 
 /// What tenants may have at once, over all pools.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub(crate) struct Tenants {
     /// Those that are not named.
     pub(crate) default: TenantLimits,
@@ -129,7 +128,7 @@ pub(crate) struct Tenants {
 }
 
 /// `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Default, PartialEq)]
 pub(crate) struct TenantLimits {
     pub(crate) max_sessions: Option<usize>,
     pub(crate) max_waiting: Option<usize>,
@@ -137,7 +136,7 @@ pub(crate) struct TenantLimits {
 }
 
 /// Where events are posted.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Webhook {
     /// `http://` or `https://`.
     pub(crate) url: String,
@@ -153,13 +152,13 @@ pub(crate) struct Webhook {
 }
 
 /// A certificate and its key, PEM files.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub(crate) struct Tls {
     pub(crate) cert_file: PathBuf,
     pub(crate) key_file: PathBuf,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Network {
     pub(crate) data_bind: SocketAddr,
     /// `None`: there is no admin port.
@@ -184,7 +183,7 @@ pub(crate) struct Network {
     pub(crate) threads: Option<usize>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Worker {
     pub(crate) command: Command,
     pub(crate) env: Vec<(String, String)>,
@@ -202,7 +201,7 @@ pub(crate) struct Worker {
 }
 
 /// What the workers run.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Eq, PartialEq)]
 pub(crate) enum Command {
     /// The built-in REPL.
     Repl,
@@ -210,7 +209,7 @@ pub(crate) enum Command {
     Program { program: OsString, args: Vec<OsString> },
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Resources {
     pub(crate) min_workers: usize,
     pub(crate) max_workers: usize,
@@ -227,7 +226,7 @@ pub(crate) struct Resources {
 }
 
 /// How far workers are sealed off. What the host cannot give is another matter: see `isolation`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Sandbox {
     pub(crate) mode: SandboxMode,
     pub(crate) network: NetworkMode,
@@ -249,7 +248,7 @@ pub(crate) struct Sandbox {
 }
 
 /// What a worker may use at most. What is `None` was not asked for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Limits {
     /// Bytes.
     pub(crate) memory: Option<u64>,
@@ -273,7 +272,7 @@ pub(crate) enum Pids {
     Unlimited,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub(crate) struct Telemetry {
     /// `None`: text on a terminal, JSON otherwise.
     pub(crate) log_format: Option<LogFormat>,
@@ -342,53 +341,18 @@ pub(crate) enum LogLevel {
     Trace,
 }
 
-impl Word for JwtAlgorithm {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("HS256", Self::Hs256), ("EdDSA", Self::EdDsa), ("RS256", Self::Rs256)];
+/// A value may have come out of a variable or a file, and be a secret. Nothing shows it by accident.
+macro_rules! without_values {
+    ($($name:ident)+) => {
+        $(impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($name)).finish_non_exhaustive()
+            }
+        })+
+    };
 }
 
-impl Word for Listen {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("port", Self::Port), ("socket", Self::Socket), ("inherit", Self::Inherit)];
-}
-
-impl Word for IdleBy {
-    const WORDS: &'static [(&'static str, Self)] = &[("lease", Self::Lease), ("bytes", Self::Bytes)];
-}
-
-impl Word for WhenFull {
-    const WORDS: &'static [(&'static str, Self)] = &[("wait", Self::Wait), ("evict-idle", Self::EvictIdle)];
-}
-
-impl Word for SandboxMode {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("required", Self::Required), ("best-effort", Self::BestEffort), ("off", Self::Off)];
-}
-
-impl Word for NetworkMode {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("private", Self::Private), ("host", Self::Host), ("egress", Self::Egress)];
-}
-
-impl Word for Seccomp {
-    const WORDS: &'static [(&'static str, Self)] =
-        &[("default", Self::Default), ("browser", Self::Browser), ("off", Self::Off)];
-}
-
-impl Word for Workspace {
-    const WORDS: &'static [(&'static str, Self)] = &[("ephemeral", Self::Ephemeral), ("persistent", Self::Persistent)];
-}
-
-impl Word for LogFormat {
-    const WORDS: &'static [(&'static str, Self)] = &[("json", Self::Json), ("text", Self::Text)];
-}
-
-impl Word for LogLevel {
-    const WORDS: &'static [(&'static str, Self)] = &[
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-        ("trace", Self::Trace),
-    ];
-}
+without_values!(
+    Settings Pool Route Access Token TokenSecret Jwt Tenants TenantLimits Webhook Tls Network Worker Command Resources
+    Sandbox Limits Telemetry
+);

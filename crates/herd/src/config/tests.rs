@@ -179,10 +179,10 @@ fn with_persistent_workspaces_no_worker_waits_for_just_any_session() {
 fn the_documented_file_means_the_defaults() {
     let documented = load(include_str!("../../../../docs/herd.yaml")).unwrap_or_else(|mistakes| panic!("{mistakes}"));
     let defaults = load("").unwrap_or_else(|mistakes| panic!("{mistakes}"));
-    assert_eq!(format!("{:?}", documented.network), format!("{:?}", defaults.network));
-    assert_eq!(format!("{:?}", documented.pools[0].resources), format!("{:?}", defaults.pools[0].resources));
-    assert_eq!(format!("{:?}", documented.pools[0].sandbox), format!("{:?}", defaults.pools[0].sandbox));
-    assert_eq!(format!("{:?}", documented.telemetry), format!("{:?}", defaults.telemetry));
+    assert!(documented.network == defaults.network);
+    assert!(documented.pools[0].resources == defaults.pools[0].resources);
+    assert!(documented.pools[0].sandbox == defaults.pools[0].sandbox);
+    assert!(documented.telemetry == defaults.telemetry);
 }
 
 #[test]
