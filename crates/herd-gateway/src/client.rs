@@ -186,6 +186,11 @@ impl Client {
         self.tls.load(Relaxed)
     }
 
+    /// The scheme of the URIs that lead here, as `x-forwarded-proto` tells it.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.is_tls() { "https" } else { "http" }
+    }
+
     /// The client speaks HTTP/2: its bytes say nothing about phases any more.
     pub(crate) fn set_http2(&self) {
         self.http2.store(true, Relaxed);
@@ -221,6 +226,12 @@ impl Client {
         if !blocked {
             self.last_io.store(self.clock.now(), Relaxed);
         }
+    }
+
+    /// What TLS had left to write went to the client, or could not. That bytes went is noted elsewhere: often there are
+    /// none.
+    pub(crate) fn note_flush(&self, blocked: bool) {
+        self.write_blocked.store(blocked, Relaxed);
     }
 
     /// All that was to be written is.

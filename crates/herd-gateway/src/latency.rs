@@ -1,4 +1,5 @@
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -16,30 +17,31 @@ pub struct PoolLatencies {
     pub pool: Arc<str>,
     /// Responses so far, by the first digit of the status: the first is 1xx.
     pub responses_total: [u64; 5],
-    /// From the request's head to the last byte of the response, of every request that was answered.
+    /// From the request's head to the last byte of the response, of every request that was answered, by a worker or by
+    /// the gateway itself once it knew the pool.
     pub request: Latency,
     /// From the request's head to the head of the worker's response.
     pub first_byte: Latency,
-    /// By phase, in the order in which a request passes them.
+    /// By phase, in the order in which a request passes them: `admit` (*access*, *route* and *key*), `lease`, `connect`,
+    /// `send` (until the head of the response is there), and `relay`.
     pub phases: [(&'static str, Latency); 5],
 }
 
-/// How long something took, as a histogram.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[non_exhaustive]
+/// How often something took how long.
+///
+/// It is like [`herd_pool::Histogram`], with finer buckets: at 50, 100, 250 and 500 microseconds, 1, 2.5, 5, 10, 25, 50,
+/// 100, 250 and 500 milliseconds, and 1, 2.5, 5, 10, 30 and 60 seconds, each bound included; one more has what took
+/// longer.
+#[derive(Clone, Copy, Default, Eq, PartialEq)]
 pub struct Latency {
-    /// How many were measured, by the bucket: each counts those that took at most its bound of [`Latency::BOUNDS`] and
-    /// more than the bound before, and the last one those that took longer than all bounds.
-    pub counts: [u64; Self::BUCKETS],
-    /// What all of them took together.
-    pub sum: Duration,
+    counts: [u64; Self::BUCKETS],
+    sum: Duration,
 }
 
 impl Latency {
     const BUCKETS: usize = Self::BOUNDS.len() + 1;
 
-    /// The upper bounds of the buckets, from 50 µs to 30 s.
-    pub const BOUNDS: [Duration; 18] = [
+    const BOUNDS: [Duration; 19] = [
         Duration::from_micros(50),
         Duration::from_micros(100),
         Duration::from_micros(250),
@@ -58,7 +60,24 @@ impl Latency {
         Duration::from_secs(5),
         Duration::from_secs(10),
         Duration::from_secs(30),
+        Duration::from_secs(60),
     ];
+
+    /// The upper bounds of the buckets, each inclusive, from the shortest to the longest.
+    #[must_use]
+    pub fn bounds() -> &'static [Duration] {
+        &Self::BOUNDS
+    }
+
+    /// How many took at most as long as each bound, with the bound. What took longer than the last one is only in
+    /// [`count`](Self::count).
+    pub fn cumulative(&self) -> impl Iterator<Item = (Duration, u64)> + use<> {
+        let mut so_far = 0;
+        Self::BOUNDS.into_iter().zip(self.counts).map(move |(bound, count)| {
+            so_far += count;
+            (bound, so_far)
+        })
+    }
 
     /// How many were measured.
     #[must_use]
@@ -66,11 +85,23 @@ impl Latency {
         self.counts.iter().sum()
     }
 
+    /// How long all of them took together. What took so little that nobody looked at the clock adds nothing.
+    #[must_use]
+    pub fn sum(&self) -> Duration {
+        self.sum
+    }
+
     fn add(&mut self, part: &Histogram) {
         for (sum, count) in self.counts.iter_mut().zip(&part.counts) {
             *sum += count.load(Relaxed);
         }
         self.sum += Duration::from_nanos(part.nanos.load(Relaxed));
+    }
+}
+
+impl fmt::Debug for Latency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Latency").field("count", &self.count()).field("sum", &self.sum).finish_non_exhaustive()
     }
 }
 
@@ -172,8 +203,9 @@ mod tests {
         let mut counts = [2; Latency::BUCKETS];
         counts[Latency::BUCKETS - 1] = 1;
         assert_eq!(latency.counts, counts);
-        assert_eq!(latency.count(), 37);
-        assert_eq!(latency.sum, Latency::BOUNDS.into_iter().sum::<Duration>() * 2 + 18 * nanosecond);
+        assert_eq!(latency.count(), 39);
+        assert_eq!(latency.cumulative().last(), Some((Latency::BOUNDS[18], 38)));
+        assert_eq!(latency.sum(), Latency::BOUNDS.into_iter().sum::<Duration>() * 2 + 19 * nanosecond);
         assert!(Latency::BOUNDS.is_sorted());
     }
 }

@@ -194,7 +194,7 @@ impl AsyncWrite for ClientStream {
         // A TCP socket has no buffer of ours. Who flushes has written everything.
         if self.is_buffered {
             let flushed = self.client.with_socket(|socket| socket.poll_flush(cx));
-            self.client.note_write(flushed.is_pending());
+            self.client.note_flush(flushed.is_pending());
             ready!(flushed)?;
         }
         self.client.note_flushed();
