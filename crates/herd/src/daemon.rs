@@ -24,12 +24,13 @@ use tokio::{
 };
 
 use crate::{
+    access::Tenants,
     admin::{self, Admin, Draining},
     banner::Banner,
     cli::{RunArgs, ServeArgs},
     config::{self, Mistakes, Settings, settings},
     console,
-    control::{self, ControlSocket},
+    control::{self, Control, ControlPlane, ControlSocket},
     holder, isolation,
     journal::Journal,
     logs,
@@ -55,7 +56,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// If the configuration has mistakes, or the daemon cannot do its work.
 pub(crate) fn serve(args: ServeArgs) -> anyhow::Result<()> {
     let (mut raw, mistakes) = match &args.config {
-        Some(path) => config::read(path)?,
+        Some(path) => config::read_as(path, args.mode)?,
         None => Default::default(),
     };
     args.daemon.apply(&mut raw);
@@ -126,10 +127,12 @@ impl Daemon {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             tasks.spawn(admin::server::serve(listener, admin::guarded_routes(state.clone())));
         }
-        let listener = tokio::net::UnixListener::from_std(control.listener()?)?;
-        tasks.spawn(admin::server::serve(listener, admin::routes(state)));
-
         let address = gateway.local_addr()?;
+        let tenants = Tenants::new(&settings.tenants);
+        let plane = Control::new(pools.clone(), tenants, draining.clone(), address, settings.network.tls.is_some());
+        let plane = ControlPlane::new(plane, admin::routes(state))?;
+        tasks.spawn(plane.serve(tokio::net::UnixListener::from_std(control.listener()?)?));
+
         let mut threads = GatewayThreads::start(&front_door, &gateway, thread_count(&settings.network))?;
         let banner = Banner::new(&settings, &pools, address, admin_address, control.path().to_owned());
         announce(&settings, &pools, &banner, for_a_person)?;

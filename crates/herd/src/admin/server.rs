@@ -25,18 +25,17 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tower_service::Service;
 
-pub(crate) use self::room::Throttle;
-use self::{
-    room::Room,
-    stream::{Protocol, ServedStream},
-};
+pub(crate) use self::room::{Bounds, Room, Throttle};
+use self::stream::{Protocol, ServedStream};
 
+/// How many connections one listener has at once.
+const CONNECTIONS: Bounds = Bounds { most: 512, most_of_one: 128, reserve: 64 };
 /// How long a handshake, the first bytes that tell the protocol, and each head of an HTTP/1.1 request may take. It is
 /// also how long such a connection may wait for its next request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -88,16 +87,16 @@ pub(crate) enum Peer {
     Address(SocketAddr),
 }
 
-/// Whose connections are counted together.
+/// What is counted together.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-enum PeerKey {
+pub(crate) enum PeerKey {
     Process(i32),
     Host(IpAddr),
 }
 
 impl Peer {
     /// `None` where nobody can be told from anybody else: all of loopback is one address.
-    fn key(self) -> Option<PeerKey> {
+    pub(crate) fn key(self) -> Option<PeerKey> {
         match self {
             Self::Process(pid) => Some(PeerKey::Process(pid)),
             Self::Address(address) if address.ip().is_loopback() => None,
@@ -111,26 +110,6 @@ impl Accept for TcpListener {
 
     async fn accept(&self) -> io::Result<Self::Incoming> {
         TcpListener::accept(self).await
-    }
-}
-
-impl Accept for UnixListener {
-    type Incoming = UnixStream;
-
-    async fn accept(&self) -> io::Result<UnixStream> {
-        Ok(UnixListener::accept(self).await?.0)
-    }
-}
-
-impl Incoming for UnixStream {
-    type Stream = Self;
-
-    fn peer(&self) -> Peer {
-        Peer::Process(self.peer_cred().ok().and_then(|peer| peer.pid()).unwrap_or(0))
-    }
-
-    async fn establish(self) -> io::Result<Self> {
-        Ok(self)
     }
 }
 
@@ -152,7 +131,7 @@ where
     S: Service<Request<IncomingBody>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let room = Arc::new(Room::default());
+    let room = Arc::new(Room::new(CONNECTIONS));
     let refusals = Throttle::default();
     let most_streams = listener.most_streams();
     let mut connections = JoinSet::new();

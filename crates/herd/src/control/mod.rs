@@ -1,18 +1,29 @@
-//! The control socket: where `herd ps` and `herd end` find a running daemon.
+//! The control plane: a Unix socket on which a daemon answers gRPC (`herd.v1`) and the admin API.
+//!
+//! It is also where `herd ps` and `herd end` find a running daemon.
 //!
 //! By default it is `herd.sock` in the user's runtime directory: `$XDG_RUNTIME_DIR/herd`, else `/run/herd` for root,
 //! else `/tmp/herd-UID`. A second daemon of the same user takes `herd-PORT.sock` with its data plane's port. A path that
 //! the operator configured is taken as it is or refused.
 
 pub(crate) mod client;
+mod conversation;
+mod front;
 mod peer;
+mod refusal;
 mod runtime_dir;
+mod service;
 mod socket;
+mod wire;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use self::{peer::ControlListener, socket::ControlSocket};
-use self::{runtime_dir::RuntimeDir, socket::SocketError};
+use axum::Router;
+use tokio::{join, net::UnixListener};
+
+use self::{front::Health, peer::ControlListener, runtime_dir::RuntimeDir, socket::SocketError};
+pub(crate) use self::{service::Control, socket::ControlSocket};
+use crate::{admin::server, draining::Draining};
 
 /// Where this user's daemons have their control sockets unless they are told otherwise.
 pub(crate) fn directory() -> PathBuf {
@@ -36,5 +47,33 @@ pub(crate) fn open(configured: Option<&Path>, port: u16) -> anyhow::Result<Contr
             ControlSocket::bind(&path).map_err(|error| error.explain(&path))
         }
         other => other.map_err(|error| error.explain(&path)),
+    }
+}
+
+/// What a daemon answers on its control socket.
+#[derive(Debug)]
+pub(crate) struct ControlPlane {
+    routes: Router,
+    health: Health,
+    draining: Draining,
+}
+
+impl ControlPlane {
+    /// gRPC, and for whatever else is asked the admin API.
+    ///
+    /// # Errors
+    /// If the services cannot be described, which no input brings about.
+    pub(crate) fn new(control: Control, admin: Router) -> anyhow::Result<Self> {
+        let draining = control.draining.clone();
+        let (routes, health) = front::routes(control, admin)?;
+        Ok(Self { routes, health, draining })
+    }
+
+    /// Serves for ever. Dropping the future breaks off all connections, and so kills the workers of the sessions that
+    /// streams hold.
+    pub(crate) async fn serve(self, listener: UnixListener) {
+        let Self { routes, health, draining } = self;
+        // The services have a status before anybody can ask for it.
+        join!(biased; health.follow(draining), server::serve(ControlListener::new(listener), routes));
     }
 }

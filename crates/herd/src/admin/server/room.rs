@@ -8,19 +8,25 @@ use std::{
 
 use super::PeerKey;
 
-/// How many connections one listener has at once.
-const MOST: usize = 512;
-/// How many of them one peer may have.
-const MOST_OF_ONE: usize = 128;
-/// How many are kept for peers that have none yet, so that those who take many leave room for the operator.
-const RESERVE: usize = 64;
+/// How many there may be of something that peers take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds {
+    pub(crate) most: usize,
+    /// Of one peer.
+    pub(crate) most_of_one: usize,
+    /// How many are kept for peers that have none yet, so that those who take many leave room for others.
+    pub(crate) reserve: usize,
+}
 
 /// How often the log says that something happens which a peer can make happen at will.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// Counts a listener's connections.
-#[derive(Debug, Default)]
-pub(super) struct Room(Mutex<Taken>);
+/// Counts what peers take.
+#[derive(Debug)]
+pub(crate) struct Room {
+    bounds: Bounds,
+    taken: Mutex<Taken>,
+}
 
 #[derive(Debug, Default)]
 struct Taken {
@@ -28,20 +34,25 @@ struct Taken {
     by_peer: HashMap<PeerKey, usize>,
 }
 
-/// A connection's place. Dropping it makes room.
+/// One thing that a peer has taken. Dropping it makes room.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(crate) struct Place {
     room: Arc<Room>,
     peer: Option<PeerKey>,
 }
 
 impl Room {
-    /// A place for a connection of this peer, if there is one. Peers that cannot be told apart have no reserve.
-    pub(super) fn enter(self: &Arc<Self>, peer: Option<PeerKey>) -> Option<Place> {
+    pub(crate) fn new(bounds: Bounds) -> Self {
+        Self { bounds, taken: Mutex::default() }
+    }
+
+    /// A place for this peer, if there is one. Peers that cannot be told apart have no reserve.
+    pub(crate) fn enter(self: &Arc<Self>, peer: Option<PeerKey>) -> Option<Place> {
+        let Bounds { most, most_of_one, reserve } = self.bounds;
         let mut taken = self.taken();
         let had = peer.map(|peer| taken.by_peer.get(&peer).copied().unwrap_or(0));
-        let most = if had == Some(0) { MOST } else { MOST - RESERVE };
-        if taken.total >= most || had.is_some_and(|had| had >= MOST_OF_ONE) {
+        let most = if had == Some(0) { most } else { most - reserve };
+        if taken.total >= most || had.is_some_and(|had| had >= most_of_one) {
             return None;
         }
         taken.total += 1;
@@ -54,7 +65,7 @@ impl Room {
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
         // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -99,27 +110,29 @@ impl Throttle {
 mod tests {
     use super::*;
 
+    const BOUNDS: Bounds = Bounds { most: 50, most_of_one: 20, reserve: 10 };
+
     fn fill(room: &Arc<Room>, peer: Option<PeerKey>) -> Vec<Place> {
         std::iter::from_fn(|| room.enter(peer)).collect()
     }
 
     #[test]
     fn one_peer_cannot_take_all_places() {
-        let room = Arc::new(Room::default());
+        let room = Arc::new(Room::new(BOUNDS));
         let greedy = fill(&room, Some(PeerKey::Process(1)));
-        assert_eq!(greedy.len(), MOST_OF_ONE);
+        assert_eq!(greedy.len(), 20);
         assert!(room.enter(Some(PeerKey::Process(2))).is_some());
         drop(greedy);
         assert!(room.taken().by_peer.is_empty(), "peers that went are forgotten");
-        assert_eq!(fill(&room, Some(PeerKey::Process(1))).len(), MOST_OF_ONE);
+        assert_eq!(fill(&room, Some(PeerKey::Process(1))).len(), 20);
     }
 
     #[test]
     fn many_greedy_peers_leave_room_for_one_that_comes_anew() {
-        let room = Arc::new(Room::default());
+        let room = Arc::new(Room::new(BOUNDS));
         let mut places: Vec<_> = (1..=3).flat_map(|pid| fill(&room, Some(PeerKey::Process(pid)))).collect();
         places.extend(fill(&room, None));
-        assert_eq!(places.len(), MOST - RESERVE);
+        assert_eq!(places.len(), 40);
         assert!(room.enter(Some(PeerKey::Process(1))).is_none());
         let newcomer = PeerKey::Process(9);
         let place = room.enter(Some(newcomer));
