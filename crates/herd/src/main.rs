@@ -21,6 +21,7 @@ mod metrics;
 mod pools;
 mod ps;
 mod repl;
+mod schema;
 mod setup;
 mod sight;
 mod signals;
@@ -43,7 +44,9 @@ fn main() -> ExitCode {
     let done = match command.unwrap_or(Command::Serve(serve)) {
         Command::Serve(args) => daemon::serve(args),
         Command::Run(args) => daemon::run(*args),
+        Command::Start(args) => daemon::serve(args.into()),
         Command::Check(args) => check::run(&args),
+        Command::Schema => schema::run(),
         Command::Doctor(args) => doctor::run(args),
         Command::Ps(args) => ps::run(args),
         Command::End(args) => end::run(args),

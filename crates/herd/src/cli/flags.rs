@@ -12,7 +12,7 @@ use herd_process::{Readiness, Signal};
 
 use crate::config::{
     mistake::{Origin, Written},
-    raw::{Maybe, Raw},
+    raw::{Maybe, Raw, RawTls},
     settings::{IdleBy, Listen, LogFormat, LogLevel, NetworkMode, SandboxMode, Seccomp, WhenFull, Workspace},
     value::{self, Refusal, Word},
 };
@@ -33,9 +33,18 @@ pub(crate) struct DaemonFlags {
     /// Where the gateway listens [default: 127.0.0.1:8080]; port 0 lets the system choose
     #[arg(long, value_name = "IP:PORT", value_parser = value::address)]
     listen: Option<SocketAddr>,
-    /// Where the admin API listens, on loopback, or `off` [default: 127.0.0.1:8081]
+    /// Where the admin API listens, or `off` [default: 127.0.0.1:8081]
     #[arg(long, value_name = "IP:PORT", value_parser = value::admin_address)]
     admin: Option<AdminBind>,
+    /// The gateway's certificate with its chain, PEM; the gateway then speaks TLS
+    #[arg(long, value_name = "FILE", value_parser = file_path, requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The private key of that certificate, PEM
+    #[arg(long, value_name = "FILE", value_parser = file_path, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// A file with the bearer token that the admin API asks for; beyond loopback it is needed
+    #[arg(long, value_name = "FILE", value_parser = file_path)]
+    admin_token_file: Option<PathBuf>,
     /// The control socket of `herd ps` and `herd end` [default: herd.sock in the runtime directory]
     #[arg(long, value_name = "PATH", value_parser = value::socket_path)]
     control_socket: Option<PathBuf>,
@@ -192,6 +201,11 @@ fn mounted_path(text: &str) -> Result<PathBuf, Refusal> {
     value::mounted_path(&from_here(text)?)
 }
 
+/// As in a file, and a relative path is taken from the current directory.
+fn file_path(text: &str) -> Result<PathBuf, Refusal> {
+    value::file_path(&from_here(text)?)
+}
+
 /// The absolute form of a path that was typed. One that begins with a template, and an empty one, stay as they are.
 fn from_here(text: &str) -> Result<String, Refusal> {
     if text.is_empty() || text.starts_with('/') || text.starts_with("{{") {
@@ -238,6 +252,9 @@ impl DaemonFlags {
         let Self {
             listen,
             admin,
+            tls_cert,
+            tls_key,
+            admin_token_file,
             control_socket,
             session_key,
             lookup_only,
@@ -251,6 +268,9 @@ impl DaemonFlags {
         } = self;
         set(&mut raw.network.data_bind, flag("--listen", listen));
         set(&mut raw.network.admin_bind, flag("--admin", admin));
+        let tls = RawTls { cert_file: flag("--tls-cert", tls_cert), key_file: flag("--tls-key", tls_key) };
+        set(&mut raw.network.tls, flag("--tls-cert", tls.cert_file.is_some().then_some(tls)));
+        set(&mut raw.network.admin_token_file, flag("--admin-token-file", admin_token_file.map(Some)));
         set(&mut raw.network.control_socket, flag("--control-socket", control_socket));
         set(&mut raw.network.session_key, words("--session-key", session_key));
         set(&mut raw.network.lookup_only, switch("--lookup-only", lookup_only));

@@ -13,7 +13,7 @@ use herd_pool::SessionId;
 pub(crate) use self::flags::DaemonFlags;
 pub(crate) use self::flags::words;
 use self::flags::{ResourceFlags, SandboxFlags, WorkerFlags};
-use crate::config::raw::Raw;
+use crate::config::{Mode, raw::Raw};
 
 /// One stateful process per user: herd pins each session to a worker process of its own.
 #[derive(Debug, Parser)]
@@ -75,8 +75,12 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Run a gateway for any program, without a configuration file
     Run(Box<RunArgs>),
+    /// Run the daemon as v0.4 did: from its file, with sessions that come through the control plane alone
+    Start(StartArgs),
     /// Check a configuration file and list every mistake in it
     Check(CheckArgs),
+    /// Print the JSON schema of configuration files, for editors
+    Schema,
     /// Say what this host can isolate and limit, and what to do about the rest
     Doctor(DoctorArgs),
     /// List the sessions and workers of a running daemon
@@ -97,6 +101,24 @@ pub(crate) struct ServeArgs {
     pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) daemon: DaemonFlags,
+    /// How the file is read.
+    #[arg(skip)]
+    pub(crate) mode: Mode,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StartArgs {
+    /// The configuration file (YAML) of v0.4; newer keys may be in it too
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+    #[command(flatten)]
+    daemon: DaemonFlags,
+}
+
+impl From<StartArgs> for ServeArgs {
+    fn from(StartArgs { config, daemon }: StartArgs) -> Self {
+        Self { config: Some(config), daemon, mode: Mode::Start }
+    }
 }
 
 #[derive(Args, Debug)]
