@@ -124,10 +124,7 @@ impl fmt::Debug for Access {
     }
 }
 
-fn hash_and_tenant(
-    token: &settings::Token,
-    tenants: &Tenants,
-) -> anyhow::Result<(TokenHash, Option<Arc<Member>>)> {
+fn hash_and_tenant(token: &settings::Token, tenants: &Tenants) -> anyhow::Result<(TokenHash, Option<Arc<Member>>)> {
     let hash = match &token.secret {
         TokenSecret::Sha256(hash) => TokenHash::known(*hash),
         TokenSecret::File(path) => TokenHash::read(path)?,

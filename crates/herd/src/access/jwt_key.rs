@@ -70,9 +70,7 @@ impl JwtKey {
     pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
         match self {
             Self::Hs256(key) => hmac::verify(key, message, signature).is_ok(),
-            Self::EdDsa(keys) | Self::Rs256(keys) => {
-                keys.iter().any(|key| key.verify_sig(message, signature).is_ok())
-            }
+            Self::EdDsa(keys) | Self::Rs256(keys) => keys.iter().any(|key| key.verify_sig(message, signature).is_ok()),
         }
     }
 }
@@ -131,7 +129,9 @@ fn ed25519(der: &[u8]) -> anyhow::Result<ParsedPublicKey> {
     match ParsedPublicKey::new(&ED25519, der) {
         Ok(key) => Ok(key),
         Err(_) if rsa_bits(der).is_some() => bail!("it holds an RSA key, which is for RS256"),
-        Err(_) => bail!("it holds a public key of another kind, such as ECDSA or Ed448; `openssl genpkey -algorithm ed25519` makes one that fits"),
+        Err(_) => bail!(
+            "it holds a public key of another kind, such as ECDSA or Ed448; `openssl genpkey -algorithm ed25519` makes one that fits"
+        ),
     }
 }
 
@@ -144,7 +144,9 @@ fn rsa(der: &[u8]) -> anyhow::Result<ParsedPublicKey> {
             .ok()
             .with_context(|| format!("it holds an RSA key of {bits} bits that cannot be used; 2048 to 8192 can")),
         None if ParsedPublicKey::new(&ED25519, der).is_ok() => bail!("it holds an Ed25519 key, which is for EdDSA"),
-        None => bail!("it holds a public key of another kind, such as ECDSA; `openssl genrsa 3072` makes one that fits"),
+        None => {
+            bail!("it holds a public key of another kind, such as ECDSA; `openssl genrsa 3072` makes one that fits")
+        }
     }
 }
 
@@ -167,9 +169,9 @@ fn kind_of_key(content: &[u8]) -> Option<&'static str> {
              `openssl pkey -in PRIVATE.pem -pubout` writes its public key",
         ),
         Some(label) if label.starts_with("PUBLIC KEY") => Some(PUBLIC_KEY),
-        Some(label) if label.starts_with("RSA PUBLIC KEY") => Some(
-            "an RSA key in the older form (PKCS #1); `openssl rsa -RSAPublicKey_in -in FILE -pubout` converts it",
-        ),
+        Some(label) if label.starts_with("RSA PUBLIC KEY") => {
+            Some("an RSA key in the older form (PKCS #1); `openssl rsa -RSAPublicKey_in -in FILE -pubout` converts it")
+        }
         Some(label) if label.starts_with("CERTIFICATE") => {
             Some("a certificate; `openssl x509 -in FILE -noout -pubkey` writes its public key")
         }

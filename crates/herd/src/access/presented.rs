@@ -98,9 +98,12 @@ mod tests {
         for target in ["/?token=a+b%2Bc", "/x?y=1&token=a+b%2bc&z", "/?%74oken=a%2Bb%2Bc", "/?tokens=1&token=a+b+c"] {
             assert_eq!(find(&[], target), Ok(("a+b+c".to_owned(), query.clone())), "{target}");
         }
-        let uri = "/?token=abc".parse().unwrap();
-        let found = Presented::find(&HeaderMap::new(), &uri, None);
-        assert_eq!(found.unwrap_err(), Refusal::NoCredentials, "only where it is allowed");
+        let (headers, uri) = (HeaderMap::new(), "/?token=abc".parse().unwrap());
+        assert_eq!(
+            Presented::find(&headers, &uri, None).unwrap_err(),
+            Refusal::NoCredentials,
+            "only where it is allowed"
+        );
     }
 
     #[test]

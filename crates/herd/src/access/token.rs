@@ -56,7 +56,9 @@ impl TokenHash {
         if let Some(hash) = line.strip_prefix(HASH_MARK) {
             let hash = from_hex(hash.trim());
             return hash.map(Self).with_context(|| {
-                format!("{shown} does not have 64 hexadecimal digits after `{HASH_MARK}`; `herd token --hash` makes them")
+                format!(
+                    "{shown} does not have 64 hexadecimal digits after `{HASH_MARK}`; `herd token --hash` makes them"
+                )
             });
         }
         check(line).with_context(|| format!("{shown} does not begin with a token"))?;
