@@ -35,10 +35,14 @@ impl Prefix {
         if path.bytes().all(is_unambiguous) && !path.contains("//") && !path.contains("/.") {
             return Ok(read);
         }
-        let lenient = lenient_segments(path)?;
-        let begins = lenient.len() >= self.segments.len()
-            && self.segments.iter().zip(&lenient).all(|(ours, theirs)| ours.as_bytes() == theirs.as_slice());
-        if begins == read.is_some() { Ok(read) } else { Err(AMBIGUOUS) }
+        let lenient = LenientSegments::of(path)?;
+        let mut pairs = self.segments.iter().zip(&lenient.known);
+        let begins = pairs.all(|(ours, theirs)| ours.as_bytes() == theirs.as_slice());
+        let is_short = lenient.known.len() < self.segments.len();
+        if begins && is_short && lenient.goes_on {
+            return Err(AMBIGUOUS);
+        }
+        if (begins && !is_short) == read.is_some() { Ok(read) } else { Err(AMBIGUOUS) }
     }
 
     /// Reads the path as this gateway does.
@@ -82,30 +86,34 @@ fn decoded(segment: &str) -> Cow<'_, [u8]> {
     percent_decoded(segment).unwrap_or(Cow::Borrowed(segment.as_bytes()))
 }
 
-/// The path's segments as the server reads them that knows the most ways to part them: all other readings have a first
-/// plain segment in common with this one, if they have one at all.
-fn lenient_segments(path: &str) -> Result<Vec<Vec<u8>>, Failure> {
-    let mut segments = Vec::new();
-    for written in path.split('/') {
-        let decoded = decoded(written);
-        let is_separator = |byte: &u8| matches!(byte, b'/' | b'\\');
-        // Whether what follows the semicolon up to the slash is one segment or two depends on what is done first.
-        if decoded.contains(&b';') && decoded.iter().any(is_separator) {
-            return Err(AMBIGUOUS);
-        }
-        for part in decoded.split(is_separator) {
-            let name = part.split(|byte| *byte == b';').next().unwrap_or_default();
-            if matches!(name, b"." | b"..") {
-                return Err(Failure::Malformed(
-                    "the request's path has dot segments, which have to be resolved before",
-                ));
+/// The path's segments as the server reads them that knows the most ways to part them. A path that begins with some
+/// plain segments in any reading begins with them in this one.
+struct LenientSegments {
+    known: Vec<Vec<u8>>,
+    /// There are more, but what they are depends on the order in which a server does things.
+    goes_on: bool,
+}
+
+impl LenientSegments {
+    fn of(path: &str) -> Result<Self, Failure> {
+        let mut segments = Self { known: Vec::new(), goes_on: false };
+        for written in path.split('/') {
+            let decoded = decoded(written);
+            let is_separator = |byte: &u8| matches!(byte, b'/' | b'\\');
+            // Whether the separator belongs to what the semicolon begins depends on which of them is looked for first.
+            segments.goes_on |= decoded.contains(&b';') && decoded.iter().any(is_separator);
+            for part in decoded.split(is_separator) {
+                let name = part.split(|byte| *byte == b';').next().unwrap_or_default();
+                if matches!(name, b"." | b"..") {
+                    return Err(Failure::Malformed("the request's path has dot segments; resolve them before"));
+                }
+                if !name.is_empty() && !segments.goes_on {
+                    segments.known.push(name.to_vec());
+                }
             }
-            if !name.is_empty() {
-                segments.push(name.to_vec());
-            }
         }
+        Ok(segments)
     }
-    Ok(segments)
 }
 
 #[cfg(test)]
