@@ -197,20 +197,6 @@ mod tests {
     }
 
     #[test]
-    fn the_same_text_of_another_tenant_is_another_session() {
-        let tenant = |name| Tenant::new(name, crate::TenantLimits::default()).unwrap();
-        let id = || SessionId::new("alice").unwrap();
-        let ours = id().of(&tenant("acme"));
-        assert_eq!(ours, id().of(&tenant("acme")));
-        assert_eq!(ours, id().of(&tenant("other")).of(&tenant("acme")), "the last tenant counts");
-        for other in [id(), id().of(&tenant("other")), SessionId::new("bob").unwrap().of(&tenant("acme"))] {
-            assert_ne!(ours, other);
-            assert_ne!(ours.hash, other.hash);
-        }
-        assert_eq!((ours.as_str(), ours.to_string()), ("alice", "alice".to_owned()));
-    }
-
-    #[test]
     fn empty_long_and_invisible_ids_are_refused_with_the_reason() {
         assert_eq!(SessionId::new(""), Err(InvalidSessionId::Empty));
         assert_eq!(SessionId::new("a".repeat(257)), Err(InvalidSessionId::TooLong { len: 257 }));

@@ -1,13 +1,16 @@
 use std::{
     fmt,
     hash::{BuildHasher, Hash, Hasher},
+};
+
+use crate::{
+    AcquireError,
+    session_id::HASHER,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
-
-use crate::session_id::HASHER;
 
 /// The longest name of a tenant, in bytes.
 const MAX_LEN: usize = 128;
@@ -105,6 +108,67 @@ impl Tenant {
     pub(crate) fn hash(&self) -> u64 {
         self.0.hash
     }
+
+    /// Counts one more session, unless there are as many as there may be.
+    pub(crate) fn count_session(&self) -> Result<CountedSession, AcquireError> {
+        match count(&self.0.sessions, &self.0.most_sessions) {
+            Ok(()) => Ok(CountedSession { _one: Arc::new(OneSession(self.clone())) }),
+            Err(max_sessions) => Err(AcquireError::TenantSessions { max_sessions }),
+        }
+    }
+
+    /// Counts one more caller that waits, unless there are as many as there may be.
+    pub(crate) fn count_caller(&self) -> Result<CountedCaller, AcquireError> {
+        match count(&self.0.waiting, &self.0.most_waiting) {
+            Ok(()) => Ok(CountedCaller(self.clone())),
+            Err(max_waiting) => Err(AcquireError::TenantWaiting { max_waiting }),
+        }
+    }
+}
+
+/// Adds one, unless that would be more than allowed: then it tells how many are. Several pools may do so at once.
+fn count(now: &AtomicUsize, most: &AtomicUsize) -> Result<(), usize> {
+    let mut allowed = UNLIMITED;
+    // The numbers protect nothing but themselves, so their order among other things in memory does not matter.
+    let counted = now.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
+        allowed = most.load(Ordering::Relaxed);
+        (now < allowed).then(|| now + 1)
+    });
+    counted.map(drop).map_err(|_| allowed)
+}
+
+/// Whose something is: a tenant's, or of those without one.
+pub(crate) type Whose = Option<Tenant>;
+
+/// A session that its tenant's limit counts, until the last clone is gone. Whatever keeps the session's name taken has a
+/// clone: those who wait for it, and the worker that is started for it, serves it, or served it and is not gone yet.
+#[derive(Clone)]
+pub(crate) struct CountedSession {
+    _one: Arc<OneSession>,
+}
+
+struct OneSession(Tenant);
+
+impl Drop for OneSession {
+    fn drop(&mut self) {
+        self.0.0.sessions.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for CountedSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CountedSession")
+    }
+}
+
+/// A caller that waits and that its tenant's limit counts, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct CountedCaller(Tenant);
+
+impl Drop for CountedCaller {
+    fn drop(&mut self) {
+        self.0.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl PartialEq for Tenant {
@@ -161,37 +225,3 @@ impl fmt::Display for InvalidTenant {
 }
 
 impl std::error::Error for InvalidTenant {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_could_not_be_shown_are_refused() {
-        for name in ["", "a b", "\u{e9}", "a\n", &"x".repeat(129)] {
-            assert_eq!(Tenant::new(name, TenantLimits::default()), Err(InvalidTenant), "{name:?}");
-        }
-        assert_eq!(Tenant::new(&"x".repeat(128), TenantLimits::default()).unwrap().name().len(), 128);
-    }
-
-    #[test]
-    fn clones_share_their_limits_and_tenants_are_the_same_by_name() {
-        let limits = TenantLimits { max_sessions: Some(3), max_waiting: None };
-        let tenant = Tenant::new("acme", limits).unwrap();
-        let clone = tenant.clone();
-        assert_eq!(clone.limits(), limits);
-        tenant.limit(TenantLimits { max_sessions: None, max_waiting: Some(7) });
-        assert_eq!(clone.limits(), TenantLimits { max_sessions: None, max_waiting: Some(7) });
-        assert_eq!(tenant, Tenant::new("acme", TenantLimits::default()).unwrap());
-        assert_ne!(tenant, Tenant::new("other", TenantLimits::default()).unwrap());
-    }
-
-    #[test]
-    fn a_tenant_is_shared_as_long_as_anything_else_names_it() {
-        let tenant = Tenant::new("acme", TenantLimits::default()).unwrap();
-        let session = crate::SessionId::new("alice").unwrap().of(&tenant);
-        assert!(tenant.is_shared());
-        drop(session);
-        assert!(!tenant.is_shared());
-    }
-}

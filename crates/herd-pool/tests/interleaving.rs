@@ -8,18 +8,30 @@
 
 #[path = "../src/backoff.rs"]
 mod backoff;
+#[path = "../src/crash.rs"]
+mod crash;
+#[path = "../src/crowd.rs"]
+mod crowd;
+#[path = "../src/event.rs"]
+mod event;
 #[path = "../src/gate.rs"]
 mod gate;
 #[path = "../src/generation.rs"]
 mod generation;
+#[path = "../src/idle.rs"]
+mod idle;
 #[path = "../src/index.rs"]
 mod index;
+#[path = "../src/lines.rs"]
+mod lines;
 #[path = "../src/options.rs"]
 mod options;
 #[path = "../src/queue.rs"]
 mod queue;
 #[path = "../src/schedule.rs"]
 mod schedule;
+#[path = "../src/session_id.rs"]
+mod session_id;
 #[path = "../src/slot.rs"]
 mod slot;
 #[path = "../src/state/mod.rs"]
@@ -28,6 +40,8 @@ mod state;
 mod stats;
 #[path = "../src/table.rs"]
 mod table;
+#[path = "../src/tenant.rs"]
+mod tenant;
 #[path = "../src/worker_ids.rs"]
 mod worker_ids;
 
@@ -83,13 +97,16 @@ use std::{
 };
 
 use clock::Clock;
+use crash::Crash;
+use event::{Event, EventKind};
 use herd_pool::{
-    AcquireError, Crash, EndReason, Event, EventKind, Exit, ExitStatus, Histogram, NoSuchSession, OptionsError,
-    SessionId, SpawnError, WorkerId, WorkerState,
+    AcquireError, EndReason, Exit, ExitStatus, Histogram, NoSuchSession, OptionsError, SpawnError, WorkerId,
+    WorkerState,
 };
 use index::Index;
 use options::{IdleBy, Options, WhenFull};
 use queue::Ticket;
+use session_id::SessionId;
 use shuttle::{
     sync::{
         Arc, Mutex,
@@ -100,6 +117,7 @@ use shuttle::{
 use slot::{Home, Slot, Template};
 use state::{Action, Force, Input, State};
 use stats::Stats;
+use tenant::{Tenant, TenantLimits};
 use worker_ids::WorkerIds;
 
 const TTL: Duration = Duration::from_secs(60);

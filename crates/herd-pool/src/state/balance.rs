@@ -4,11 +4,14 @@ use super::{
     Action, Force, Phase, State,
     entry::{Kind, Listing},
 };
-use crate::{EndReason, SessionId, WhenFull, WorkerId, clock::Moment, sync::Arc};
+use crate::{EndReason, WhenFull, WorkerId, clock::Moment, sync::Arc, tenant::Whose};
 
 /// How many sessions are looked at in one go for one to evict. The driver goes on right after, without the lock held
 /// in between.
 const EVICT_BATCH: usize = 256;
+
+/// How many tenants that wait are looked at in one go for one that may have another's place.
+const EVICT_FOR: usize = 64;
 
 impl<W: Clone> State<W> {
     /// Brings the workers in line with what is wanted. Runs after every input, and does nothing if nothing is to do.
@@ -25,7 +28,7 @@ impl<W: Clone> State<W> {
         }
     }
 
-    /// Checks a spare for each session in line. Who passes goes to the head of the line, whoever that is by then.
+    /// Checks a spare for each session in line. Who passes goes to the session whose turn it is by then.
     fn check_spares(&mut self) {
         while self.queue.in_line() > self.count(Kind::Checking)
             && let Some(&worker) = self.spares.first()
@@ -40,13 +43,12 @@ impl<W: Clone> State<W> {
     /// Starts a worker for each session in line that has none coming, as far as there is room.
     fn start_workers_for_sessions(&mut self, now: Moment) {
         let room = self.options.max_workers.saturating_sub(self.workers.len());
-        let line = self.queue.line().filter(|session| !self.coming.contains_key(session));
-        let without: Vec<SessionId> = line.take(room).cloned().collect();
-        for session in without {
+        for _ in 0..room.min(self.queue.lines().len()) {
             if !self.backoff.allows(now) {
                 self.held_back = true;
                 return;
             }
+            let Some(session) = self.queue.serve_next() else { return };
             self.start_worker(Some(session), now);
         }
     }
@@ -55,9 +57,9 @@ impl<W: Clone> State<W> {
         if self.options.per_session {
             return self.start_workers_for_sessions(now);
         }
-        let coming = self.count(Kind::Starting) + self.count(Kind::Checking) + self.count(Kind::Spare);
+        let coming = self.count(Kind::Starting) - self.given_up + self.count(Kind::Checking) + self.count(Kind::Spare);
         let for_sessions = (self.queue.in_line() + self.options.spare).saturating_sub(coming);
-        let staying = self.workers.len() - self.count(Kind::Ending);
+        let staying = self.workers.len() - self.count(Kind::Ending) - self.given_up;
         let for_the_floor = self.options.min_workers.saturating_sub(staying);
         let room = self.options.max_workers.saturating_sub(self.workers.len());
         for _ in 0..for_sessions.max(for_the_floor).min(room) {
@@ -76,16 +78,34 @@ impl<W: Clone> State<W> {
         }
         let coming = self.workers.len() - self.count(Kind::Live);
         let mut lacking = self.queue.in_line().saturating_sub(coming);
+        if self.queue.lines().promised() > coming {
+            // Room that was made was lost again; to wait for it would be in vain.
+            self.queue.lines_mut().break_promises();
+        }
         for _ in 0..EVICT_BATCH {
             if lacking == 0 {
                 return;
             }
-            let Some((_, worker)) = self.idle.first() else { return };
+            let Some((whose, worker)) = self.find_idle() else { return };
             if self.evict_or_relist(worker, now) {
+                self.queue.lines_mut().promise(&whose);
                 lacking -= 1;
             }
         }
         self.evict_on = lacking > 0;
+    }
+
+    /// Who is to have the next session's place, and the worker of that session.
+    ///
+    /// The tenant with most sessions loses one, but only to a tenant with fewer: to one with as many or more a tenant
+    /// loses nothing, however many callers of that one wait. Such a tenant makes room by one of its own.
+    fn find_idle(&self) -> Option<(Whose, WorkerId)> {
+        let (most, richest) = self.idle.richest()?;
+        self.queue.lines().unpromised().take(EVICT_FOR).find_map(|(whose, promised)| {
+            let has = self.idle.live(whose) + promised;
+            let loser = if most > has { richest } else { whose };
+            Some((whose.clone(), self.idle.first_of(loser)?))
+        })
     }
 
     /// Evicts the session that seems to be idle for longest if it really is. Returns whether it did.

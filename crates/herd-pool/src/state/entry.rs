@@ -1,13 +1,18 @@
 //! What the state knows about one worker.
 
 use super::{Force, State};
-use crate::{SessionId, WorkerId, clock::Moment, generation::Generation, queue::Ticket, slot::Slot, sync::Arc};
+use crate::{
+    SessionId, WorkerId, clock::Moment, generation::Generation, queue::Ticket, slot::Slot, sync::Arc,
+    tenant::CountedSession,
+};
 
 /// A worker's entry.
 pub(super) struct Entry<W> {
     pub(super) phase: Phase<W>,
     /// The session that it was started for, if it is for one alone. Boxed, since most pools have no such workers.
     pub(super) reserved: Option<Box<SessionId>>,
+    /// The session that it is started for, serves, or served, as its tenant's limit counts it.
+    pub(super) counted: Option<CountedSession>,
     /// Which factory it comes from.
     pub(super) generation: Generation,
     pub(super) started: Moment,
@@ -100,6 +105,7 @@ impl<W: Clone> Entry<W> {
         Self {
             phase: Phase::Starting,
             reserved: reserved.map(Box::new),
+            counted: None,
             generation,
             started: now,
             ready: None,
@@ -140,16 +146,19 @@ impl<W: Clone> State<W> {
     /// Lists a live session elsewhere. The one place where listings change.
     pub(super) fn list(&mut self, worker: WorkerId, listing: Listing) {
         let Some(entry) = self.workers.get_mut(&worker) else { return };
-        match std::mem::replace(&mut entry.listing, listing) {
+        let Some(slot) = entry.live() else { return };
+        let whose = || slot.id().tenant().cloned();
+        match entry.listing {
             Listing::None => {}
-            Listing::Idle(at) => self.idle.remove(at, worker),
+            Listing::Idle(at) => self.idle.remove(at, worker, whose()),
             Listing::Silent(at) => self.silent.remove(at, worker),
         }
         match listing {
             Listing::None => {}
-            Listing::Idle(at) => self.idle.add(at, worker),
+            Listing::Idle(at) => self.idle.add(at, worker, whose()),
             Listing::Silent(at) => self.silent.add(at, worker),
         }
+        entry.listing = listing;
     }
 
     /// Adds a worker that starts.
@@ -163,6 +172,9 @@ impl<W: Clone> State<W> {
         let entry = self.workers.get_mut(&worker)?;
         let kind = phase.kind();
         let old = std::mem::replace(&mut entry.phase, phase);
+        if old.kind() == Kind::Starting && entry.generation != self.generation {
+            self.given_up -= 1;
+        }
         self.census[old.kind() as usize] -= 1;
         self.census[kind as usize] += 1;
         if old.kind() == Kind::Spare {
@@ -177,6 +189,9 @@ impl<W: Clone> State<W> {
     /// Removes a worker.
     pub(super) fn take(&mut self, worker: WorkerId) -> Option<Entry<W>> {
         let entry = self.workers.remove(&worker)?;
+        if entry.phase.kind() == Kind::Starting && entry.generation != self.generation {
+            self.given_up -= 1;
+        }
         self.census[entry.phase.kind() as usize] -= 1;
         self.spares.remove(&worker);
         Some(entry)

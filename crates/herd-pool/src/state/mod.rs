@@ -6,7 +6,7 @@
 //! - one session has at most one live worker, and one worker at most one session;
 //! - all workers together, whatever their phase, are never more than `max_workers`;
 //! - every ticket that came in with an acquire gets exactly one answer (a grant or a denial), unless it gave up;
-//! - free workers go to the session that has waited for longest.
+//! - free workers go round the tenants that wait, and of each to the session that has waited for longest.
 //!
 //! Only the gates of live sessions change without the state: leases are taken and returned in parallel to it.
 
@@ -33,6 +33,7 @@ use crate::{
     backoff::Backoff,
     clock::Moment,
     generation::Generation,
+    idle::Idle,
     index::Index,
     options::Options,
     queue::{Queue, Ticket},
@@ -143,6 +144,8 @@ pub(crate) struct State<W> {
     index: Arc<Index<W>>,
     mode: Mode,
     workers: BTreeMap<WorkerId, Entry<W>>,
+    /// How many of those that are starting come from a factory that does not count any more.
+    given_up: usize,
     /// How many workers are in each kind of phase.
     census: [usize; Kind::COUNT],
     spares: BTreeSet<WorkerId>,
@@ -154,7 +157,7 @@ pub(crate) struct State<W> {
     /// Live sessions by when they may be idle, as far as is known: leases come and go without the state. One that is
     /// found to have leases when it is looked at is taken out and its gate watched; the return of its last lease puts
     /// it back.
-    idle: Schedule<WorkerId>,
+    idle: Idle,
     /// Under `IdleBy::Bytes`, live sessions that were found to have leases, by when they may have been silent for the
     /// `ttl`. They can end as idle, but cannot be evicted.
     silent: Schedule<WorkerId>,
@@ -189,12 +192,13 @@ impl<W: Clone> State<W> {
             index,
             mode: Mode::Running,
             workers: BTreeMap::new(),
+            given_up: 0,
             census: [0; Kind::COUNT],
             spares: BTreeSet::new(),
             coming: HashMap::new(),
             endings: HashMap::new(),
             queue: Queue::default(),
-            idle: Schedule::new(),
+            idle: Idle::default(),
             silent: Schedule::new(),
             timers: Schedule::new(),
             probes: Probes::default(),

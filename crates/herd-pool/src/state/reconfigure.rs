@@ -4,7 +4,7 @@ use super::{
     Action, Force, Phase, State, Timer,
     entry::{Kind, Probe},
 };
-use crate::{WorkerId, backoff::Backoff, clock::Moment, generation::Generation, options::Options};
+use crate::{WorkerId, backoff::Backoff, clock::Moment, generation::Generation, options::Options, queue::Stand};
 
 impl<W: Clone> State<W> {
     /// Lets these options, and workers of this generation, count from now on.
@@ -34,11 +34,14 @@ impl<W: Clone> State<W> {
         self.counters.max_workers = max_workers;
         self.options = options;
         self.generation = generation;
+        self.given_up = self.count(Kind::Starting);
         // What did not start before says nothing about what is to start now.
         self.backoff = Backoff::default();
         self.last_spawn_error = None;
         self.give_up_starts(Some(generation));
         self.end_free_workers(now);
+        // There may be less room than was promised.
+        self.queue.lines_mut().break_promises();
         if probes_change {
             self.reschedule_probes(now);
         }
@@ -47,11 +50,8 @@ impl<W: Clone> State<W> {
     /// Gives up the starts of all generations but this one. Sessions for which a worker is being started wait until
     /// nothing of that worker is left.
     pub(super) fn give_up_starts(&mut self, except: Option<Generation>) {
-        if self.count(Kind::Starting) == 0 {
-            return;
-        }
         for (session, worker) in std::mem::take(&mut self.coming) {
-            self.queue.set_aside(&session);
+            self.queue.place(&session, Stand::Aside);
             self.endings.insert(session, worker);
         }
         self.act(Action::CancelSpawns { except });

@@ -7,11 +7,12 @@ use super::{
     entry::{Kind, Listing},
 };
 use crate::{
-    AcquireError, EndReason, EventKind, NoSuchSession, SessionId, WorkerId,
+    AcquireError, EndReason, EventKind, NoSuchSession, SessionId, Tenant, WorkerId,
     clock::Moment,
     gate::{MAX_LEASES, Refused},
-    queue::Ticket,
+    queue::{Caller, Stand, Ticket},
     sync::Arc,
+    tenant::CountedSession,
 };
 
 /// How long the leases of an ended session may keep its worker from being reused before it is closed instead.
@@ -28,16 +29,57 @@ impl<W: Clone> State<W> {
                 }
                 // A live session's gate is closed only together with its removal from the index, or by a drain.
                 Some(Err(Refused::Closed)) => AcquireError::Draining,
-                None if self.queue.waiting() < self.options.max_waiting => {
-                    let aside = self.endings.contains_key(session);
-                    return self.queue.join(ticket, session, aside, now);
-                }
-                None => AcquireError::QueueFull { max_waiting: self.options.max_waiting },
+                None => match self.wait(ticket, session, now) {
+                    Ok(()) => return,
+                    Err(error) => error,
+                },
             },
             Mode::Draining { .. } => AcquireError::Draining,
             Mode::Stopping => AcquireError::ShutDown,
         };
         self.deny(ticket, error);
+    }
+
+    /// Lets a caller wait for a session that is not live, if its tenant and the pool have room for that.
+    fn wait(&mut self, ticket: Ticket, session: &SessionId, now: Moment) -> Result<(), AcquireError> {
+        let is_new = self.queue.since(session).is_none();
+        // Counted for one tenant and many pools at once, so it is taken before it is needed. Whatever comes of nothing is
+        // given back by being dropped.
+        let counted = if is_new { self.count_session(session)? } else { None };
+        let caller = session.tenant().map(Tenant::count_caller).transpose()?;
+        if self.queue.waiting() >= self.options.max_waiting {
+            let full = AcquireError::QueueFull { max_waiting: self.options.max_waiting };
+            let Some(other) = self.queue.make_room(&session.tenant().cloned()) else { return Err(full) };
+            self.dismiss(other, full, now);
+        }
+        if is_new {
+            let stand = if self.endings.contains_key(session) {
+                Stand::Aside
+            } else if self.coming.contains_key(session) {
+                Stand::Served
+            } else {
+                Stand::InLine
+            };
+            self.queue.open(ticket, session, stand, counted, now);
+        }
+        self.queue.join(ticket, session, caller, now);
+        Ok(())
+    }
+
+    /// Counts a session that nobody waits for. It counts already if there is a worker that starts or ends for it.
+    fn count_session(&self, session: &SessionId) -> Result<Option<CountedSession>, AcquireError> {
+        let worker = self.endings.get(session).or_else(|| self.coming.get(session));
+        let counted = worker.and_then(|worker| self.workers.get(worker)?.counted.clone());
+        match (session.tenant(), counted) {
+            (Some(tenant), None) => tenant.count_session().map(Some),
+            (_, counted) => Ok(counted),
+        }
+    }
+
+    /// Lets a caller that waited go with an error.
+    pub(super) fn dismiss(&mut self, caller: Caller, error: AcquireError, now: Moment) {
+        self.counters.acquire_wait.record(now.since(caller.arrived));
+        self.deny(caller.ticket, error);
     }
 
     pub(super) fn deny(&mut self, ticket: Ticket, error: AcquireError) {
@@ -53,12 +95,10 @@ impl<W: Clone> State<W> {
         }
         let reserved = self.workers.get(&worker).and_then(|entry| entry.reserved.clone());
         let party = match reserved {
-            Some(session) => {
-                Some(self.queue.dissolve(&session)).filter(|party| !party.is_empty()).map(|p| (*session, p))
-            }
+            Some(session) => self.queue.dissolve(&session).map(|party| (*session, party)),
             None => self.queue.pop(),
         };
-        let Some((session, tickets)) = party else {
+        let Some((session, party)) = party else {
             if self.is_wanted() {
                 self.enter(worker, Phase::Spare(handle));
             } else {
@@ -67,10 +107,13 @@ impl<W: Clone> State<W> {
             return;
         };
         let slot = Arc::new(self.template.slot(session.clone(), worker, handle, now));
-        for (place, ticket) in tickets.into_iter().enumerate() {
-            match slot.lease() {
-                Ok(()) => self.act(Action::Grant { ticket, slot: Arc::clone(&slot), is_new: place == 0 }),
-                Err(_) => self.deny(ticket, AcquireError::QueueFull { max_waiting: self.options.max_waiting }),
+        for (place, caller) in party.callers.into_iter().enumerate() {
+            let Caller { ticket, arrived } = caller;
+            if slot.lease().is_ok() {
+                self.counters.acquire_wait.record(now.since(arrived));
+                self.act(Action::Grant { ticket, slot: Arc::clone(&slot), is_new: place == 0 });
+            } else {
+                self.dismiss(caller, AcquireError::QueueFull { max_waiting: self.options.max_waiting }, now);
             }
         }
         if let Some(at) = slot.lifetime_ends() {
@@ -78,9 +121,11 @@ impl<W: Clone> State<W> {
         }
         // The old phase holds the worker, of which the slot has a reference: nothing is dropped here.
         self.enter(worker, Phase::Live(Arc::clone(&slot)));
+        self.idle.started(session.tenant().cloned());
         self.list(worker, Listing::Idle(slot.idle_at()));
         if let Some(entry) = self.workers.get_mut(&worker) {
             entry.failures = 0;
+            entry.counted = party.counted;
         }
         self.index.insert(slot);
         self.backoff.succeeded();
@@ -90,7 +135,7 @@ impl<W: Clone> State<W> {
 
     /// Whether one more free worker is of use. The worker in question counts as starting or checking.
     fn is_wanted(&self) -> bool {
-        let others = self.workers.len() - self.count(Kind::Ending) - 1;
+        let others = self.workers.len() - self.count(Kind::Ending) - self.given_up - 1;
         self.spares.len() < self.options.spare || others < self.options.min_workers
     }
 
@@ -105,8 +150,8 @@ impl<W: Clone> State<W> {
                 self.hurry(worker, force, now);
             }
         } else if self.queue.since(session).is_some() {
-            for waiter in self.queue.dissolve(session) {
-                self.deny(waiter, AcquireError::Ended(reason));
+            for caller in self.queue.dissolve(session).into_iter().flat_map(|party| party.callers) {
+                self.dismiss(caller, AcquireError::Ended(reason), now);
             }
             self.act(Action::Answer { ticket, outcome: Ok(reason) });
         } else {
@@ -133,6 +178,7 @@ impl<W: Clone> State<W> {
     ) {
         let Some(slot) = self.workers.get(&worker).and_then(|entry| entry.live()).map(Arc::clone) else { return };
         self.list(worker, Listing::None);
+        self.idle.ended(slot.id().tenant().cloned());
         if let Some(at) = slot.lifetime_ends() {
             self.timers.remove(at, Timer::Lifetime(worker));
         }
@@ -193,6 +239,9 @@ impl<W: Clone> State<W> {
         let Some(Phase::Lingering(ending)) = self.enter(worker, Phase::Checking(handle.clone())) else { return };
         self.timers.remove(ending.since.after(LINGER), Timer::Linger(worker));
         self.over(&ending);
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            entry.counted = None;
+        }
         self.act(Action::Check { worker, handle });
     }
 
@@ -222,7 +271,7 @@ impl<W: Clone> State<W> {
         for &ticket in &ending.tickets {
             self.act(Action::Answer { ticket, outcome: Ok(reason) });
         }
-        self.queue.admit(slot.id());
+        self.queue.place(slot.id(), Stand::InLine);
     }
 
     pub(super) fn drain(&mut self, timeout: Duration, now: Moment) {
@@ -269,8 +318,8 @@ impl<W: Clone> State<W> {
 
     /// What draining and shutting down have in common: everything ends but the live sessions.
     fn stop_waiting_and_starting(&mut self, error: &AcquireError, now: Moment) {
-        for ticket in self.queue.clear() {
-            self.deny(ticket, error.clone());
+        for caller in self.queue.clear() {
+            self.dismiss(caller, error.clone(), now);
         }
         self.give_up_starts(None);
         self.end_free_workers(now);

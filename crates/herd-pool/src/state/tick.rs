@@ -37,10 +37,10 @@ impl<W: Clone> State<W> {
             let Some((_, worker)) = first.filter(|(at, _)| *at <= now) else { break };
             self.expire_or_relist(worker, now);
         }
-        while let Some(ticket) = self.queue.pop_late(self.options.acquire_timeout, now) {
+        while let Some(caller) = self.queue.pop_late(self.options.acquire_timeout, now) {
             let after = self.options.acquire_timeout;
             let last_spawn_error = self.last_spawn_error.clone();
-            self.deny(ticket, AcquireError::TimedOut { after, last_spawn_error });
+            self.dismiss(caller, AcquireError::TimedOut { after, last_spawn_error }, now);
         }
     }
 

@@ -6,7 +6,9 @@ use super::{
     Action, Ending, Force, Mode, Phase, State, Timer,
     entry::{Kind, Probe},
 };
-use crate::{AcquireError, Crash, EndReason, EventKind, Exit, SessionId, SpawnError, WorkerId, clock::Moment};
+use crate::{
+    AcquireError, Crash, EndReason, EventKind, Exit, SessionId, SpawnError, WorkerId, clock::Moment, queue::Stand,
+};
 
 /// Probes that a worker with a session may fail in a row before its session ends.
 const TOLERATED_FAILURES: u8 = 3;
@@ -24,6 +26,11 @@ impl<W: Clone> State<W> {
             self.coming.insert(session.clone(), worker);
         }
         self.add(worker, session.clone(), now);
+        if let Some(session) = &session
+            && let Some(entry) = self.workers.get_mut(&worker)
+        {
+            entry.counted = self.queue.counted(session);
+        }
         self.backoff.started(worker);
         self.publish(EventKind::WorkerStarting { worker });
         self.act(Action::Spawn { worker, session, generation: self.generation });
@@ -61,11 +68,11 @@ impl<W: Clone> State<W> {
         }
         self.backoff.failed(worker, now);
         let party = match reserved {
-            Some(session) => Some(self.queue.dissolve(&session)),
-            None => self.queue.pop().map(|(_, tickets)| tickets),
+            Some(session) => self.queue.dissolve(&session),
+            None => self.queue.pop().map(|(_, party)| party),
         };
-        for ticket in party.into_iter().flatten() {
-            self.deny(ticket, AcquireError::Spawn(error.clone()));
+        for caller in party.into_iter().flat_map(|party| party.callers) {
+            self.dismiss(caller, AcquireError::Spawn(error.clone()), now);
         }
         self.last_spawn_error = Some(error);
     }
@@ -147,7 +154,7 @@ impl<W: Clone> State<W> {
             }
             if self.endings.get(session) == Some(&worker) {
                 self.endings.remove(session);
-                self.queue.admit(session);
+                self.queue.place(session, Stand::InLine);
             }
         }
         if let Phase::Ending(ending) = entry.phase {

@@ -4,3 +4,4 @@
 mod gate;
 mod state;
 mod table;
+mod tenant;
