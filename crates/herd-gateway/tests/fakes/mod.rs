@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use herd_gateway::{Gateway, GatewayOptions};
+use herd_gateway::{Gateway, GatewayOptions, Tls};
 use herd_pool::{
     Connect, Exit, ExitStatus, HealthError, Pool, PoolBuilder, Protocol, SpawnError, Worker, WorkerFactory, WorkerId,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
@@ -175,13 +175,25 @@ pub struct Setup {
     pub protocol: Protocol,
     pub refuse: Option<&'static str>,
     pub listens: bool,
+    /// `None`: plain text is spoken.
+    pub tls: Option<Arc<Tls>>,
+    /// How many bytes the system takes for a client that reads nothing; `None`: as many as it likes.
+    pub send_buffer: Option<usize>,
     pub pool: fn(PoolBuilder<FakeFactory>) -> PoolBuilder<FakeFactory>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let pool = |builder: PoolBuilder<FakeFactory>| builder.min_workers(0).spare(0);
-        Self { options: GatewayOptions::default(), protocol: Protocol::Http1, refuse: None, listens: true, pool }
+        Self {
+            options: GatewayOptions::default(),
+            protocol: Protocol::Http1,
+            refuse: None,
+            listens: true,
+            tls: None,
+            send_buffer: None,
+            pool,
+        }
     }
 }
 
@@ -215,15 +227,21 @@ impl Setup {
         let pool = (self.pool)(Pool::builder(factory)).build().unwrap();
         let gateway = Gateway::new(pool.clone(), self.options);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        if let Some(bytes) = self.send_buffer {
+            // Accepted sockets take it over.
+            rustix::net::sockopt::set_socket_send_buffer_size(&listener, bytes).unwrap();
+        }
         let address = listener.local_addr().unwrap();
         let (shutdown, down) = oneshot::channel::<()>();
         let serving = gateway.clone();
         let served = tokio::spawn(async move {
-            serving
-                .serve(listener, async {
-                    let _ = down.await;
-                })
-                .await;
+            let down = async {
+                let _ = down.await;
+            };
+            match self.tls {
+                Some(tls) => serving.serve_tls(listener, tls, down).await,
+                None => serving.serve(listener, down).await,
+            }
         });
         Fixture { address, pool, gateway, told, lives, shutdown: Some(shutdown), served }
     }
@@ -277,8 +295,8 @@ impl Fixture {
 }
 
 /// A client that says exactly what it is told to.
-pub struct Client {
-    pub stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    pub stream: S,
     pub unread: Vec<u8>,
 }
 
@@ -321,10 +339,6 @@ impl Client {
         Self { stream, unread: Vec::new() }
     }
 
-    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        soon(self.stream.write_all(bytes.as_ref())).await.unwrap();
-    }
-
     /// Sends until nobody takes any more, then breaks the connection off.
     pub async fn flood_and_reset(self) {
         let chunk = [b'a'; 64 * 1024];
@@ -333,6 +347,14 @@ impl Client {
             let _ = self.stream.try_write(&chunk);
         }
         self.stream.set_zero_linger().unwrap();
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        soon(self.stream.write_all(bytes.as_ref())).await.unwrap();
+        // TLS keeps what the socket did not take at once.
+        soon(self.stream.flush()).await.unwrap();
     }
 
     /// Reads some more; false at the end of the stream, however it came.
