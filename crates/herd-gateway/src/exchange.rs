@@ -166,6 +166,7 @@ where
             named,
             client: self.from.address,
             forwarded: self.options().forwarded,
+            scheme: self.from.client.map_or("http", |client| client.scheme()),
             upgrade: switch.as_ref(),
         };
         rewrite::request(&mut request, self.survey, &mut to);

@@ -37,6 +37,8 @@ pub(crate) struct Rewrite<'a> {
     /// The client's address as `x-forwarded-for` tells it.
     pub(crate) client: Option<&'a HeaderValue>,
     pub(crate) forwarded: Forwarded,
+    /// What the client speaks, as `x-forwarded-proto` tells it.
+    pub(crate) scheme: &'static str,
     /// The protocol to which the connection may change.
     pub(crate) upgrade: Option<&'a HeaderValue>,
 }
@@ -51,7 +53,7 @@ pub(crate) fn request<B: Body>(request: &mut Request<B>, survey: &Survey, to: &m
     set_host(request, survey);
     let headers = request.headers_mut();
     remove_hop_by_hop(headers, survey);
-    set_forwarded(headers, to.client, to.forwarded);
+    set_forwarded(headers, to);
     // A client may have listed the field in `connection`, so look after that has taken effect.
     if !to.named.in_worker_header || (survey.connection && !headers.contains_key(WORKER_HEADER)) {
         headers.insert(WORKER_HEADER, session_value(&to.named.session));
@@ -163,10 +165,11 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, survey: &Survey) {
     }
 }
 
-fn set_forwarded(headers: &mut HeaderMap, client: Option<&HeaderValue>, forwarded: Forwarded) {
+fn set_forwarded(headers: &mut HeaderMap, to: &Rewrite<'_>) {
+    let client = to.client;
     let host = headers.get(HOST).cloned();
-    let proto = HeaderValue::from_static("http");
-    match forwarded {
+    let proto = HeaderValue::from_static(to.scheme);
+    match to.forwarded {
         Forwarded::Replace => {
             match client {
                 Some(client) => headers.insert(FORWARDED_FOR, client.clone()),

@@ -13,15 +13,16 @@ fn rewritten(protocol: Protocol, fields: &[(&'static str, &'static str)], target
         request.headers_mut().append(*name, HeaderValue::from_static(value));
     }
     let client = HeaderValue::from_static("192.0.2.1");
-    let mut route = Rewrite {
+    let mut to = Rewrite {
         protocol,
         named: &mut named("s"),
         client: Some(&client),
         forwarded: Forwarded::Replace,
+        scheme: "http",
         upgrade: None,
     };
     let survey = Survey::of(request.headers());
-    super::request(&mut request, &survey, &mut route);
+    super::request(&mut request, &survey, &mut to);
     request
 }
 
