@@ -13,6 +13,7 @@ use std::{
 use herd_process::Limits;
 use herd_sandbox::{Files, Layer};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     config::{
@@ -40,7 +41,7 @@ pub(crate) struct Isolation {
 }
 
 /// A layer that cannot be had.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Missing {
     /// Its name in lists.
     pub(crate) layer: String,
@@ -49,7 +50,7 @@ pub(crate) struct Missing {
 }
 
 /// Why, and what to do about it.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Obstacle {
     /// The step that failed.
     pub(crate) step: String,

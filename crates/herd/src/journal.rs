@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::SystemTime,
 };
 
+use axum::body::Bytes;
 use herd_pool::{EventKind, Events, EventsError, Exit, ExitStatus, SpawnError, WorkerId};
 use tokio::sync::watch;
 
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 const BACKLOG: usize = 1024;
 
 /// Something that happened in a pool.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Event {
     /// Counts the daemon's events, from 1 and without gaps.
     pub(crate) sequence: u64,
@@ -22,6 +23,14 @@ pub(crate) struct Event {
     /// The pool's name.
     pub(crate) pool: Arc<str>,
     pub(crate) kind: EventKind,
+    rendered: OnceLock<Bytes>,
+}
+
+impl Event {
+    /// The event as those who follow it over HTTP read it, made once for all of them.
+    pub(crate) fn rendered(&self, render: impl FnOnce(&Self) -> Bytes) -> Bytes {
+        self.rendered.get_or_init(|| render(self)).clone()
+    }
 }
 
 /// A bounded record of events. Followers hold a position in it and nothing else, so slow ones cost no memory.
@@ -39,7 +48,7 @@ struct Shared {
 struct Record {
     /// How many events there have been.
     last: u64,
-    events: VecDeque<Event>,
+    events: VecDeque<Arc<Event>>,
     /// By pool, also of those that are gone: counters never fall.
     exits: BTreeMap<Arc<str>, Exits>,
     /// Workers that were ready and are not gone.
@@ -76,7 +85,7 @@ pub(crate) struct Follower {
 /// What a follower reads.
 #[derive(Debug)]
 pub(crate) enum Entry {
-    Event(Event),
+    Event(Arc<Event>),
     /// This many events are not kept any more.
     Missed(u64),
 }
@@ -165,7 +174,7 @@ impl Journal {
         if record.events.len() == BACKLOG {
             record.events.pop_front();
         }
-        record.events.push_back(Event { sequence, at, pool, kind });
+        record.events.push_back(Arc::new(Event { sequence, at, pool, kind, rendered: OnceLock::new() }));
         // While the record is held, so that the numbers are told in their order.
         self.0.last.send_replace(sequence);
     }

@@ -1,40 +1,172 @@
-use std::convert::Infallible;
+//! Events of sessions and workers as server-sent events.
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::{
-        IntoResponse,
-        sse::{self, Sse},
-    },
+use std::time::SystemTime;
+
+use axum::{extract::State, http::HeaderMap, response::Response};
+use herd_pool::{EventKind, SessionId, Tenant, WorkerId};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    Admin,
+    extract::Params,
+    model,
+    problem::{Kind, Problem},
+    sessions::worker_id,
+    sse::{self, Source, Told, dropped, frame, missed},
 };
-use futures_util::{StreamExt as _, stream};
+use crate::journal::{Entry, Event, Follower};
 
-use super::{Admin, model::Event, problem::Problem};
-use crate::journal::Entry;
-
-/// Events as they happen, each with its sequence number as the ID. With `last-event-id` the stream goes on behind that
-/// event; what is not kept any more is told as an event `missed`.
-pub(super) async fn stream(State(admin): State<Admin>, headers: HeaderMap) -> Result<impl IntoResponse, Problem> {
-    let follower = admin.journal.follow(last_event_id(&headers)?);
-    let events = stream::unfold(follower, |mut follower| async move { Some((follower.next().await?, follower)) });
-    let events = events.map(|entry| {
-        Ok::<_, Infallible>(match entry {
-            Entry::Event(event) => sse::Event::default()
-                .id(event.sequence.to_string())
-                .event(event.kind.name())
-                .data(Event::new(&event).to_json()),
-            Entry::Missed(count) => sse::Event::default().event("missed").data(format!("{{\"count\":{count}}}")),
-        })
-    });
-    Ok(Sse::new(events).keep_alive(sse::KeepAlive::default()))
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EventsQuery {
+    /// Kinds of events, separated by commas.
+    #[param(example = "session-started,session-ended")]
+    kind: Option<String>,
+    /// The pool's name.
+    pool: Option<String>,
+    /// The session's ID. Events of workers alone name no session.
+    session: Option<String>,
+    /// The session's tenant; empty: sessions that belong to nobody.
+    tenant: Option<String>,
+    /// The worker's ID.
+    #[param(pattern = "^worker-[0-9]+$")]
+    worker: Option<String>,
+    /// Begins with what is kept of the events since this time, RFC 3339.
+    #[param(format = DateTime, example = "2026-01-31T12:00:00Z")]
+    since: Option<String>,
+    /// Begins behind the event with this number, as with the field `last-event-id`, which counts before it.
+    #[param(value_type = Option<u64>)]
+    last_event_id: Option<String>,
 }
 
-pub(super) fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
-    let Some(value) = headers.get("last-event-id") else { return Ok(None) };
-    let number = value.to_str().ok().and_then(|text| text.parse().ok());
-    number.map(Some).ok_or_else(|| {
-        Problem::new(StatusCode::BAD_REQUEST, "The last-event-id is no number")
-            .detail("send the ID of the last event that was read, or leave the field out")
-    })
+/// What happens to sessions and workers, as it happens.
+///
+/// A stream of server-sent events. Each has its number as the ID, its kind as the name, and an Event as the data. An
+/// event `missed` at the beginning tells how many of those that were asked for are not kept any more. The last event is
+/// `dropped`, if events were not read fast enough, or `end`, if the daemon stops.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events", operation_id = "streamEvents",
+    params(
+        EventsQuery,
+        ("last-event-id" = Option<u64>, Header, description = "The number of the last event that was read: the stream goes on behind it"),
+    ),
+    responses(
+        (status = 200, description = "The stream, which has no end while the daemon runs", body = String, content_type = "text/event-stream"),
+        (status = 400, description = "A parameter is not understood", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(super) async fn stream(
+    State(admin): State<Admin>,
+    Params(query): Params<EventsQuery>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let after = sse::resume_after(&headers, query.last_event_id.as_deref())?;
+    let filter = Filter::of(query)?;
+    // Whoever says when they stopped reading begins with all that is kept.
+    let from = after.or(filter.since.map(|_| 0));
+    let follower = admin.journal.follow(from);
+    let following = Following { follower, filter, may_miss: from.is_some(), tells: after.is_some(), last: after };
+    Ok(sse::respond(following, &admin.streams))
+}
+
+/// Which events are wanted.
+#[derive(Debug)]
+struct Filter {
+    kinds: Option<Vec<&'static str>>,
+    pool: Option<String>,
+    session: Option<String>,
+    tenant: Option<String>,
+    worker: Option<WorkerId>,
+    since: Option<SystemTime>,
+}
+
+impl Filter {
+    fn of(query: EventsQuery) -> Result<Self, Problem> {
+        let EventsQuery { kind, pool, session, tenant, worker, since, last_event_id: _ } = query;
+        let known = |name: &str| {
+            let found = EventKind::NAMES.into_iter().find(|known| *known == name.trim());
+            found.ok_or_else(|| {
+                let detail = format!("kind is none or a list of these: {}", EventKind::NAMES.join(", "));
+                Problem::new(Kind::BadQuery).detail(detail)
+            })
+        };
+        let kinds = kind.map(|kinds| kinds.split(',').map(known).collect::<Result<_, _>>()).transpose()?;
+        let worker = worker.as_deref().map(worker_id).transpose()?;
+        let since = since.map(|since| humantime::parse_rfc3339_weak(&since)).transpose().map_err(|error| {
+            Problem::new(Kind::BadQuery).detail(format!("since: {error}; write a time such as 2026-01-31T12:00:00Z"))
+        })?;
+        Ok(Self { kinds, pool, session, tenant, worker, since })
+    }
+
+    fn fits(&self, event: &Event) -> bool {
+        let Self { kinds, pool, session, tenant, worker, since } = self;
+        let (of_session, of_worker) = concerned(&event.kind);
+        kinds.as_ref().is_none_or(|kinds| kinds.contains(&event.kind.name()))
+            && pool.as_deref().is_none_or(|pool| *event.pool == *pool)
+            && session.as_deref().is_none_or(|id| of_session.is_some_and(|session| session.as_str() == id))
+            && tenant
+                .as_deref()
+                .is_none_or(|name| of_session.is_some_and(|session| session.tenant().map_or("", Tenant::name) == name))
+            && worker.is_none_or(|worker| of_worker == Some(worker))
+            && since.is_none_or(|since| event.at >= since)
+    }
+}
+
+/// Whom an event is about.
+fn concerned(kind: &EventKind) -> (Option<&SessionId>, Option<WorkerId>) {
+    match kind {
+        EventKind::WorkerStarting { worker }
+        | EventKind::WorkerReady { worker, .. }
+        | EventKind::SpawnFailed { worker, .. }
+        | EventKind::WorkerCrashed { worker, .. }
+        | EventKind::WorkerUnhealthy { worker }
+        | EventKind::WorkerGone { worker } => (None, Some(*worker)),
+        EventKind::SessionStarted { session, worker } | EventKind::SessionEnded { session, worker, .. } => {
+            (Some(session), Some(*worker))
+        }
+        _ => (None, None),
+    }
+}
+
+#[derive(Debug)]
+struct Following {
+    follower: Follower,
+    filter: Filter,
+    /// Whether the position was chosen by somebody who comes back, so that what is next may be gone without their fault.
+    may_miss: bool,
+    /// Whether they are told.
+    tells: bool,
+    /// The number of the last event that was read, whether it was wanted or not.
+    last: Option<u64>,
+}
+
+impl Source for Following {
+    async fn next(&mut self) -> Told {
+        loop {
+            match self.follower.next().await {
+                Some(Entry::Event(event)) => {
+                    self.may_miss = false;
+                    self.last = Some(event.sequence);
+                    if self.filter.fits(&event) {
+                        return Told::Frame(event.rendered(render));
+                    }
+                }
+                Some(Entry::Missed(count)) if self.may_miss => {
+                    self.may_miss = false;
+                    if self.tells {
+                        return Told::Frame(missed(count));
+                    }
+                }
+                Some(Entry::Missed(_)) => return Told::Last(dropped(self.last)),
+                // The journal is gone, and with it the daemon.
+                None => return Told::Last(frame(None, "end", &sse::End { reason: "stopping" })),
+            }
+        }
+    }
+}
+
+fn render(event: &Event) -> axum::body::Bytes {
+    frame(Some(event.sequence), event.kind.name(), &model::Event::new(event))
 }

@@ -1,27 +1,40 @@
 //! The admin API: what a running daemon says of itself, over HTTP on the admin address and on the control socket.
+//!
+//! Each page describes itself beside its handler, and a page without a description has no route: see [`description`].
 
+mod description;
 mod events;
 mod extract;
+mod front;
 mod guard;
+mod logs;
 pub(crate) mod model;
 mod page;
+mod pages;
 mod problem;
+mod reload;
 pub(crate) mod server;
 mod sessions;
+mod sse;
 mod workers;
 
+use std::sync::Arc;
+
 use axum::{
-    Json, Router,
-    extract::State,
-    http::{HeaderValue, StatusCode, header},
+    Router,
+    http::{HeaderName, HeaderValue, header},
     middleware,
-    response::{IntoResponse, Response},
+    response::Response,
     routing::get,
 };
+use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub(crate) use crate::draining::Draining;
-use self::{model::Stats, problem::Problem};
-use crate::{journal::Journal, metrics::Metrics, pools::Pools};
+use self::problem::{Kind, Problem};
+pub(crate) use self::{
+    guard::{Guard, Rules},
+    sse::Streams,
+};
+use crate::{access::Tenants, draining::Draining, journal::Journal, metrics::Metrics, pools::Pools, reload::Reloader};
 
 /// What the API answers from.
 #[derive(Clone, Debug)]
@@ -30,54 +43,63 @@ pub(crate) struct Admin {
     pub(crate) journal: Journal,
     pub(crate) metrics: Metrics,
     pub(crate) draining: Draining,
+    pub(crate) tenants: Tenants,
+    /// The gateway's URL.
+    pub(crate) gateway: Arc<str>,
+    pub(crate) streams: Streams,
+    pub(crate) reloader: Reloader,
 }
 
 /// The routes for the control socket, whose mode says who may use it.
 pub(crate) fn routes(admin: Admin) -> Router {
-    Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/v1/stats", get(stats))
-        .route("/v1/sessions", get(sessions::list))
-        .route("/v1/sessions/{id}", get(sessions::one).delete(sessions::end))
-        .route("/v1/workers", get(workers::list))
-        .route("/v1/workers/{id}", get(workers::one))
-        .route("/v1/workers/{id}/logs", get(workers::logs))
-        .route("/v1/events", get(events::stream))
-        .fallback(async || Problem::new(StatusCode::NOT_FOUND, "There is no such page"))
+    let described = OpenApiRouter::with_openapi(description::begin())
+        .routes(routes!(sessions::list, sessions::acquire))
+        .routes(routes!(sessions::one, sessions::end))
+        .routes(routes!(workers::list))
+        .routes(routes!(workers::one))
+        .routes(routes!(workers::logs))
+        .routes(routes!(events::stream))
+        .routes(routes!(pages::pools))
+        .routes(routes!(pages::pool))
+        .routes(routes!(pages::stats))
+        .routes(routes!(reload::reload))
+        .routes(routes!(pages::healthz))
+        .routes(routes!(pages::readyz))
+        .routes(routes!(pages::metrics));
+    let (router, api) = described.split_for_parts();
+    let description = description::render(&api);
+    router
+        .route("/openapi.json", get(async move || description))
+        .route("/", get(pages::root))
+        .fallback(async || {
+            Problem::new(Kind::NoSuchPage).detail("/openapi.json tells which pages there are, and what they take")
+        })
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "This page does not take that method")
+            Problem::new(Kind::MethodNotAllowed).detail("the field `allow` tells which ones it takes")
         })
         .layer(middleware::map_response(harden))
         .with_state(admin)
 }
 
 /// The routes for the admin address, which any page in a browser on this host could try to reach.
-pub(crate) fn guarded_routes(admin: Admin) -> Router {
-    routes(admin).layer(middleware::from_fn(guard::refuse_foreign))
+pub(crate) fn guarded_routes(admin: Admin, guard: Guard) -> Router {
+    let routes = routes(admin).layer(middleware::from_fn_with_state(guard, guard::stand));
+    // Refusals too.
+    routes.layer(middleware::map_response(harden))
 }
 
 /// Answers are of this moment, and hold text from workers and clients that no browser should take for a page.
 async fn harden(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
-async fn readyz(State(admin): State<Admin>) -> Response {
-    if admin.draining.has_begun() {
-        let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "The daemon is draining");
-        return problem.into_response();
+    let policy = "default-src 'none'; frame-ancestors 'none'";
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
     }
-    "ok\n".into_response()
-}
-
-async fn metrics(State(admin): State<Admin>) -> Response {
-    ([(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], admin.metrics.render()).into_response()
-}
-
-async fn stats(State(admin): State<Admin>) -> Json<Stats> {
-    Json(Stats::new(&admin.pools, &admin.metrics, &admin.journal))
+    response
 }

@@ -1,0 +1,59 @@
+//! The API's description, made from the code: <https://spec.openapis.org/oas/v3.1.0>.
+
+use axum::{
+    body::Bytes,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use utoipa::{
+    OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+
+use super::model::{Event, LogLine};
+
+#[derive(Debug, OpenApi)]
+#[openapi(
+    info(
+        title = "herd admin API",
+        description = "What a running daemon says of its sessions, workers and pools, and what it does with them when it is \
+                       told to. Errors are problem documents (RFC 9457). Lists come in pages.",
+        license(name = "MIT", identifier = "MIT"),
+    ),
+    tags(
+        (name = "sessions", description = "Sessions: start, look at, end"),
+        (name = "workers", description = "Workers, and their output"),
+        (name = "events", description = "What happens, as it happens"),
+        (name = "daemon", description = "The daemon itself, and its pools"),
+    ),
+    components(schemas(Event, LogLine<'static>)),
+    security((), ("token" = [])),
+)]
+struct Description;
+
+/// The description without its pages, which come with their routes.
+pub(super) fn begin() -> utoipa::openapi::OpenApi {
+    let mut api = Description::openapi();
+    api.info.version = env!("CARGO_PKG_VERSION").to_owned();
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("On the admin address, if `network.admin_token_file` is set. Not on the control socket."))
+        .build();
+    api.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(scheme));
+    api
+}
+
+/// The description as a page.
+pub(super) fn render(api: &utoipa::openapi::OpenApi) -> Page {
+    // It consists of structures whose keys are text, which cannot fail.
+    Page(serde_json::to_vec_pretty(api).unwrap_or_default().into())
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Page(Bytes);
+
+impl IntoResponse for Page {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}

@@ -1,0 +1,37 @@
+//! The shapes of the admin API's answers. `herd ps` reads what the daemon writes.
+
+mod event;
+mod log;
+mod session;
+mod stats;
+mod worker;
+
+use std::time::{Duration, SystemTime};
+
+pub(crate) use self::{
+    event::Event,
+    session::{Ended, Session},
+    stats::{PoolStats, Troubles},
+    worker::{Sandbox, Worker},
+};
+pub(super) use self::{
+    log::LogLine,
+    session::{Acquired, GatewayAddress, SessionName, SessionState},
+    stats::Stats,
+    worker::WorkerState,
+};
+pub(crate) use super::page::Page;
+
+/// RFC 3339, in UTC, with milliseconds.
+fn time(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+/// With microseconds behind the point.
+fn exact_millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
