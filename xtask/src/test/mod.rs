@@ -1,5 +1,6 @@
 //! `cargo xtask test`: sets up what the tests need, and runs all of them.
 
+mod checkers;
 mod machine;
 mod playwright;
 mod run;
@@ -50,6 +51,7 @@ const NEEDS: &[Need] = &[
 
 /// What the set-up tells the tests. A test that misses one of these fails and names this command.
 struct Environment {
+    checkers: PathBuf,
     playwright: Playwright,
     redis_server: PathBuf,
 }
@@ -57,6 +59,7 @@ struct Environment {
 impl Environment {
     fn variables(&self) -> Result<BTreeMap<String, String>> {
         let variables = [
+            ("HERD_TEST_CHECKERS", &self.checkers),
             ("HERD_TEST_NODE_MODULES", &self.playwright.node_modules),
             ("HERD_TEST_PYTHON", &self.playwright.python),
             ("HERD_TEST_REDIS_SERVER", &self.redis_server),
@@ -79,8 +82,9 @@ fn set_up() -> Result<Environment> {
     packages::provide(NEEDS)?;
     playwright::link_chromium()?;
     let playwright = Playwright::install(tools.directory())?;
+    let checkers = checkers::install(tools.directory())?;
     let redis_server = packages::which("redis-server").context("redis-server is in no directory of PATH")?;
-    Ok(Environment { playwright, redis_server })
+    Ok(Environment { checkers, playwright, redis_server })
 }
 
 fn repository() -> &'static Path {
