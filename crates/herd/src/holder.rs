@@ -30,7 +30,8 @@ impl fmt::Display for Holder {
 /// The sockets are in proc_pid_net(5), and whose they are is told by the links in /proc/PID/fd, proc_pid_fd(5).
 pub(crate) fn of(address: SocketAddr) -> Option<Holder> {
     let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let links: Vec<_> = tables.iter().flat_map(|table| inodes(table, address)).map(|i| format!("socket:[{i}]")).collect();
+    let links: Vec<_> =
+        tables.iter().flat_map(|table| inodes(table, address)).map(|i| format!("socket:[{i}]")).collect();
     if links.is_empty() {
         return None;
     }
@@ -60,7 +61,8 @@ fn inodes(table: &str, address: SocketAddr) -> Vec<&str> {
         let (theirs, ours) = (local.ip().to_canonical(), address.ip().to_canonical());
         local.port() == address.port() && (theirs == ours || theirs.is_unspecified() || ours.is_unspecified())
     };
-    let lines = table.lines().filter(|line| inode(line).is_some_and(|(local, listens)| listens && is_in_the_way(local)));
+    let lines =
+        table.lines().filter(|line| inode(line).is_some_and(|(local, listens)| listens && is_in_the_way(local)));
     lines.filter_map(|line| line.split_ascii_whitespace().nth(9)).collect()
 }
 

@@ -325,7 +325,8 @@ mod tests {
         }
         let exits = journal.exits();
         assert_eq!((exits.closed, exits.signalled, exits.exited), (1, 1, 0));
-        let by_pool: Vec<_> = journal.exits_by_pool().into_iter().map(|(pool, e)| (pool, e.closed, e.signalled)).collect();
+        let by_pool: Vec<_> =
+            journal.exits_by_pool().into_iter().map(|(pool, e)| (pool, e.closed, e.signalled)).collect();
         assert_eq!(by_pool, [("a".into(), 1, 0), ("b".into(), 0, 1)]);
         let record = journal.lock();
         assert!(record.ready.is_empty() && record.crashed.is_empty());

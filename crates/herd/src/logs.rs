@@ -1,16 +1,53 @@
 //! Log lines: text for people at a terminal, JSON for programs, always on standard error.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    sync::OnceLock,
+};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _,
+    Layer as _, Registry, filter::Targets, fmt, layer::SubscriberExt as _, registry, reload,
+    util::SubscriberInitExt as _,
 };
 
 use crate::config::settings::{LogFormat, LogLevel, Telemetry};
 
+/// What of each format is written. There is a layer for each, and one of them writes nothing.
+static FILTERS: OnceLock<[(LogFormat, Filter); 2]> = OnceLock::new();
+
+/// A filter that can be exchanged.
+type Filter = reload::Handle<Targets, Registry>;
+
 /// Starts logging as the settings say. Called once.
 pub(crate) fn start(telemetry: &Telemetry) {
+    let at_terminal = io::stderr().is_terminal();
+    let (json, json_filter) = reload::Layer::new(targets(telemetry, LogFormat::Json));
+    let (text, text_filter) = reload::Layer::new(targets(telemetry, LogFormat::Text));
+    let lines = || fmt::layer().with_writer(io::stderr);
+    let in_json = lines().json().flatten_event(true).with_current_span(false).with_span_list(false);
+    let in_text = lines().with_ansi(at_terminal && wants_colours());
+    let layers = vec![in_json.with_filter(json).boxed(), in_text.with_filter(text).boxed()];
+    // A second call could only come from a mistake in here, and a daemon that logs twice is no reason to die.
+    if registry().with(layers).try_init().is_ok() {
+        let _ = FILTERS.set([(LogFormat::Json, json_filter), (LogFormat::Text, text_filter)]);
+    }
+}
+
+/// Logs as other settings say from now on.
+pub(crate) fn change(telemetry: &Telemetry) {
+    for (format, filter) in FILTERS.get().into_iter().flatten() {
+        // It fails only when nothing is logged any more.
+        let _ = filter.reload(targets(telemetry, *format));
+    }
+}
+
+/// What is written in this format.
+fn targets(telemetry: &Telemetry, format: LogFormat) -> Targets {
+    let default = if io::stderr().is_terminal() { LogFormat::Text } else { LogFormat::Json };
+    if format != telemetry.log_format.unwrap_or(default) {
+        return Targets::new();
+    }
     let level = match telemetry.log_level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -19,16 +56,7 @@ pub(crate) fn start(telemetry: &Telemetry) {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     // Libraries' lines below a warning may hold headers, and so credentials. All of herd's crates begin with this word.
-    let targets = Targets::new().with_target("herd", level).with_default(level.min(LevelFilter::WARN));
-    let at_terminal = io::stderr().is_terminal();
-    let format = telemetry.log_format.unwrap_or(if at_terminal { LogFormat::Text } else { LogFormat::Json });
-    let lines = fmt::layer().with_writer(io::stderr);
-    let lines = match format {
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
-        LogFormat::Text => lines.with_ansi(at_terminal && wants_colours()).boxed(),
-    };
-    // A second call could only come from a mistake in here, and a daemon that logs twice is no reason to die.
-    let _ = registry().with(lines.with_filter(targets)).try_init();
+    Targets::new().with_target("herd", level).with_default(level.min(LevelFilter::WARN))
 }
 
 /// <https://no-color.org>: any text in the variable switches colours off.

@@ -13,7 +13,7 @@ use herd_pool::{Pool, WorkerFactory};
 use herd_process::{HttpClient, OptionsError, ProcessFactory, ProcessFactoryBuilder};
 use herd_sandbox::{Layer, Plan};
 use rustix::process::{Resource, getrlimit};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::config::{
     Mistakes,
@@ -71,11 +71,14 @@ pub(crate) fn all_or_refusal<T>(each: impl IntoIterator<Item = anyhow::Result<T>
             Err(error) => refused.push(error),
         }
     }
-    let Some(first) = refused.pop() else { return Ok(had) };
-    if refused.is_empty() {
-        return Err(first);
+    if refused.is_empty() { Ok(had) } else { Err(one_refusal(refused)) }
+}
+
+/// One error for several things that cannot be had. Each that is no mistake already is told as one without a place.
+pub(crate) fn one_refusal(mut refused: Vec<anyhow::Error>) -> anyhow::Error {
+    if refused.len() == 1 {
+        return refused.remove(0);
     }
-    refused.push(first);
     let mut all = Mistakes::default();
     for error in refused {
         match error.downcast::<Mistakes>() {
@@ -83,21 +86,28 @@ pub(crate) fn all_or_refusal<T>(each: impl IntoIterator<Item = anyhow::Result<T>
                 all.file = all.file.or(mistakes.file);
                 all.all.extend(mistakes.all);
             }
-            Err(error) => {
-                let mistake = Mistake::new(Origin::flag("worker"), format!("{error:#}"), "correct it");
-                all.push(mistake.unavailable());
-            }
+            Err(error) => all.all.extend(told(&error)),
         }
     }
     all.sort();
-    Err(all.into())
+    all.into()
+}
+
+/// An error of one sentence or several lines: what is wrong, and what to do behind the last semicolon.
+fn told(error: &anyhow::Error) -> Vec<Mistake> {
+    let text = format!("{error:#}");
+    let one = |line: &str| {
+        let (problem, remedy) = line.rsplit_once("; ").unwrap_or((line, "correct it"));
+        Mistake::new(Origin::flag(""), problem, remedy).unavailable()
+    };
+    text.lines().map(one).collect()
 }
 
 /// A refusal as a list of mistakes, for programs.
 pub(crate) fn refusal_to_json(error: &anyhow::Error) -> Value {
     match error.downcast_ref::<Mistakes>() {
         Some(mistakes) => mistakes.to_json(),
-        None => json!([{ "problem": format!("{error:#}") }]),
+        None => Mistakes { file: None, all: told(error) }.to_json(),
     }
 }
 
@@ -193,7 +203,9 @@ fn builder(settings: &settings::Pool) -> anyhow::Result<ProcessFactoryBuilder> {
         .start_health_check_delay(worker.start_health_check_delay)
         .stop_signal(worker.stop_signal)
         .stop_grace(worker.stop_grace)
-        .open_files(most_open_files().map_or(settings.resources.open_files, |most| most.min(settings.resources.open_files)))
+        .open_files(
+            most_open_files().map_or(settings.resources.open_files, |most| most.min(settings.resources.open_files)),
+        )
         .state_dir(state_directory());
     for (name, value) in &worker.env {
         builder = builder.env(name, value);

@@ -27,7 +27,7 @@ type WorkerRange = (usize, usize);
 type Variable = (String, String);
 
 /// What every daemon can be told. On `serve` these win over the configuration file.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Daemon")]
 pub(crate) struct DaemonFlags {
     /// Where the gateway listens [default: 127.0.0.1:8080]; port 0 lets the system choose
