@@ -63,21 +63,10 @@ impl CertificateStore {
         self.tls.clone()
     }
 
-    /// Reads the files again. Handshakes that begin from now on use what is in them; connections go on.
+    /// Uses a certificate that was read from these files, for handshakes that begin from now on; connections go on.
+    /// It was read before, so that a configuration is not applied by half.
     ///
-    /// It tells whether there is another certificate than before.
-    ///
-    /// # Errors
-    /// If there is no certificate with its key in them; then the one in use stays.
-    pub(crate) fn reload(&self) -> anyhow::Result<bool> {
-        let mut state = self.state();
-        let certificate = Certificate::read(&state.files);
-        let certificate = certificate.with_context(|| format!("{} stays as it was", self.setting))?;
-        self.take(&mut state, certificate)
-    }
-
-    /// Uses a certificate from other files, which was read before so that nothing can fail halfway through a new
-    /// configuration.
+    /// It tells whether this is another certificate than before.
     ///
     /// # Errors
     /// If the system gives no random bytes; then the one in use stays.
