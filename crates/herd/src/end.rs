@@ -2,13 +2,14 @@
 
 use anyhow::{bail, ensure};
 use hyper::{Method, StatusCode};
+use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
     admin::model::Ended,
     cli::EndArgs,
     console,
-    control::client::{self, Daemon},
+    control::client::{self, Answer, Daemon},
 };
 
 /// Ends a session of a running daemon and waits until its worker is gone.
@@ -18,11 +19,15 @@ use crate::{
 pub(crate) fn run(args: EndArgs) -> anyhow::Result<()> {
     let id = args.session;
     let daemon = Daemon::find(args.daemon.socket)?;
-    let force = if args.force { "?force=true" } else { "" };
-    let path = format!("/v1/sessions/{}{force}", escape(id.as_str()));
+    let mut path = format!("/v1/sessions/{}?force={}", escape(id.as_str()), args.force);
+    for (name, value) in [("pool", args.pool), ("tenant", args.tenant)] {
+        path.extend(value.map(|value| format!("&{name}={}", escape(&value))));
+    }
     let answer = client::block_on(daemon.request(Method::DELETE, &path))?;
-    if answer.status == StatusCode::NOT_FOUND {
-        bail!("there is no session {id}; `herd ps` lists those that live");
+    match answer.status {
+        StatusCode::NOT_FOUND => bail!("there is no session {id}; `herd ps` lists those that live"),
+        StatusCode::CONFLICT => bail!("there are several sessions {id}; choose one with {}", choices(&answer)?),
+        _ => {}
     }
     ensure!(answer.status == StatusCode::OK, "the daemon answered {}: {}", answer.status, answer.detail());
     let ended: Ended = serde_json::from_slice(&answer.body)?;
@@ -30,6 +35,27 @@ pub(crate) fn run(args: EndArgs) -> anyhow::Result<()> {
         return console::print(format_args!("{:#}\n", json!(ended)));
     }
     console::print(format_args!("{} ended ({})\n", ended.id, ended.reason))
+}
+
+/// The flags that name one of several sessions.
+fn choices(answer: &Answer) -> anyhow::Result<String> {
+    #[derive(Deserialize)]
+    struct Ambiguous {
+        candidates: Vec<Candidate>,
+    }
+    #[derive(Deserialize)]
+    struct Candidate {
+        pool: String,
+        tenant: Option<String>,
+    }
+    let Ambiguous { candidates } = serde_json::from_slice(&answer.body)?;
+    let tenants = candidates.iter().any(|candidate| candidate.tenant.is_some());
+    let flags = |Candidate { pool, tenant }: Candidate| match tenant {
+        Some(tenant) => format!("--pool {pool} --tenant {tenant}"),
+        None if tenants => format!("--pool {pool} --tenant ''"),
+        None => format!("--pool {pool}"),
+    };
+    Ok(candidates.into_iter().map(flags).collect::<Vec<_>>().join(", or "))
 }
 
 /// Percent-encodes all but the unreserved characters of RFC 3986 §2.3.

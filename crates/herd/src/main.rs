@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         Command::Ps(args) => ps::run(args),
         Command::End(args) => end::run(args),
+        Command::Reload(args) => reload::run(args),
         Command::Token(args) => access::run(&args),
         Command::Repl(args) => repl::run(args.socket.as_deref()),
     };

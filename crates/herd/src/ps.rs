@@ -29,10 +29,10 @@ pub(crate) fn run(args: PsArgs) -> anyhow::Result<()> {
         return console::print(format_args!("{all:#}\n"));
     }
     let now = SystemTime::now();
-    console::print(sessions_table(&sessions, now))?;
-    console::print("\n")?;
-    console::print(workers_table(&workers, now))?;
     let several = troubles.pools.len() > 1;
+    console::print(sessions_table(&sessions, several, now))?;
+    console::print("\n")?;
+    console::print(workers_table(&workers, several, now))?;
     for pool in &troubles.pools {
         let of = if several { format!(" of pool {}", pool.pool) } else { String::new() };
         console::print(sandbox(&of, &pool.sandbox))?;
@@ -58,8 +58,13 @@ async fn all<T: serde::de::DeserializeOwned>(daemon: &Daemon, path: &str) -> any
     }
 }
 
-fn sessions_table(sessions: &[Session], now: SystemTime) -> Table {
-    let mut table = Table::new([
+/// The pools are told if there are `several`, and tenants if somebody is one.
+fn sessions_table(sessions: &[Session], several: bool, now: SystemTime) -> Table {
+    let tenants = sessions.iter().any(|session| session.tenant.is_some());
+    let mut columns = Vec::new();
+    columns.extend(several.then(|| Column::text("POOL").shrinks()));
+    columns.extend(tenants.then(|| Column::text("TENANT").shrinks()));
+    columns.extend([
         Column::text("SESSION").shrinks(),
         Column::text("STATE"),
         Column::text("WORKER"),
@@ -70,9 +75,13 @@ fn sessions_table(sessions: &[Session], now: SystemTime) -> Table {
         Column::number("IN").dispensable(4),
         Column::number("OUT").dispensable(4),
     ]);
+    let mut table = Table::new(columns);
     for session in sessions {
         let idle = if session.leases > 0 { "-".to_owned() } else { since(&session.last_used, now) };
-        table.row([
+        let mut row = Vec::new();
+        row.extend(several.then(|| session.pool.clone()));
+        row.extend(tenants.then(|| or_dash(session.tenant.as_deref())));
+        row.extend([
             session.id.clone(),
             session.state.clone(),
             or_dash(session.worker.as_deref()),
@@ -83,12 +92,15 @@ fn sessions_table(sessions: &[Session], now: SystemTime) -> Table {
             bytes(session.bytes_in),
             bytes(session.bytes_out),
         ]);
+        table.row(row);
     }
     table
 }
 
-fn workers_table(workers: &[Worker], now: SystemTime) -> Table {
-    let mut table = Table::new([
+fn workers_table(workers: &[Worker], several: bool, now: SystemTime) -> Table {
+    let mut columns = Vec::new();
+    columns.extend(several.then(|| Column::text("POOL").shrinks()));
+    columns.extend([
         Column::text("WORKER"),
         Column::text("STATE"),
         Column::text("SESSION").shrinks(),
@@ -101,8 +113,11 @@ fn workers_table(workers: &[Worker], now: SystemTime) -> Table {
         Column::number("READY AFTER").dispensable(4),
         Column::text("ADDRESS").shrinks().dispensable(3),
     ]);
+    let mut table = Table::new(columns);
     for worker in workers {
-        table.row([
+        let mut row = Vec::new();
+        row.extend(several.then(|| worker.pool.clone()));
+        row.extend([
             worker.id.clone(),
             worker.state.clone(),
             or_dash(worker.session.as_deref()),
@@ -115,6 +130,7 @@ fn workers_table(workers: &[Worker], now: SystemTime) -> Table {
             worker.ready_after_ms.map_or_else(|| "-".to_owned(), |ms| span(Duration::from_secs_f64(ms.max(0.0) / 1e3))),
             worker.address.as_deref().map_or_else(|| "-".to_owned(), |address| place(address, worker)),
         ]);
+        table.row(row);
     }
     table
 }

@@ -66,6 +66,7 @@ Examples:
   herd doctor                                       what this host can isolate and limit
   herd ps                                           sessions and workers of a running daemon
   herd end alice                                    end a session
+  herd reload                                       apply a changed configuration to a running daemon
 
 Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage.";
 
@@ -87,6 +88,8 @@ pub(crate) enum Command {
     Ps(PsArgs),
     /// End a session of a running daemon
     End(EndArgs),
+    /// Have a running daemon read its configuration file again
+    Reload(ReloadArgs),
     /// Make a bearer token for the gateway, and its hash for the configuration
     Token(TokenArgs),
     /// Be the built-in worker: a REPL that listens where PORT or LISTEN_FDS says
@@ -196,10 +199,27 @@ pub(crate) struct EndArgs {
     /// The session's ID
     #[arg(value_name = "SESSION", value_parser = |text: &str| SessionId::new(text))]
     pub(crate) session: SessionId,
+    /// The pool that the session is in, if several pools have a session of that ID
+    #[arg(long, value_name = "POOL")]
+    pub(crate) pool: Option<String>,
+    /// The tenant to whom it belongs, if several have a session of that ID; "" is nobody
+    #[arg(long, value_name = "TENANT")]
+    pub(crate) tenant: Option<String>,
     /// Kill the worker at once instead of asking it to stop
     #[arg(long, short)]
     pub(crate) force: bool,
     /// Print JSON: {"id": …, "reason": …}
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) daemon: DaemonChoice,
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = "Either all of the file is applied or nothing. Sessions keep their workers, and new ones get \
+                        workers by the new settings.\nSIGHUP does the same, and says in the log what is wrong.")]
+pub(crate) struct ReloadArgs {
+    /// Print JSON: {"pools": [{"pool": …, "change": …}, …], "settings": […]}, or the problem
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]

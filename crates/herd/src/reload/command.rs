@@ -1,0 +1,63 @@
+//! `herd reload`.
+
+use anyhow::{bail, ensure};
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::{Change, Reloaded};
+use crate::{
+    cli::ReloadArgs,
+    console,
+    control::client::{self, Answer, Daemon},
+};
+
+/// Has a running daemon read its configuration again, and says what has changed.
+///
+/// # Errors
+/// If nothing was changed, with everything that is wrong.
+pub(crate) fn run(args: ReloadArgs) -> anyhow::Result<()> {
+    let ReloadArgs { json, daemon } = args;
+    let daemon = Daemon::find(daemon.socket)?;
+    let answer = client::block_on(daemon.request(Method::POST, "/v1/reload"))?;
+    if answer.status == StatusCode::OK {
+        let reloaded: Reloaded = serde_json::from_slice(&answer.body)?;
+        return if json { print_json(&json!(reloaded)) } else { console::print(told(&reloaded)) };
+    }
+    ensure!(
+        answer.status == StatusCode::UNPROCESSABLE_ENTITY,
+        "the daemon answered {}: {}",
+        answer.status,
+        answer.detail()
+    );
+    refused(&answer, json)
+}
+
+/// Lists what is wrong, as `herd check` does.
+fn refused(answer: &Answer, json: bool) -> anyhow::Result<()> {
+    let problem: Value = serde_json::from_slice(&answer.body)?;
+    if json {
+        print_json(&problem)?;
+    }
+    let mistakes = problem["mistakes"].as_array().map_or(&[][..], Vec::as_slice);
+    let mistakes: Vec<_> = mistakes.iter().filter_map(Value::as_str).collect();
+    if mistakes.is_empty() {
+        bail!("{}", answer.detail());
+    }
+    if !json {
+        console::print(format_args!("{}\n", mistakes.join("\n")))?;
+    }
+    bail!("the configuration was not reloaded, and nothing has changed")
+}
+
+fn print_json(value: &Value) -> anyhow::Result<()> {
+    console::print(format_args!("{value:#}\n"))
+}
+
+fn told(reloaded: &Reloaded) -> String {
+    let Reloaded { pools, settings } = reloaded;
+    if settings.is_empty() && pools.iter().all(|pool| pool.change == Change::Unchanged) {
+        return "nothing has changed\n".to_owned();
+    }
+    let pools = pools.iter().map(|pool| format!("pool {}: {}\n", pool.pool, pool.change.name()));
+    pools.chain(settings.iter().map(|setting| format!("{setting}: changed\n"))).collect()
+}
