@@ -12,8 +12,8 @@ use anyhow::Context as _;
 use herd_gateway::Tls;
 use tokio::time::{MissedTickBehavior, interval};
 
-pub(crate) use self::{certificate::Certificate, listener::TlsListener};
 use self::certificate::Stamps;
+pub(crate) use self::{certificate::Certificate, listener::TlsListener};
 use crate::config::settings;
 
 /// How often the files are looked at. A file that changes is read at the next look after that: whoever writes a
@@ -111,7 +111,10 @@ impl CertificateStore {
             Err(error) => {
                 (state.read, state.changed) = (now, None);
                 let setting = self.setting;
-                tracing::warn!(setting, "the certificate's files have changed, and the old one stays in use: {error:#}");
+                tracing::warn!(
+                    setting,
+                    "the certificate's files have changed, and the old one stays in use: {error:#}"
+                );
             }
         }
     }

@@ -33,6 +33,7 @@ pub(crate) struct Options {
 const NEEDS: &[Need] = &[
     Need::program("bwrap", "bubblewrap"),
     Need::program("chromium", "chromium"),
+    Need::program("curl", "curl"),
     Need::program("gcc", "gcc"),
     Need::command("sh", &["-c", "echo '#include <stdio.h>' | gcc -E -"], "libc6-dev"),
     Need::program("git", "git"),

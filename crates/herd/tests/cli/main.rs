@@ -10,3 +10,4 @@ mod sandbox;
 mod sessions;
 mod startup;
 mod stopping;
+mod tls;
