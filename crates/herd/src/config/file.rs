@@ -105,7 +105,7 @@ fn bare_template(text: &str, line: usize) -> Option<&str> {
             None if line[at..].starts_with("{{.") || line[at..].starts_with("${") => {
                 let braces = if char == '$' { "}" } else { "}}" };
                 let end = at + line[at..].find(braces)? + braces.len();
-                let rest = line[end..].find([' ', ',', ']', '\t']).unwrap_or(line.len() - end);
+                let rest = line[end..].find([' ', ',', ']', '}', '\t']).unwrap_or(line.len() - end);
                 return Some(&line[word..end + rest]);
             }
             None if char == '"' || char == '\'' => quote = Some(char),

@@ -147,6 +147,6 @@ pub(super) const LEEWAY: Form<Duration> = Form::pattern(value::leeway, TIME).or(
 pub(super) const PARAMETER: Form<String> = Form::pattern(value::parameter, "^[A-Za-z0-9._~-]+$").or(0, i64::MAX);
 /// Receivers hide secrets in the paths of their addresses.
 pub(super) const HOOK_URL: Form<String> = Form::pattern(value::url, URL).secret();
-pub(super) const COLLECTOR_URL: Form<String> = Form::pattern(value::url, URL).secret();
+pub(super) const COLLECTOR_URL: Form<String> = Form::pattern(value::url, URL);
 pub(super) const EVENT: Form<String> =
     Form { read: value::event, shape: Shape::Words(|| value::EVENTS.to_vec()), secret: false };

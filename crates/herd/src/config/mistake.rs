@@ -121,6 +121,19 @@ impl Mistake {
         Self { found: None, ..self }
     }
 
+    /// Says less, if variables or files were filled in: whoever found it may have put their values into the sentence.
+    pub(crate) fn without_values(self) -> Self {
+        if !self.origin.is_filled {
+            return self;
+        }
+        Self {
+            found: self.origin.text.clone(),
+            problem: "cannot be used, once it is filled in".to_owned(),
+            remedy: "see to it that what the variables and files hold fits here".to_owned(),
+            ..self
+        }
+    }
+
     /// Marks it as something that this version or host cannot do.
     pub(crate) fn unavailable(mut self) -> Self {
         self.fault = Fault::Unavailable;

@@ -33,7 +33,7 @@ use std::{
 
 use anyhow::Context as _;
 
-use self::raw::Raw;
+use self::{mistake::Mistake, raw::Raw};
 pub(crate) use self::{mistake::Mistakes, schema::schema, settings::Settings};
 use crate::workers;
 
@@ -81,7 +81,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 /// All mistakes: those found before, and those of values that don't go together.
 pub(crate) fn settle(raw: Raw, mut mistakes: Mistakes) -> Result<Settings, Mistakes> {
     let settings = resolve::resolve(raw, &mut mistakes);
-    mistakes.all.extend(settings.pools.iter().flat_map(workers::mistakes));
+    mistakes.all.extend(settings.pools.iter().flat_map(workers::mistakes).map(Mistake::without_values));
     mistakes.sort();
     if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
 }

@@ -116,7 +116,8 @@ fn check_network(raw: &RawPool, prefix: &str, mistakes: &mut Mistakes) {
         NetworkMode::Private => Some(("private", "reaches nothing outside")),
         NetworkMode::Egress => None,
     };
-    if let (Some(allow), Some((word, reaches)), true) = (&raw.sandbox.egress_allow, without, is_known) {
+    let allow = raw.sandbox.egress_allow.as_ref().filter(|allow| !allow.value.is_empty());
+    if let (Some(allow), Some((word, reaches)), true) = (allow, without, is_known) {
         let problem = format!("has no meaning with `network: {word}`, which {reaches}");
         mistakes.push(Mistake::new(allow.origin.clone(), problem, "leave it out, or write `network: egress`"));
     }

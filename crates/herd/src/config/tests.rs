@@ -1,6 +1,9 @@
-//! What a right file means; `mistakes` has what is said of a wrong one.
+//! What a right file means; `mistakes` and `sections` have what is said of a wrong one.
 
+mod filled;
 mod mistakes;
+mod schema;
+mod sections;
 
 use std::{path::PathBuf, time::Duration};
 

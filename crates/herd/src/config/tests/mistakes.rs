@@ -12,7 +12,7 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
         ),
         (
             "network: {data_bind: ':8080'}",
-            "1:22: network.data_bind: `:8080` is no address; write 127.0.0.1:8080, or 0.0.0.0:8080 for all interfaces",
+            "1:22: network.data_bind: `:8080` is no address; write an IP before it: 127.0.0.1, or 0.0.0.0 for all interfaces",
         ),
         (
             "network: {data_bind: 127.0.0.1:99999}",
@@ -20,7 +20,7 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
         ),
         (
             "network: {admin_bind: 0.0.0.0:8081}",
-            "1:23: network.admin_bind: `0.0.0.0:8081` is not on loopback, and the admin API asks nobody for a password; write a loopback address such as 127.0.0.1:8081, or off",
+            "1:23: network.admin_bind: `0.0.0.0:8081` is not on loopback, and whoever reaches the admin API could end every session; write `admin_token_file` too, a loopback address such as 127.0.0.1:8081, or off",
         ),
         (
             "network: {admin_bind: 127.0.0.1:8080}",
@@ -62,11 +62,11 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
         // Keys
         (
             "network: {lookup_onyl: true}",
-            "1:11: network.lookup_onyl: is an unknown key; did you mean `lookup_only`? known in `network`: data_bind, admin_bind, control_socket, session_key, lookup_only, drain_timeout, response_timeout, max_connections, threads",
+            "1:11: network.lookup_onyl: is an unknown key; did you mean `lookup_only`? known in `network`: data_bind, admin_bind, control_socket, session_key, lookup_only, drain_timeout, response_timeout, max_connections, threads, tls, admin_tls, admin_token_file, admin_hosts",
         ),
         (
             "wroker: {}",
-            "1:1: wroker: is an unknown key; did you mean `worker`? known at the top level: network, worker, resources, sandbox, telemetry, pools",
+            "1:1: wroker: is an unknown key; did you mean `worker`? known at the top level: network, worker, resources, sandbox, pools, routes, access, tenants, webhooks, telemetry",
         ),
         (
             "network: {lookup_only: true, lookup_only: true}",
@@ -75,10 +75,6 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
         ("network: [a]", "1:10: network: is a list and not a map of settings; write `key: value` lines"),
         ("network: {data_bind: [a]}", "1:22: network.data_bind: is a list and not a single value; write one value"),
         ("just text", "1:1: `just text` is not a map of settings; write `key: value` lines"),
-        (
-            "pools: {a: {}}",
-            "1:1: pools: several pools in one daemon are not supported in this version; leave out `pools`, and start one daemon for each kind of worker",
-        ),
         // The worker
         (
             "worker: {command: python3}",
@@ -111,11 +107,11 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
         ),
         (
             "worker:\n  command: [a, {{.Port}}]",
-            "2:17: the file is a list or map where a key is expected; quote the template: \"{{.Port}}\"; the rest is checked afterwards",
+            "2:17: the file is a list or map where a key is expected; quote what has braces: \"{{.Port}}\"; the rest is checked afterwards",
         ),
         (
             "worker:\n  command: ['{{.Port}}', --port={{.Port}}]",
-            "2:33: the file is not valid YAML: while parsing a flow sequence, expected ',' or ']'; quote the template: \"--port={{.Port}}\"; the rest is checked afterwards",
+            "2:33: the file is not valid YAML: while parsing a flow sequence, expected ',' or ']'; quote what has braces: \"--port={{.Port}}\"; the rest is checked afterwards",
         ),
         ("worker: {env: [A]}", "1:16: worker.env[0]: `A` has no =; write NAME=VALUE"),
         (
@@ -408,6 +404,6 @@ fn a_socket_path_may_have_107_bytes_and_no_more() {
 #[test]
 fn text_that_is_not_utf_8_is_told_with_its_place() {
     let mut mistakes = Mistakes::of_file("herd.yaml");
-    file::read(b"worker: {}\n# caf\xe9\n", &mut mistakes);
+    file::read(b"worker: {}\n# caf\xe9\n", Mode::Serve, &|_| None, &mut mistakes);
     assert_eq!(mistakes.to_string(), "herd.yaml:2:6: the file is not UTF-8 text; save it as UTF-8");
 }

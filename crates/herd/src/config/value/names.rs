@@ -31,21 +31,25 @@ pub(crate) fn pool_name(text: &str) -> Result<String, Refusal> {
 pub(crate) fn host_pattern(text: &str) -> Result<String, Refusal> {
     match text.strip_prefix("*.") {
         Some(parent) if parent.parse::<IpAddr>().is_err() && is_name(parent) => Ok(text.to_ascii_lowercase()),
-        Some(_) => {
+        None if !text.contains('*') => host_name(text),
+        Some(parent) if !parent.contains('*') => {
             Err(Refusal::new("is no host name", "write a name such as a.example.com, or *.example.com for all below"))
         }
-        None => host_name(text),
+        _ => {
+            let problem = "has a `*` elsewhere than as its first label";
+            Err(Refusal::new(problem, "write *.example.com for all below"))
+        }
     }
 }
 
 /// The same without a pattern.
 pub(crate) fn host_name(text: &str) -> Result<String, Refusal> {
     let remedy = "write a name such as a.example.com";
-    let is_ipv6 = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).is_some_and(is_ipv6);
-    if is_ipv6 || is_name(text) {
+    let in_brackets = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    if in_brackets.is_some_and(is_ipv6) || is_name(text) {
         return Ok(text.to_ascii_lowercase());
     }
-    if is_ipv6_without_brackets(text) {
+    if is_ipv6(text) {
         return Err(Refusal::new("is an IPv6 address without brackets", "write it as [::1]"));
     }
     if let Some((host, port)) = text.rsplit_once(':')
@@ -55,7 +59,7 @@ pub(crate) fn host_name(text: &str) -> Result<String, Refusal> {
         return Err(Refusal::new("has a port", "write the name alone; it counts for every port"));
     }
     if text.contains('*') {
-        return Err(Refusal::new("has a `*` elsewhere than in its first label", "write *.example.com for all below"));
+        return Err(Refusal::new("has a `*`, which stands for nothing here", "write each name"));
     }
     if !text.is_ascii() {
         return Err(Refusal::new("has letters beyond ASCII", "write it as clients send it, in Punycode (xn--…)"));
@@ -65,10 +69,6 @@ pub(crate) fn host_name(text: &str) -> Result<String, Refusal> {
 
 fn is_ipv6(text: &str) -> bool {
     matches!(text.parse(), Ok(IpAddr::V6(_)))
-}
-
-fn is_ipv6_without_brackets(text: &str) -> bool {
-    is_ipv6(text)
 }
 
 /// Labels of letters, digits, `-` and `_`, which some hosts have in spite of RFC 1123.
@@ -195,12 +195,8 @@ pub(crate) fn parameter(text: &str) -> Result<String, Refusal> {
 
 /// `http://…` or `https://…`.
 pub(crate) fn url(text: &str) -> Result<String, Refusal> {
-    let remedy = "write a URL such as https://hooks.example.com/herd";
-    // What stands before the path is no secret, unless it has a password in it.
-    let scheme_and_host = |uri: &Uri| {
-        let scheme = uri.scheme_str().unwrap_or_default();
-        format!("{scheme}://{}", uri.host().unwrap_or_default())
-    };
+    let remedy = "write an absolute URL, http://… or https://…";
+    // Paths and queries hold secrets more often than not.
     let refuse = |problem: &str| Refusal::new(problem, remedy).unquoted();
     if text.contains('#') {
         return Err(refuse("has a fragment, which no server sees"));
@@ -212,7 +208,7 @@ pub(crate) fn url(text: &str) -> Result<String, Refusal> {
         return Err(Refusal::new("has a user or a password in it", remedy).unquoted());
     }
     if !matches!(uri.scheme_str(), Some("http" | "https")) {
-        return Err(Refusal::new("is neither http nor https", remedy).part(&scheme_and_host(&uri)));
+        return Err(refuse("is neither http nor https"));
     }
     if uri.host().is_none_or(str::is_empty) || authority.as_str().ends_with(':') || uri.port_u16() == Some(0) {
         return Err(refuse("names no server"));

@@ -42,10 +42,10 @@ fn limits_of_processes_are_positive_or_none() {
 fn addresses_name_an_ip_and_a_port() {
     assert_eq!(address("localhost:0"), Ok("127.0.0.1:0".parse().unwrap()));
     assert_eq!(address("[::1]:80"), Ok("[::1]:80".parse().unwrap()));
-    assert!(address(":8080").unwrap_err().remedy.contains("127.0.0.1:8080"));
+    assert!(address(":8080").unwrap_err().remedy.contains("127.0.0.1,"));
     assert!(address("8080").is_err());
     assert_eq!(admin_address("off"), Ok(None));
-    assert!(admin_address("0.0.0.0:8081").is_err());
+    assert!(admin_address("0.0.0.0").is_err());
 }
 
 #[test]
