@@ -1,13 +1,19 @@
 //! The program as its users run it: real daemons, real workers, on ephemeral ports.
 
+mod access;
 mod admin;
 mod client;
 mod commands;
 mod control;
+mod control_abuse;
+mod control_client;
+mod control_sessions;
 mod daemon;
 mod doctor;
+mod reload;
 mod sandbox;
 mod sessions;
 mod startup;
 mod stopping;
 mod tls;
+mod webhooks;
