@@ -18,7 +18,7 @@
 //! Failures are problem documents (RFC 9457) with a `herd-error` field that names the failure: `bad-request`,
 //! `no-session-id`, `invalid-session-id`, `no-such-session`, `queue-full`, `acquire-timeout`, `spawn-failed`, `draining`,
 //! `shutdown`, `session-ended`, `worker-crashed`, `worker-unreachable`, `worker-timeout`, `bad-gateway`,
-//! `not-implemented`, `request-timeout`, `header-too-large`, `target-too-long`, `internal`.
+//! `not-implemented`, `request-timeout`, `header-too-large`, `target-too-long`, `tls-required`, `internal`.
 //!
 //! # What a worker can rely on
 //! - `x-session-id` is the session, wherever the client had put it, and `x-forwarded-for` is the client.
@@ -34,7 +34,9 @@
 //!   the session anew, and is told so with `herd-session: new`.
 //!
 //! # Caveats
-//! - HTTP/2 is spoken with prior knowledge only; there is no TLS and no upgrade to HTTP/2, and WebSocket needs HTTP/1.1.
+//! - HTTP/2 is spoken with clients that choose it by ALPN over TLS, or in plain text with prior knowledge; there is no
+//!   upgrade to HTTP/2, and WebSocket needs HTTP/1.1.
+//! - Over TLS there is one certificate for all names, and clients are not asked for certificates.
 //! - Interim responses other than 100 and 101 are not passed on.
 #![forbid(unsafe_code)]
 
