@@ -123,7 +123,7 @@ pub(super) fn resolve(raw: RawNetwork, mode: Mode, mistakes: &mut Mistakes) -> N
     let admin = admin_bind.as_ref().map_or(admin_by_default, |written| written.value);
     if let (Some(admin), Some(written)) = (admin, &admin_bind)
         && !admin.ip().is_loopback()
-        && !admin_token_file.as_ref().is_some_and(|file| file.value.is_some())
+        && admin_token_file.as_ref().is_none_or(|file| file.value.is_none())
     {
         mistakes.push(Mistake::new(
             written.origin.clone(),

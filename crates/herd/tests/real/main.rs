@@ -12,6 +12,7 @@ mod processes;
 mod redis;
 mod repl;
 mod sandboxed;
+mod schema;
 
 use std::path::PathBuf;
 
