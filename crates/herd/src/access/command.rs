@@ -20,15 +20,15 @@ const PREFIX: &str = "herd_";
 pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<()> {
     if args.hash {
         let hash = hash_of(io::stdin().lock())?;
-        return print(args.json, json!({ "sha256": hash.to_string() }), format_args!("sha256: {hash}\n"));
+        return print(args.json, &json!({ "sha256": hash.to_string() }), format_args!("sha256: {hash}\n"));
     }
     let token = generate()?;
     let hash = TokenHash::of(token.as_bytes());
     let for_programs = json!({ "token": token, "sha256": hash.to_string() });
-    print(args.json, for_programs, format_args!("token: {token}\nsha256: {hash}\n"))
+    print(args.json, &for_programs, format_args!("token: {token}\nsha256: {hash}\n"))
 }
 
-fn print(as_json: bool, json: serde_json::Value, text: impl Display) -> anyhow::Result<()> {
+fn print(as_json: bool, json: &serde_json::Value, text: impl Display) -> anyhow::Result<()> {
     if as_json { console::print(format_args!("{json:#}\n")) } else { console::print(text) }
 }
 
@@ -42,7 +42,6 @@ fn generate() -> anyhow::Result<String> {
 /// The hash of the token in the first line.
 fn hash_of(input: impl io::Read) -> anyhow::Result<TokenHash> {
     let mut text = String::new();
-    // No content in the error: what is no UTF-8 may be a secret all the same.
     let read = input.take(64 * 1024).read_to_string(&mut text);
     read.context("cannot read a token from standard input")?;
     let line = text.lines().next().unwrap_or_default().trim();

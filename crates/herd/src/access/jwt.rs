@@ -123,6 +123,7 @@ impl Jwt {
 /// A JSON object. Names that come twice are refused, because readers differ in which of them they take.
 struct Object(HashMap<String, Value>);
 
+#[derive(Clone, Copy)]
 enum Rounding {
     Down,
     Up,

@@ -21,7 +21,7 @@ const MAX_KEYS: usize = 8;
 
 /// What signatures are checked with. The algorithm belongs to the key; a token has no say in it.
 pub(super) enum JwtKey {
-    Hs256(hmac::Key),
+    Hs256(Box<hmac::Key>),
     EdDsa(Vec<ParsedPublicKey>),
     Rs256(Vec<ParsedPublicKey>),
 }
@@ -40,7 +40,7 @@ impl JwtKey {
                 if let Some(exposed) = secret_file::exposed(path) {
                     tracing::warn!("{exposed}");
                 }
-                Ok(Self::Hs256(hmac::Key::new(hmac::HMAC_SHA256, secret)))
+                Ok(Self::Hs256(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret))))
             }
             JwtAlgorithm::EdDsa => {
                 let keys = public_keys(&content, ed25519).with_context(|| {

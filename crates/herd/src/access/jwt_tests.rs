@@ -260,7 +260,7 @@ fn a_token_expires_at_the_very_millisecond_and_begins_at_it() {
     assert!(issuer.verify(&early, BEGINS - LEEWAY).is_ok());
 
     // Fractions: never longer than was said, and never earlier.
-    let fraction = with("exp", 2_000_000_000.5004);
+    let fraction = with("exp", 2_000_000_000.500_4);
     assert!(issuer.verify(&fraction, ENDS + 500 + LEEWAY - 1).is_ok());
     assert_eq!(issuer.verify(&fraction, ENDS + 500 + LEEWAY).unwrap_err(), Refusal::Expired);
 }
@@ -472,7 +472,7 @@ proptest! {
     #[test]
     fn a_changed_byte_is_noticed_wherever_it_is(at in 0_usize..1000, to in 0x21_u8..0x7f) {
         let good = token(&good());
-        let mut changed = good.clone().into_bytes();
+        let mut changed = good.into_bytes();
         let at = at % changed.len();
         prop_assume!(changed[at] != to);
         changed[at] = to;
