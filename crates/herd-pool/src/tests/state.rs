@@ -495,7 +495,8 @@ impl World {
 
     /// Sessions that wait for any worker, or for room for one of their own, by their place.
     fn line(&self) -> impl Iterator<Item = (&SessionId, Ticket)> {
-        let served = |session: &SessionId| self.options.per_session && self.reserved.values().any(|other| other == session);
+        let served =
+            |session: &SessionId| self.options.per_session && self.reserved.values().any(|other| other == session);
         self.places
             .iter()
             .filter(move |(session, _)| !self.is_ending(session) && !served(session))

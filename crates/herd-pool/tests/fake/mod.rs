@@ -310,7 +310,7 @@ pub(crate) async fn session_ended(events: &mut Events) -> (SessionId, EndReason)
 }
 
 /// Waits until the pool has the given number of spares that are ready.
-pub(crate) async fn spares(pool: &Pool<Fake>, events: &mut Events, wanted: usize) {
+pub(crate) async fn spares<F: WorkerFactory>(pool: &Pool<F>, events: &mut Events, wanted: usize) {
     while pool.stats().workers_spare != wanted {
         next_event(events, |_| Some(())).await;
     }
