@@ -157,6 +157,35 @@ impl WorkerFactory for FakeFactory {
     }
 }
 
+/// One more pool, without a gateway: its workers treat each connection so.
+pub fn pool_of<B, Fut>(behaviour: B) -> Pool<FakeFactory>
+where
+    B: Fn(TcpStream, Life) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let factory = FakeFactory {
+        behaviour: Arc::new(move |stream, life| Box::pin(behaviour(stream, life))),
+        protocol: Protocol::Http1,
+        tell: mpsc::unbounded_channel().0,
+        lives: Arc::default(),
+        refuse: None,
+        listens: true,
+    };
+    Pool::builder(factory).min_workers(0).spare(0).build().unwrap()
+}
+
+/// Workers that answer each request with the pool's name and their own ID.
+pub fn pool_that_says(name: &'static str) -> Pool<FakeFactory> {
+    pool_of(move |mut stream, life| async move {
+        while request_head(&mut stream).await.is_some() {
+            let said = response(&format!("{name} {}", life.worker));
+            if stream.write_all(said.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    })
+}
+
 /// A gateway in front of fake workers.
 pub struct Fixture {
     pub address: SocketAddr,
