@@ -99,6 +99,7 @@ use std::{
 use clock::Clock;
 use crash::Crash;
 use event::{Event, EventKind};
+use generation::Generation;
 use herd_pool::{
     AcquireError, EndReason, Exit, ExitStatus, Histogram, NoSuchSession, OptionsError, SpawnError, WorkerId,
     WorkerState,
@@ -139,7 +140,10 @@ struct Core {
     state: State<WorkerId>,
     replies: BTreeMap<Ticket, Sender<Answer>>,
     ends: BTreeMap<Ticket, Sender<Result<EndReason, NoSuchSession>>>,
-    live: BTreeSet<WorkerId>,
+    live: BTreeMap<SessionId, WorkerId>,
+    /// Which generation the workers of live sessions and starts are of, and which one counts.
+    of: BTreeMap<WorkerId, Generation>,
+    generation: Generation,
     started: usize,
     ended: usize,
 }
@@ -154,17 +158,7 @@ impl Shell {
     fn start(reuse: bool, when_full: WhenFull) -> Arc<Self> {
         Clock::reset();
         let index = Arc::new(Index::new());
-        let options = Options {
-            min_workers: 0,
-            max_workers: 2,
-            spare: 0,
-            ttl: TTL,
-            acquire_timeout: Duration::from_secs(3600),
-            health_interval: Duration::from_secs(86_400),
-            worker_reuse: reuse,
-            when_full,
-            ..Options::default()
-        };
+        let options = Self::options(reuse, when_full);
         Arc::new_cyclic(|shell: &sync::Weak<Self>| {
             let home: sync::Weak<Self> = shell.clone();
             let template = Template::new(Clock, home, &options);
@@ -173,7 +167,9 @@ impl Shell {
                     state: State::new(options, template, WorkerIds::new(), Arc::clone(&index)),
                     replies: BTreeMap::new(),
                     ends: BTreeMap::new(),
-                    live: BTreeSet::new(),
+                    live: BTreeMap::new(),
+                    of: BTreeMap::new(),
+                    generation: Generation::default(),
                     started: 0,
                     ended: 0,
                 }),
@@ -184,6 +180,20 @@ impl Shell {
                 tickets: AtomicU64::new(0),
             }
         })
+    }
+
+    fn options(reuse: bool, when_full: WhenFull) -> Options {
+        Options {
+            min_workers: 0,
+            max_workers: 2,
+            spare: 0,
+            ttl: TTL,
+            acquire_timeout: Duration::from_secs(3600),
+            health_interval: Duration::from_secs(86_400),
+            worker_reuse: reuse,
+            when_full,
+            ..Options::default()
+        }
     }
 
     fn ticket(&self) -> Ticket {
@@ -211,14 +221,18 @@ impl Shell {
     /// Checks what was decided, in the order of decisions.
     fn observe(&self, core: &mut Core, action: &Action<WorkerId>) {
         match action {
-            Action::Publish(Event { kind: EventKind::SessionStarted { worker, .. }, .. }) => {
-                assert!(core.live.insert(*worker));
-                assert!(core.live.len() <= 1, "one session has two live workers");
+            Action::Publish(Event { kind: EventKind::SessionStarted { worker, session }, .. }) => {
+                assert_eq!(core.live.insert(session.clone(), *worker), None, "one session has two live workers");
+                assert_eq!(core.of.get(worker), Some(&core.generation), "a new session got a former factory's worker");
                 core.started += 1;
             }
-            Action::Publish(Event { kind: EventKind::SessionEnded { worker, .. }, .. }) => {
-                assert!(core.live.remove(worker), "a session ended twice");
+            Action::Publish(Event { kind: EventKind::SessionEnded { worker, session, .. }, .. }) => {
+                assert_eq!(core.live.remove(session), Some(*worker), "a session ended twice");
                 core.ended += 1;
+            }
+            Action::Spawn { worker, generation, .. } => {
+                assert_eq!(*generation, core.generation);
+                core.of.insert(*worker, *generation);
             }
             Action::Tell(slot) => {
                 if let Some(reason @ (EndReason::Idle | EndReason::Evicted | EndReason::Drained)) = slot.reason() {
@@ -236,8 +250,12 @@ impl Shell {
     fn perform(self: &Arc<Self>, action: Action<WorkerId>) {
         let shell = Arc::clone(self);
         match action {
-            Action::Spawn { worker, .. } => {
+            Action::Spawn { worker, generation, .. } => {
                 thread::spawn(move || {
+                    // The start may be given up at any time, or be faster.
+                    if shell.core.lock().unwrap().generation != generation {
+                        return shell.feed(Input::SpawnCancelled { worker });
+                    }
                     shell.running.lock().unwrap().insert(worker);
                     shell.feed(Input::Spawned { worker, outcome: Ok(worker) });
                 });
@@ -306,6 +324,24 @@ impl Shell {
         let _ = answer.recv().expect("every caller is answered");
     }
 
+    fn reconfigure(self: &Arc<Self>) {
+        let mut core = self.core.lock().unwrap();
+        let generation = core.generation.next();
+        if core.state.running() {
+            core.generation = generation;
+        }
+        let options = Box::new(Self::options(self.reuse, WhenFull::Wait));
+        core.state.handle(Input::Reconfigure { options, generation }, Clock.now());
+        let actions = core.state.take_actions();
+        for action in &actions {
+            self.observe(&mut core, action);
+        }
+        drop(core);
+        for action in actions {
+            self.perform(action);
+        }
+    }
+
     fn crash(self: &Arc<Self>, session: &SessionId) {
         if let Some(slot) = self.index.find(session) {
             self.feed(Input::Exited { worker: slot.worker, exit: Exit::with_status(ExitStatus::Code(1)) });
@@ -335,6 +371,19 @@ impl Shell {
 /// What one thread does.
 type Body = Box<dyn FnOnce(&Arc<Shell>, &SessionId) + Send>;
 
+fn run(threads: Vec<Body>, shell: &Arc<Shell>, session: &SessionId) {
+    let threads: Vec<_> = threads
+        .into_iter()
+        .map(|body| {
+            let (shell, session) = (Arc::clone(shell), session.clone());
+            thread::spawn(move || body(&shell, &session))
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
 fn race(reuse: bool, shutdown: Input<WorkerId>) {
     let shell = Shell::start(reuse, WhenFull::Wait);
     let session = SessionId::new("alice").unwrap();
@@ -352,16 +401,7 @@ fn race(reuse: bool, shutdown: Input<WorkerId>) {
             shell.feed(shutdown);
         }),
     ];
-    let threads: Vec<_> = threads
-        .into_iter()
-        .map(|body| {
-            let (shell, session) = (Arc::clone(&shell), session.clone());
-            thread::spawn(move || body(&shell, &session))
-        })
-        .collect();
-    for thread in threads {
-        thread.join().unwrap();
-    }
+    run(threads, &shell, &session);
     shell.check_the_end();
 }
 
@@ -387,6 +427,66 @@ fn idle_race() {
     assert_eq!(core.live.len(), 0, "an idle session was forgotten");
     drop(core);
     shell.check_the_end();
+}
+
+/// A caller, an end and two changes of the factory, while time passes.
+fn reconfiguring_race(reuse: bool) {
+    let shell = Shell::start(reuse, WhenFull::Wait);
+    let session = SessionId::new("alice").unwrap();
+    let threads: Vec<Body> = vec![
+        Box::new(|shell, session| (0..3).for_each(|_| shell.use_session(session))),
+        Box::new(|shell, session| shell.end(session, Force::Close)),
+        Box::new(|shell, _| shell.reconfigure()),
+        Box::new(|shell, _| {
+            shell.pass_time();
+            shell.reconfigure();
+        }),
+    ];
+    run(threads, &shell, &session);
+    shell.check_the_end();
+}
+
+/// Two pools start and end sessions of one tenant, which may have two of them.
+fn tenant_race() {
+    let tenant = Tenant::new("acme", TenantLimits { max_sessions: Some(2), max_waiting: Some(2) }).unwrap();
+    let shells = [0, 1].map(|_| Shell::start(false, WhenFull::Wait));
+    let threads: Vec<_> = (0..4)
+        .map(|number| {
+            let (shell, tenant) = (Arc::clone(&shells[number % 2]), tenant.clone());
+            thread::spawn(move || {
+                let session = SessionId::new(format!("s{}", number / 2)).unwrap().of(&tenant);
+                match shell.acquire(&session) {
+                    Ok(slot) => {
+                        assert!(tenant.sessions() <= 2, "more sessions than the tenant may have");
+                        slot.give_back();
+                        shell.end(&session, Force::Close);
+                    }
+                    Err(
+                        AcquireError::TenantSessions { max_sessions: 2 }
+                        | AcquireError::TenantWaiting { max_waiting: 2 },
+                    ) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    shells.iter().for_each(Shell::check_the_end);
+    assert_eq!((tenant.sessions(), tenant.waiting()), (0, 0));
+}
+
+#[test]
+fn the_factory_changes_while_sessions_come_and_go() {
+    shuttle::check_random(|| reconfiguring_race(false), 1000);
+    shuttle::check_pct(|| reconfiguring_race(true), 300, 3);
+}
+
+#[test]
+fn two_pools_share_what_a_tenant_may_have() {
+    shuttle::check_random(tenant_race, 1000);
+    shuttle::check_pct(tenant_race, 300, 3);
 }
 
 #[test]
