@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::eval,
-    daemon::{Daemon, eventually, failure, herd, output},
+    daemon::{CANARY, Daemon, eventually, failure, herd, output},
 };
 
 #[test]
@@ -41,7 +41,7 @@ fn end_ends_a_session_and_names_one_that_is_not_there() {
     eval(daemon.gateway, "carol", "1");
     let ended = daemon.command(&["end", "--json", "carol"]);
     let json: Value = serde_json::from_slice(&ended.stdout).unwrap();
-    assert_eq!(json, serde_json::json!({ "id": "carol", "reason": "released" }));
+    assert_eq!(json, serde_json::json!({ "pool": "default", "tenant": null, "id": "carol", "reason": "released" }));
 }
 
 #[test]
@@ -123,14 +123,38 @@ fn an_endless_file_is_refused_and_not_read_to_its_end() {
 fn what_is_no_mistake_and_hardly_wanted_is_a_warning() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("herd.yaml");
-    fs::write(&file, "network: {lookup_only: true}\n").unwrap();
-    let checked = output(&["check", file.to_str().unwrap()], directory.path());
+    fs::write(&file, "sandbox: {mode: off}\nresources: {memory_limit_mb: 64}\n").unwrap();
+    let file = file.to_str().unwrap();
+    let checked = output(&["check", file], directory.path());
     assert!(checked.status.success());
-    let said = String::from_utf8(checked.stderr).unwrap();
-    assert!(said.starts_with("herd: warning: lookup_only: no session can be served"), "{said}");
-    let mut daemon = Daemon::serve(&["--lookup-only"]);
+    let expected = "resources.memory_limit_mb: a memory limit is skipped because the sandbox is off";
+    assert_eq!(String::from_utf8(checked.stderr).unwrap(), format!("herd: warning: {expected}\n"));
+    let mut daemon = Daemon::serve(&["--config", file]);
     let warning = daemon.log_line(|line| line["level"] == "WARN");
-    assert!(warning["message"].as_str().unwrap().starts_with("lookup_only: "), "{warning}");
+    assert_eq!(warning["message"], expected, "{warning}");
+}
+
+#[test]
+fn check_reads_every_pool_and_the_variables_of_its_environment_and_tells_no_values() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("herd.yaml");
+    let text = "pools:\n  a: {resources: {ttl: \"${HERD_TEST_SECRET}\"}}\n  b: {worker: {port: \"${NOT_SET_HERE}\"}}\n";
+    fs::write(&file, text).unwrap();
+    let checked = output(&["check", file.to_str().unwrap()], directory.path());
+    assert_eq!(checked.status.code(), Some(1));
+    let said = String::from_utf8([checked.stdout, checked.stderr].concat()).unwrap();
+    assert!(said.contains(":2:24: pools.a.resources.ttl: `${HERD_TEST_SECRET}` is no duration"), "{said}");
+    assert!(said.contains(":3:22: pools.b.worker.port: `${NOT_SET_HERE}` needs the environment variable"), "{said}");
+    assert!(!said.contains(CANARY), "{said}");
+}
+
+#[test]
+fn schema_prints_a_schema() {
+    let directory = TempDir::new().unwrap();
+    let printed = output(&["schema"], directory.path());
+    let schema: Value = serde_json::from_slice(&printed.stdout).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert_eq!(schema["properties"]["resources"]["properties"]["max_workers"]["default"], 10);
 }
 
 #[test]
@@ -174,7 +198,7 @@ fn wrong_usage_ends_with_2_and_what_cannot_be_had_with_1() {
 fn help_names_every_command_and_its_defaults() {
     let directory = TempDir::new().unwrap();
     let help = String::from_utf8(output(&["--help"], directory.path()).stdout).unwrap();
-    for command in ["serve", "run", "check", "doctor", "ps", "end"] {
+    for command in ["serve", "run", "start", "check", "schema", "doctor", "ps", "end"] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
     assert!(!help.contains("repl "), "the built-in worker is no command for people: {help}");
