@@ -73,7 +73,8 @@ fn nothing_of_the_daemons_environment_reaches_workers_logs_or_answers() {
         let environment = fs::read_to_string(format!("/proc/{pid}/environ")).unwrap_or_default();
         assert!(!environment.contains(CANARY), "{pid}: {environment:?}");
     }
-    let logs = get(daemon.admin, "/v1/workers/worker-1/logs").body;
+    let session = daemon.page("/v1/sessions/alice");
+    let logs = get(daemon.admin, &format!("/v1/workers/{}/logs", session["worker"].as_str().unwrap())).body;
     assert!(logs.contains("PORT="), "{logs}");
     let pages = ["/v1/workers", "/v1/sessions", "/v1/stats", "/metrics"].map(|path| get(daemon.admin, path).body);
     daemon.signal(Signal::TERM);

@@ -112,14 +112,6 @@ fn kill_9_of_the_daemon_leaves_no_process_of_any_worker() {
 }
 
 #[test]
-fn sighup_is_no_end() {
-    let mut daemon = Daemon::repl();
-    daemon.signal(Signal::HUP);
-    daemon.log_line(|line| line["message"].as_str().is_some_and(|text| text.starts_with("SIGHUP does nothing")));
-    assert_eq!(eval(daemon.gateway, "alice", "1").body, "1");
-}
-
-#[test]
 fn an_idle_daemon_stops_at_once() {
     let mut daemon = Daemon::repl();
     eval(daemon.gateway, "alice", "1");
