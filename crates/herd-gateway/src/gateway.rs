@@ -112,6 +112,9 @@ where
         let response = match self.decide(&mut request, &survey, from, account) {
             Ok(Decision::Page(page)) => page.map(Content::from),
             Ok(Decision::Session(mut named, seat)) => {
+                if from.client.is_some_and(|client| client.is_tls()) {
+                    named.keep_secure();
+                }
                 account.enter(Phase::Lease);
                 let exchange = Exchange { upstreams: &self.upstreams, seat: &seat, survey: &survey, from, account };
                 let result = exchange.run(request, &mut named).await;

@@ -258,16 +258,15 @@ where
         Poll::Ready(())
     })
     .await;
-    match tls {
-        None => serve(gateway, &client, None).await,
-        // Handshakes take much room, and only where there are any.
-        Some(config) => match unless_ordered(&client, Box::pin(shake_hands(&client, config))).await {
-            Some(Some(spoken)) => serve(gateway, &client, Some(spoken)).await,
-            // If it is neither here nor there, the client was too slow, or the gateway stops.
-            Some(None) | None => {
-                counters.handshake_failures.fetch_add(1, Relaxed);
-            }
-        },
+    let chosen = match tls {
+        None => None,
+        // A handshake takes much room, and for a short time. Without a result, it was too slow, or the gateway stops.
+        Some(config) => Some(unless_ordered(&client, Box::pin(shake_hands(&client, config))).await.flatten()),
+    };
+    if let Some(None) = chosen {
+        counters.handshake_failures.fetch_add(1, Relaxed);
+    } else {
+        serve(gateway, &client, chosen.flatten()).await;
     }
     if client.order() != Order::Abort
         && let Some(socket) = client.take_back()

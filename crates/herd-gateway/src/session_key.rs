@@ -78,6 +78,13 @@ impl Named {
         let cookie = format!("{name}={session}; Path=/; HttpOnly; SameSite=Lax");
         Self { new_cookie: Some(cookie), ..Self::plain(session) }
     }
+
+    /// The client came by TLS: it is not to show its session's ID in plain text later (RFC 6265 §4.1.2.5).
+    pub(crate) fn keep_secure(&mut self) {
+        if let Some(cookie) = &mut self.new_cookie {
+            cookie.push_str("; Secure");
+        }
+    }
 }
 
 /// Why a request's session cannot be told.

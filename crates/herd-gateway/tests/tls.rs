@@ -52,10 +52,10 @@ struct Issued {
 
 impl Issued {
     fn named(name: &str) -> Self {
-        Self::of(CertificateParams::new([name.to_owned()]).unwrap())
+        Self::of(&CertificateParams::new([name.to_owned()]).unwrap())
     }
 
-    fn of(params: CertificateParams) -> Self {
+    fn of(params: &CertificateParams) -> Self {
         let key = KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap().der().clone();
         Self { certificate, key }
@@ -175,6 +175,21 @@ async fn a_client_that_chose_http1_gets_nothing_else_and_neither_does_one_that_c
     assert_eq!(client.unread, b"");
     let error = shake_hands(&fixture, &trusting(&[&issued], &["spdy/3"])).await.unwrap_err();
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
+}
+
+#[tokio::test]
+async fn a_session_cookie_is_for_tls_alone() {
+    let issued = Issued::named("herd.test");
+    let options = GatewayOptions { session_key: "cookie:session".parse().unwrap(), ..GatewayOptions::default() };
+    let fixture = Setup { tls: Some(issued.tls()), ..Setup::with(options) }.start(say_id).await;
+    let mut client = connect(&fixture, &trusting(&[&issued], &[])).await;
+    client.send("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    let answer = client.answer().await;
+    assert!(
+        answer.field("set-cookie").unwrap().ends_with("; Path=/; HttpOnly; SameSite=Lax; Secure"),
+        "{}",
+        answer.head
+    );
 }
 
 #[tokio::test]
@@ -419,7 +434,7 @@ async fn a_new_certificate_is_for_new_handshakes_and_old_connections_go_on() {
 async fn an_expired_certificate_is_mended_while_the_gateway_runs() {
     let mut params = CertificateParams::new(["herd.test".to_owned()]).unwrap();
     (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2021, 1, 1));
-    let (expired, renewed) = (Issued::of(params), Issued::named("herd.test"));
+    let (expired, renewed) = (Issued::of(&params), Issued::named("herd.test"));
     let tls = expired.tls();
     let fixture = over(tls.clone()).start(say_id).await;
     let config = trusting(&[&expired, &renewed], &[]);

@@ -20,7 +20,7 @@ struct Pair {
 }
 
 impl Pair {
-    fn of(params: CertificateParams, key: &KeyPair) -> Self {
+    fn of(params: &CertificateParams, key: &KeyPair) -> Self {
         Self { cert: params.self_signed(key).unwrap().pem(), key: key.serialize_pem() }
     }
 
@@ -31,7 +31,7 @@ impl Pair {
     fn until(year: i32) -> Self {
         let mut params = CertificateParams::new(["herd.test".to_owned()]).unwrap();
         (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(year, 1, 1));
-        Self::of(params, &KeyPair::generate().unwrap())
+        Self::of(&params, &KeyPair::generate().unwrap())
     }
 }
 
@@ -115,7 +115,7 @@ fn keys_of_all_kinds_are_read() {
         (&rsa, pem("RSA PRIVATE KEY", &inner_key(&rsa))),
     ];
     for (key, text) in cases {
-        let pair = Pair::of(CertificateParams::new(["herd.test".to_owned()]).unwrap(), key);
+        let pair = Pair::of(&CertificateParams::new(["herd.test".to_owned()]).unwrap(), key);
         let place = Place::with(&Pair { cert: pair.cert, key: text.clone() });
         let kind = text.lines().next().unwrap();
         assert!(Certificate::read(&place.files).is_ok(), "{kind}: {}", place.refusal());
@@ -192,7 +192,7 @@ fn what_is_odd_is_a_warning_and_no_mistake() {
     let mut params = CertificateParams::new(["herd.test".to_owned()]).unwrap();
     params.not_before = date_time_ymd(2090, 1, 1);
     params.not_after = date_time_ymd(2091, 1, 1);
-    let early = Certificate::read(&Place::with(&Pair::of(params, &KeyPair::generate().unwrap())).files).unwrap();
+    let early = Certificate::read(&Place::with(&Pair::of(&params, &KeyPair::generate().unwrap())).files).unwrap();
     assert!(early.warnings()[0].contains("is not valid yet"), "{:?}", early.warnings());
 }
 
