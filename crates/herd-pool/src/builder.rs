@@ -93,9 +93,10 @@ impl<F: WorkerFactory> PoolBuilder<F> {
         self
     }
 
-    /// Whether the worker of a session that ended may serve another session. The default is `false`: state that one
-    /// tenant left must not reach another.
+    /// Whether the worker of a session that ended may serve another session. The default is `false`: what one session
+    /// left reaches the next.
     ///
+    /// The worker of a session that belongs to a [`Tenant`](crate::Tenant) never serves another one, whatever this is.
     /// A worker changes hands only after the last lease of its former session is gone and it passed a health check.
     /// If leases are still held 10 seconds after the session's end, the worker is closed instead.
     pub fn worker_reuse(mut self, reuse: bool) -> Self {

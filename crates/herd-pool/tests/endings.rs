@@ -5,7 +5,7 @@ mod fake;
 use std::time::Duration;
 
 use fake::{Behaviour, Fake, id, session_ended, spares};
-use herd_pool::{AcquireError, EndReason};
+use herd_pool::{AcquireError, EndReason, Tenant, TenantLimits};
 use tokio::time::{Instant, sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
@@ -74,6 +74,18 @@ async fn reuse_waits_for_the_last_lease_and_checks_the_worker() {
     fake.control(worker).health.set(Behaviour::Error);
     pool.end(&id("bob")).await.unwrap();
     assert_ne!(pool.acquire(&id("carol")).await.unwrap().worker_id(), worker);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_worker_of_a_tenants_session_is_never_reused() {
+    let fake = Fake::new();
+    let pool = fake.pool().max_workers(1).worker_reuse(true).build().unwrap();
+    let acme = Tenant::new("acme", TenantLimits::default()).unwrap();
+    let lease = pool.acquire(&id("alice").of(&acme)).await.unwrap();
+    let worker = lease.worker_id();
+    drop(lease);
+    pool.end(&id("alice").of(&acme)).await.unwrap();
+    assert_ne!(pool.acquire(&id("alice")).await.unwrap().worker_id(), worker);
 }
 
 #[tokio::test(start_paused = true)]
