@@ -31,7 +31,7 @@ pub(super) struct EventsQuery {
     /// The session's tenant; empty: sessions that belong to nobody.
     tenant: Option<String>,
     /// The worker's ID.
-    #[param(pattern = "^worker-[0-9]+$")]
+    #[param(pattern = "^worker-[1-9][0-9]{0,17}$")]
     worker: Option<String>,
     /// Begins with what is kept of the events since this time, RFC 3339.
     #[param(format = DateTime, example = "2026-01-31T12:00:00Z")]

@@ -26,7 +26,7 @@ pub(super) struct Params<T>(pub(super) T);
 #[derive(Clone, Debug)]
 pub(super) struct Id(pub(super) String);
 
-/// A body that is a JSON object; none at all counts as an empty object.
+/// A body that is a JSON object; none at all and `null` count as an empty object.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<T>(pub(super) T);
 
@@ -83,7 +83,7 @@ fn read<T: DeserializeOwned>(headers: &HeaderMap, body: &Bytes) -> Result<Fields
     if !is_json(headers) {
         return Err(Problem::new(Kind::NotJson).detail("send it with content-type: application/json"));
     }
-    object(body)
+    if body.trim_ascii() == b"null" { object(b"{}") } else { object(body) }
 }
 
 fn object<T: DeserializeOwned>(text: &[u8]) -> Result<Fields<T>, Problem> {
@@ -128,6 +128,7 @@ mod tests {
     #[tokio::test]
     async fn no_body_is_an_empty_object() {
         assert_eq!(send(None, "").await, Ok(Wish::default()));
+        assert_eq!(send(Some("application/json"), "null\n").await, Ok(Wish::default()));
         assert_eq!(send(Some("Application/JSON; charset=utf-8"), r#"{"id": "a"}"#).await.unwrap().id.unwrap(), "a");
     }
 

@@ -42,7 +42,7 @@ pub(super) struct ListQuery {
     /// The tenant's name; empty: those that belong to nobody.
     tenant: Option<String>,
     /// The worker's ID.
-    #[param(value_type = Option<String>, pattern = "^worker-[0-9]+$")]
+    #[param(value_type = Option<String>, pattern = "^worker-[1-9][0-9]{0,17}$")]
     worker: Option<String>,
     /// What the ID begins with.
     prefix: Option<String>,
@@ -112,7 +112,7 @@ pub(super) struct Choice {
 /// One session.
 #[utoipa::path(
     get, path = "/v1/sessions/{id}", tag = "sessions", operation_id = "getSession",
-    params(("id" = String, Path, description = "The session's ID, percent-encoded", example = "alice"), Choice),
+    params(("id" = String, Path, description = "The session's ID, percent-encoded", example = "alice", min_length = 1, max_length = 256, pattern = "^[!-~]+$"), Choice),
     responses(
         (status = 200, description = "The session", body = Session),
         (status = 400, description = "The ID or a parameter is not understood", body = Problem, content_type = "application/problem+json"),
@@ -147,7 +147,7 @@ pub(super) struct EndQuery {
 /// The answer comes once the session's worker is gone. The session ends whether anybody waits for the answer or not.
 #[utoipa::path(
     delete, path = "/v1/sessions/{id}", tag = "sessions", operation_id = "endSession",
-    params(("id" = String, Path, description = "The session's ID, percent-encoded", example = "alice"), EndQuery),
+    params(("id" = String, Path, description = "The session's ID, percent-encoded", example = "alice", min_length = 1, max_length = 256, pattern = "^[!-~]+$"), EndQuery),
     responses(
         (status = 200, description = "It has ended", body = Ended),
         (status = 400, description = "The ID or a parameter is not understood", body = Problem, content_type = "application/problem+json"),
@@ -195,7 +195,19 @@ pub(super) struct Wish {
     /// How long to wait for a worker, in milliseconds; never longer than the pool's `acquire_timeout`, which is the
     /// default.
     #[schema(minimum = 1, maximum = 3600000, example = 5000)]
+    #[serde(deserialize_with = "whole_number")]
     timeout_ms: Option<u64>,
+}
+
+/// JSON knows one kind of number: `5000.0` is as whole as `5000`.
+fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let Some(number) = Option::<serde_json::Number>::deserialize(deserializer)? else { return Ok(None) };
+    let rounded = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=1e15).contains(float));
+    // Up to 1e15 a float holds every whole number exactly.
+    let whole = number.as_u64().or(rounded.map(|float| float as u64));
+    whole
+        .map(Some)
+        .ok_or_else(|| serde::de::Error::custom(format!("timeout_ms: {number} is no whole number above zero")))
 }
 
 /// Start a session, or find out how to reach it.
@@ -204,7 +216,7 @@ pub(super) struct Wish {
 /// again with the same ID, it answers the same session.
 #[utoipa::path(
     post, path = "/v1/sessions", tag = "sessions", operation_id = "acquireSession",
-    request_body(content = Option<Wish>, description = "No body is the same as an empty object"),
+    request_body(content = Option<Wish>, description = "No body and `null` are the same as an empty object"),
     responses(
         (status = 200, description = "There was such a session", body = Acquired),
         (status = 201, description = "It was started", body = Acquired, headers(("location" = String, description = "Where this API shows it"))),

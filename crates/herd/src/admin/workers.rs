@@ -86,7 +86,7 @@ pub(super) async fn list(
 /// One worker.
 #[utoipa::path(
     get, path = "/v1/workers/{id}", tag = "workers", operation_id = "getWorker",
-    params(("id" = String, Path, description = "The worker's ID", example = "worker-1")),
+    params(("id" = String, Path, description = "The worker's ID", example = "worker-1", pattern = "^worker-[1-9][0-9]{0,17}$")),
     responses(
         (status = 200, description = "The worker", body = Worker),
         (status = 400, description = "That is no worker ID", body = Problem, content_type = "application/problem+json"),
@@ -122,7 +122,7 @@ pub(super) struct LogsQuery {
 /// or the daemon stops.
 #[utoipa::path(
     get, path = "/v1/workers/{id}/logs", tag = "workers", operation_id = "getWorkerLogs",
-    params(("id" = String, Path, description = "The worker's ID", example = "worker-1"), LogsQuery),
+    params(("id" = String, Path, description = "The worker's ID", example = "worker-1", pattern = "^worker-[1-9][0-9]{0,17}$"), LogsQuery),
     responses(
         (status = 200, description = "The lines, oldest first", content(
             (Page<LogLine<'static>> = "application/json"),
