@@ -133,7 +133,7 @@ pub(super) const REACH: Form<Reach> =
 pub(super) const POOL_NAME: Form<String> = Form::pattern(value::pool_name, "^[a-z][a-z0-9_-]{0,63}$");
 pub(super) const HOST_PATTERN: Form<String> = Form::pattern(value::host_pattern, r"^(\*\.)?[A-Za-z0-9_.:\[\]-]+$");
 pub(super) const HOST_NAME: Form<String> = Form::pattern(value::host_name, HOST);
-pub(super) const PATH_PREFIX: Form<String> = Form::pattern(value::path_prefix, r"^/[!-\x22$->@-~]*[!-\x22$-.0->@-~]$");
+pub(super) const PATH_PREFIX: Form<String> = Form::pattern(value::path_prefix, r"^(/[A-Za-z0-9._~!$&'()*+,=:@-]+)+$");
 pub(super) const HEADER: Form<(String, Option<String>)> =
     Form::pattern(value::header_condition, "^[A-Za-z0-9!#$%&'*+.^_`|~-]+(=[ -~]*)?$").or(0, i64::MAX);
 

@@ -58,7 +58,7 @@ fn worker(f: &mut Fields<'_>) -> RawWorker {
         cwd: f.nullable(
             "cwd",
             WORKING_DIRECTORY,
-            about("The working directory; a path, or one in {{.Workspace}}. null: the worker's own workspace.").default("null"),
+            about("The working directory: a path, or one in {{.Workspace}}. null: the worker's workspace; with the sandbox off, where herd was started.").default("null"),
         ),
         listen: f.value(
             "listen",

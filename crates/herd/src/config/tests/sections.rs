@@ -128,6 +128,10 @@ fn each_mistake_of_what_several_pools_and_tenants_need_is_told_with_its_place() 
             "1:39: routes[0].path_prefix: `/x?y` has a query; write the path alone",
         ),
         (
+            "routes: [{pool: default, path_prefix: /a;b}]",
+            "1:39: routes[0].path_prefix: `;` is a character that not every server reads alike; write letters, digits and -._~!$&'()*+,=:@ alone; percent-encoded characters of requests fit those they stand for",
+        ),
+        (
             "routes: [{pool: default, path_prefix: /metrics}]",
             "1:39: routes[0].path_prefix: `/metrics` is a page of the gateway itself; choose another path for one of the two",
         ),

@@ -97,6 +97,16 @@ pub(crate) fn path_prefix(text: &str) -> Result<String, Refusal> {
     if path[1..].split('/').any(|segment| matches!(segment, "" | "." | "..")) {
         return Err(Refusal::new("has an empty segment, `.` or `..` in it", "write the path without"));
     }
+    // Servers do not agree on what the others mean, so that the gateway takes none of them in a prefix.
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,=:@".contains(&byte);
+    if let Some(odd) = path.chars().find(|char| !char.is_ascii() || !is_plain(*char as u8)) {
+        return Err(Refusal::new(
+            "is a character that not every server reads alike",
+            "write letters, digits and -._~!$&'()*+,=:@ alone; percent-encoded characters of requests fit those they \
+             stand for",
+        )
+        .part(&odd.to_string()));
+    }
     Ok(path)
 }
 
