@@ -13,6 +13,7 @@ const REQUIREMENTS: &[&str] = &[
     "grpcio-reflection==1.85.1",
     "jsonschema==4.26.0",
     "ruamel.yaml==0.19.1",
+    "schemathesis==4.32.5",
 ];
 
 /// Installs them into `directory` unless they are there, and answers the Python that finds them.

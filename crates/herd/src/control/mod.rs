@@ -6,6 +6,7 @@
 //! else `/tmp/herd-UID`. A second daemon of the same user takes `herd-PORT.sock` with its data plane's port. A path that
 //! the operator configured is taken as it is or refused.
 
+mod authority;
 pub(crate) mod client;
 mod conversation;
 mod front;

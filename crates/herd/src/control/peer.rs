@@ -8,6 +8,7 @@ use std::io;
 use rustix::process::geteuid;
 use tokio::net::{UnixListener, UnixStream};
 
+use super::authority::MendedStream;
 use crate::admin::server::{Accept, Incoming, Peer, Throttle};
 
 /// How many requests, each of which may hold a session, one connection may have open at once. Clients of gRPC put all of
@@ -67,14 +68,14 @@ impl Accept for ControlListener {
 }
 
 impl Incoming for ControlStream {
-    type Stream = UnixStream;
+    type Stream = MendedStream;
 
     fn peer(&self) -> Peer {
         Peer::Process(self.pid)
     }
 
-    async fn establish(self) -> io::Result<UnixStream> {
-        Ok(self.stream)
+    async fn establish(self) -> io::Result<MendedStream> {
+        Ok(MendedStream::new(self.stream))
     }
 }
 

@@ -37,6 +37,11 @@ impl Control {
         Self { pools, draining, gateway, tenants }
     }
 
+    /// The gateway's URL, as a process of this host reaches it.
+    pub(crate) fn gateway(&self) -> &str {
+        &self.gateway
+    }
+
     /// The pool that a type of worker means.
     pub(super) fn pool(&self, worker_type: &str) -> Result<Arc<NamedPool>, Status> {
         self.pools.default_for_control(worker_type).ok_or_else(|| {

@@ -7,6 +7,7 @@ mod commands;
 mod control;
 mod control_abuse;
 mod control_client;
+mod control_foreign;
 mod control_sessions;
 mod daemon;
 mod doctor;
