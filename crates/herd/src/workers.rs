@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use herd_pool::{Pool, WorkerFactory};
 use herd_process::{HttpClient, OptionsError, ProcessFactory, ProcessFactoryBuilder};
 use herd_sandbox::{Layer, Plan};
@@ -45,12 +45,7 @@ pub(crate) fn most_open_files() -> Option<u64> {
 /// # Errors
 /// If the program cannot be found or run, if the working directory is none, or if the workers' directory cannot be made.
 pub(crate) fn factory(settings: &settings::Pool) -> anyhow::Result<Factory> {
-    if let Command::Program { program, .. } = &settings.worker.command {
-        check_program(program)?;
-    }
-    if let Some(cwd) = &settings.worker.cwd {
-        check_directory(cwd)?;
-    }
+    check_paths(settings)?;
     builder(settings)?.build().map_err(|refused| unavailable(&refused, settings))
 }
 
@@ -116,15 +111,13 @@ pub(crate) fn refusal_to_json(error: &anyhow::Error) -> Value {
 /// # Errors
 /// As [`factory`].
 pub(crate) fn plan(settings: &settings::Pool) -> anyhow::Result<Plan<'static>> {
-    if let Command::Program { program, .. } = &settings.worker.command {
-        check_program(program)?;
-    }
+    check_paths(settings)?;
     builder(settings)?.plan().map_err(|refused| unavailable(&refused, settings))
 }
 
 /// What was checked before without the host is right now, so the rest is what cannot be had here.
 fn unavailable(refused: &OptionsError, settings: &settings::Pool) -> anyhow::Error {
-    let all = located(refused, settings).into_iter().map(Mistake::unavailable).collect();
+    let all = located(refused, settings).into_iter().map(|mistake| mistake.unavailable().without_values()).collect();
     let mut mistakes = Mistakes { file: settings.file.clone(), all };
     mistakes.sort();
     mistakes.into()
@@ -317,19 +310,44 @@ fn origin_of(option: &str, written: &RawPool) -> Origin {
     found.cloned().unwrap_or_else(|| Origin::flag(option))
 }
 
-/// Finds a mistake in the program's name now and not when the first session waits for it.
-fn check_program(program: &OsStr) -> anyhow::Result<()> {
-    let name = program.display();
+/// Finds a mistake in the program's name, or a missing working directory, now and not when the first session waits for
+/// it.
+fn check_paths(settings: &settings::Pool) -> anyhow::Result<()> {
+    let told = |origin: Origin, (problem, remedy): (String, String)| {
+        Mistake::new(origin, problem, remedy).unquoted().unavailable()
+    };
+    let program = match &settings.worker.command {
+        Command::Program { program, .. } => {
+            let origin = origin_of("program", &settings.raw);
+            check_program(program, &origin.shown(program.display())).map(|found| told(origin, found))
+        }
+        Command::Repl => None,
+    };
+    let cwd = settings.worker.cwd.as_deref().and_then(|cwd| {
+        let origin = origin_of("cwd", &settings.raw);
+        check_directory(cwd, &origin.shown(cwd.display())).map(|found| told(origin, found))
+    });
+    let mut all = Mistakes { file: settings.file.clone(), all: [program, cwd].into_iter().flatten().collect() };
+    all.sort();
+    if all.is_empty() { Ok(()) } else { Err(all.into()) }
+}
+
+/// What is the matter with a program that is shown as `name`, and what to do.
+fn check_program(program: &OsStr, name: &str) -> Option<(String, String)> {
+    let told = |problem: String, remedy: String| Some((problem, remedy));
     if program.as_encoded_bytes().contains(&b'/') {
         return match verdict(Path::new(program)) {
-            Verdict::Runs => Ok(()),
-            Verdict::Missing => {
-                bail!("the program {name} does not exist; check the path after `--` or in worker.command")
-            }
+            Verdict::Runs => None,
+            Verdict::Missing => told(
+                format!("the program {name} does not exist"),
+                "check the path after `--` or in worker.command".to_owned(),
+            ),
             Verdict::NotExecutable => {
-                bail!("the program {name} is not executable; run `chmod +x {name}`, or name another")
+                told(format!("the program {name} is not executable"), format!("run `chmod +x {name}`, or name another"))
             }
-            Verdict::Directory => bail!("{name} is a directory and no program; name the program in it"),
+            Verdict::Directory => {
+                told(format!("{name} is a directory and no program"), "name the program in it".to_owned())
+            }
         };
     }
     let path =
@@ -337,25 +355,25 @@ fn check_program(program: &OsStr) -> anyhow::Result<()> {
     let mut verdicts: Vec<_> = env::split_paths(&path).map(|directory| verdict(&directory.join(program))).collect();
     verdicts.sort();
     match verdicts.first() {
-        Some(Verdict::Runs) => Ok(()),
-        Some(Verdict::NotExecutable) => bail!("the program {name} in PATH is not executable; run `chmod +x` on it"),
-        _ => bail!("the program {name} is not in PATH; install it, or write its path"),
+        Some(Verdict::Runs) => None,
+        Some(Verdict::NotExecutable) => {
+            told(format!("the program {name} in PATH is not executable"), "run `chmod +x` on it".to_owned())
+        }
+        _ => told(format!("the program {name} is not in PATH"), "install it, or write its path".to_owned()),
     }
 }
 
-/// Finds a missing working directory now, unless it depends on the worker.
-fn check_directory(cwd: &Path) -> anyhow::Result<()> {
-    let name = cwd.display();
+/// What is the matter with a working directory, unless it depends on the worker.
+fn check_directory(cwd: &Path, name: &str) -> Option<(String, String)> {
     if cwd.as_os_str().as_encoded_bytes().windows(2).any(|pair| pair == b"{{") {
-        return Ok(());
+        return None;
     }
-    match fs::metadata(cwd) {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => bail!("the working directory {name} is no directory; correct --cwd or worker.cwd"),
-        Err(error) => {
-            Err(error).with_context(|| format!("cannot use the working directory {name}; correct --cwd or worker.cwd"))
-        }
-    }
+    let problem = match fs::metadata(cwd) {
+        Ok(metadata) if metadata.is_dir() => return None,
+        Ok(_) => format!("the working directory {name} is no directory"),
+        Err(error) => format!("cannot use the working directory {name}: {error}"),
+    };
+    Some((problem, "correct --cwd or worker.cwd".to_owned()))
 }
 
 /// What can be said of a path that should be a program, the best first.

@@ -61,7 +61,7 @@ fn routes_choose_the_pool_by_host_prefix_and_header() {
 fn the_same_session_id_in_two_pools_is_two_sessions() {
     let (_directory, daemon) = two_pools();
     assert_eq!(eval(&daemon, "/eval", "alice", "let x = 41", &[]).status, 200);
-    assert_eq!(eval(&daemon, "/b/eval", "alice", "x + 1", &[]).status, 400, "it has no x");
+    assert_eq!(eval(&daemon, "/b/eval", "alice", "x + 1", &[]).status, 422, "it has no x");
     assert_eq!(eval(&daemon, "/eval", "alice", "x + 1", &[]).body, "42");
 
     let table = String::from_utf8(daemon.command(&["ps"]).stdout).unwrap();
