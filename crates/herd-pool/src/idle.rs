@@ -15,7 +15,7 @@ pub(crate) struct Idle {
     ranks: BTreeSet<(usize, Whose)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Share {
     live: usize,
     idle: Schedule<WorkerId>,
@@ -23,22 +23,22 @@ struct Share {
 
 impl Idle {
     /// Counts a session that is live from now on.
-    pub(crate) fn started(&mut self, whose: Whose) {
+    pub(crate) fn started(&mut self, whose: &Whose) {
         self.change(whose, |share| share.live += 1);
     }
 
     /// Stops counting a session.
-    pub(crate) fn ended(&mut self, whose: Whose) {
+    pub(crate) fn ended(&mut self, whose: &Whose) {
         self.change(whose, |share| share.live -= 1);
     }
 
     /// Lists a session that may be idle.
-    pub(crate) fn add(&mut self, at: Moment, worker: WorkerId, whose: Whose) {
+    pub(crate) fn add(&mut self, at: Moment, worker: WorkerId, whose: &Whose) {
         self.change(whose, |share| share.idle.add(at, worker));
     }
 
     /// Takes a session off the list.
-    pub(crate) fn remove(&mut self, at: Moment, worker: WorkerId, whose: Whose) {
+    pub(crate) fn remove(&mut self, at: Moment, worker: WorkerId, whose: &Whose) {
         self.change(whose, |share| share.idle.remove(at, worker));
     }
 
@@ -64,8 +64,8 @@ impl Idle {
         self.ranks.last().map(|(live, whose)| (*live, whose))
     }
 
-    fn change(&mut self, whose: Whose, change: impl FnOnce(&mut Share)) {
-        let share = self.shares.entry(whose.clone()).or_insert_with(|| Share { live: 0, idle: Schedule::new() });
+    fn change(&mut self, whose: &Whose, change: impl FnOnce(&mut Share)) {
+        let share = self.shares.entry(whose.clone()).or_default();
         let (first, live) = (share.idle.first(), share.live);
         change(share);
         let now = share.idle.first();
@@ -86,7 +86,7 @@ impl Idle {
             }
         }
         if share.live == 0 && now.is_none() {
-            self.shares.remove(&whose);
+            self.shares.remove(whose);
         }
     }
 }

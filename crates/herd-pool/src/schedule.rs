@@ -8,11 +8,13 @@ use crate::clock::Moment;
 #[derive(Debug)]
 pub(crate) struct Schedule<K>(BTreeSet<(Moment, K)>);
 
-impl<K: Copy + Ord> Schedule<K> {
-    pub(crate) fn new() -> Self {
+impl<K> Default for Schedule<K> {
+    fn default() -> Self {
         Self(BTreeSet::new())
     }
+}
 
+impl<K: Copy + Ord> Schedule<K> {
     pub(crate) fn add(&mut self, at: Moment, what: K) {
         self.0.insert((at, what));
     }

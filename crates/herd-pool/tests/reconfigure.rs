@@ -364,7 +364,12 @@ async fn reconfiguring_in_a_storm_loses_nobody() {
         factory.spawn_gate().set(Behaviour::Slow(Duration::from_micros(100 * (1 + number as u64))));
     }
     let builder = |factory: &Fake, round: usize| {
-        factory.pool().max_workers(3 + round % 3).spare(round % 2).worker_reuse(round % 4 == 0).worker_ids(ids.clone())
+        factory
+            .pool()
+            .max_workers(3 + round % 3)
+            .spare(round % 2)
+            .worker_reuse(round.is_multiple_of(4))
+            .worker_ids(ids.clone())
     };
     let pool = builder(&factories[0], 0).build().unwrap();
     let callers: Vec<_> = (0..8)

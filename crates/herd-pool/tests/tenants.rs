@@ -315,20 +315,6 @@ async fn counts_come_back_to_zero_however_a_session_ends_or_never_begins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_is_reused_counts_for_the_tenant_that_has_it() {
-    let fake = Fake::new();
-    let pool = fake.pool().max_workers(1).worker_reuse(true).build().unwrap();
-    let (one, two) = (limited("one", 1, None), limited("two", 1, None));
-    drop(pool.acquire(&of(&one, "a")).await.unwrap());
-    let worker = pool.session(&of(&one, "a")).unwrap().worker;
-    pool.end(&of(&one, "a")).await.unwrap();
-    assert_eq!((one.sessions(), two.sessions()), (0, 0));
-    let lease = pool.acquire(&of(&two, "a")).await.unwrap();
-    assert_eq!(Some(lease.worker_id()), worker);
-    assert_eq!((one.sessions(), two.sessions()), (0, 1));
-}
-
-#[tokio::test(start_paused = true)]
 async fn the_tenant_with_most_sessions_makes_room_and_never_one_with_as_few_as_the_newcomer() {
     let fake = Fake::new();
     let pool = fake.pool().max_workers(4).when_full(WhenFull::EvictIdle).acquire_timeout(SECOND).build().unwrap();

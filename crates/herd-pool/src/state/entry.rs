@@ -150,12 +150,12 @@ impl<W: Clone> State<W> {
         let whose = || slot.id().tenant().cloned();
         match entry.listing {
             Listing::None => {}
-            Listing::Idle(at) => self.idle.remove(at, worker, whose()),
+            Listing::Idle(at) => self.idle.remove(at, worker, &whose()),
             Listing::Silent(at) => self.silent.remove(at, worker),
         }
         match listing {
             Listing::None => {}
-            Listing::Idle(at) => self.idle.add(at, worker, whose()),
+            Listing::Idle(at) => self.idle.add(at, worker, &whose()),
             Listing::Silent(at) => self.silent.add(at, worker),
         }
         entry.listing = listing;

@@ -121,7 +121,7 @@ impl<W: Clone> State<W> {
         }
         // The old phase holds the worker, of which the slot has a reference: nothing is dropped here.
         self.enter(worker, Phase::Live(Arc::clone(&slot)));
-        self.idle.started(session.tenant().cloned());
+        self.idle.started(&session.tenant().cloned());
         self.list(worker, Listing::Idle(slot.idle_at()));
         if let Some(entry) = self.workers.get_mut(&worker) {
             entry.failures = 0;
@@ -178,7 +178,7 @@ impl<W: Clone> State<W> {
     ) {
         let Some(slot) = self.workers.get(&worker).and_then(|entry| entry.live()).map(Arc::clone) else { return };
         self.list(worker, Listing::None);
-        self.idle.ended(slot.id().tenant().cloned());
+        self.idle.ended(&slot.id().tenant().cloned());
         if let Some(at) = slot.lifetime_ends() {
             self.timers.remove(at, Timer::Lifetime(worker));
         }
@@ -192,8 +192,10 @@ impl<W: Clone> State<W> {
 
         let handle = slot.worker.clone();
         let tickets = Vec::from_iter(ticket);
+        // What a tenant left in a worker must not reach anybody else.
+        let may_reuse = self.options.worker_reuse && slot.id().tenant().is_none();
         let ending = Box::new(Ending { handle, slot: Some(slot), tickets, force, since: now });
-        let reuse = self.options.worker_reuse && force == Force::Close && self.running() && self.is_current(worker);
+        let reuse = may_reuse && force == Force::Close && self.running() && self.is_current(worker);
         if reuse {
             self.timers.add(now.after(LINGER), Timer::Linger(worker));
             self.enter(worker, Phase::Lingering(ending));
@@ -239,9 +241,6 @@ impl<W: Clone> State<W> {
         let Some(Phase::Lingering(ending)) = self.enter(worker, Phase::Checking(handle.clone())) else { return };
         self.timers.remove(ending.since.after(LINGER), Timer::Linger(worker));
         self.over(&ending);
-        if let Some(entry) = self.workers.get_mut(&worker) {
-            entry.counted = None;
-        }
         self.act(Action::Check { worker, handle });
     }
 

@@ -2,6 +2,8 @@
 //! primitives, with which these tests do not run.
 
 mod gate;
+mod lines;
 mod state;
 mod table;
 mod tenant;
+mod world;
