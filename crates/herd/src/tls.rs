@@ -91,28 +91,37 @@ impl CertificateStore {
         }
     }
 
-    /// Reads the files if they have changed, and have not since the look before.
+    /// Reads the files if they have changed. If they cannot be used, somebody may be writing them: that is a matter for
+    /// the log if they are the same at the next look.
     fn look(&self) {
+        let (files, read) = {
+            let mut state = self.state();
+            if !state.said_expired && state.expires.is_some_and(|expires| expires <= SystemTime::now()) {
+                state.said_expired = true;
+                tracing::warn!(setting = self.setting, "the certificate has expired, and clients refuse it; renew it");
+            }
+            (state.files.clone(), state.read)
+        };
+        // Nobody waits for the lock while a file system takes its time.
+        let now = Stamps::of(&files);
+        let certificate = (now != read).then(|| Certificate::read(&files));
         let mut state = self.state();
-        if !state.said_expired && state.expires.is_some_and(|expires| expires <= SystemTime::now()) {
-            state.said_expired = true;
-            tracing::warn!(setting = self.setting, "the certificate has expired, and clients refuse it; renew it");
-        }
-        let now = Stamps::of(&state.files);
-        if now == state.read {
-            state.changed = None;
+        if state.files != files || state.read != read {
+            // A reload has come first, and knows better.
             return;
         }
+        let Some(certificate) = certificate else {
+            state.changed = None;
+            return;
+        };
         let is_settled = state.changed == Some(now);
-        match Certificate::read(&state.files).and_then(|certificate| self.take(&mut state, certificate)) {
+        match certificate.and_then(|certificate| self.take(&mut state, certificate)) {
             Ok(_) => {}
-            // Perhaps somebody is writing them.
             Err(_) if !is_settled => state.changed = Some(now),
             Err(error) => {
                 (state.read, state.changed) = (now, None);
-                let setting = self.setting;
                 tracing::warn!(
-                    setting,
+                    setting = self.setting,
                     "the certificate's files have changed, and the old one stays in use: {error:#}"
                 );
             }
