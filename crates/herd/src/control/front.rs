@@ -58,7 +58,7 @@ impl Health {
         self.say(ServingStatus::Serving).await;
         draining.begun().await;
         self.say(ServingStatus::NotServing).await;
-        pending().await
+        pending::<()>().await;
     }
 
     async fn say(&self, status: ServingStatus) {

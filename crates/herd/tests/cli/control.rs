@@ -101,3 +101,18 @@ fn of_several_daemons_one_is_to_be_chosen() {
     second.wait();
     assert!(output(&["ps"], &path).status.success(), "one is left, and needs no name");
 }
+
+#[test]
+fn the_socket_of_a_daemon_that_was_killed_is_replaced_also_where_its_path_is_as_long_as_can_be() {
+    let directory = TempDir::new().unwrap();
+    let name = "x".repeat(107 - directory.path().as_os_str().len() - 1);
+    let path = directory.path().join(name);
+    assert_eq!(path.as_os_str().len(), 107);
+    let flags = [&QUIET[..], &["--control-socket", path.to_str().unwrap()]].concat();
+    let mut first = Daemon::spawn(herd(&flags, directory.path()), path.clone(), TempDir::new().unwrap());
+    first.signal(Signal::KILL);
+    first.wait();
+    assert!(path.exists(), "nobody was left to remove it");
+    let second = Daemon::spawn(herd(&flags, directory.path()), path.clone(), directory);
+    assert!(second.command(&["ps"]).status.success());
+}
