@@ -1,7 +1,4 @@
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use herd_pool::WorkerFactory;
 use hyper::{StatusCode, header::HeaderValue};
@@ -18,6 +15,8 @@ pub(crate) struct Account<F: WorkerFactory> {
     /// When the current phase began.
     since: Instant,
     phase: Phase,
+    /// Time has passed since the last phase began.
+    lingers: bool,
     seat: Option<Arc<Seat<F>>>,
     trace: Option<Box<dyn Trace>>,
     status: Option<StatusCode>,
@@ -31,6 +30,7 @@ impl<F: WorkerFactory> Account<F> {
             begun: now,
             since: now,
             phase: Phase::Admit,
+            lingers: false,
             seat: None,
             trace: None,
             status: None,
@@ -54,9 +54,7 @@ impl<F: WorkerFactory> Account<F> {
 
     /// The current phase is over.
     pub(crate) fn enter(&mut self, phase: Phase) {
-        let now = Instant::now();
-        self.end_phase(now - self.since);
-        self.since = now;
+        self.end_phase();
         self.begin_phase(phase);
     }
 
@@ -89,6 +87,11 @@ impl<F: WorkerFactory> Account<F> {
         }
     }
 
+    /// Not all of the response was there together with its head.
+    pub(crate) fn linger(&mut self) {
+        self.lingers = true;
+    }
+
     fn begin_phase(&mut self, phase: Phase) {
         self.phase = phase;
         if let Some(trace) = &mut self.trace {
@@ -96,10 +99,12 @@ impl<F: WorkerFactory> Account<F> {
         }
     }
 
-    fn end_phase(&self, took: Duration) {
+    fn end_phase(&mut self) {
+        let now = Instant::now();
         if let Some(seat) = &self.seat {
-            seat.record.phase(self.phase).record(took);
+            seat.record.phase(self.phase).record(now - self.since);
         }
+        self.since = now;
     }
 }
 
@@ -107,10 +112,13 @@ impl<F: WorkerFactory> Drop for Account<F> {
     fn drop(&mut self) {
         // Without a status, the client went away before there was an answer.
         let Some(status) = self.status else { return };
+        if self.lingers {
+            self.end_phase();
+        } else if let Some(seat) = &self.seat {
+            seat.record.phase(Phase::Relay).record_none();
+        }
         if let Some(seat) = &self.seat {
-            let now = Instant::now();
-            self.end_phase(now - self.since);
-            seat.record.request.record(now - self.begun);
+            seat.record.request.record(self.since - self.begun);
         }
         if let Some(trace) = self.trace.take() {
             let pool = self.seat.as_ref().map(|seat| &*seat.name);

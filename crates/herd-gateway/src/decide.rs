@@ -13,6 +13,7 @@ use crate::{
     access::set_target,
     account::Account,
     failure::Failure,
+    latency::Phase,
     options::MetricsPage,
     session_key::{Found, KeyError, Named, asks_for},
     setup::{Seat, Setup},
@@ -72,7 +73,13 @@ impl<F: WorkerFactory> Setup<F> {
                 None => return Err(Failure::NoKey(self.options.session_key.clone())),
             },
         };
-        Ok(Decision::Session(admission.bind(named)?, seat.clone()))
+        let named = admission.bind(named)?;
+        match self.options.access {
+            Some(_) => account.enter(Phase::Lease),
+            // All that was done takes less time than looking at the clock some more would be worth.
+            None => account.pass(Phase::Lease),
+        }
+        Ok(Decision::Session(named, seat.clone()))
     }
 
     /// *access*: who sends it?

@@ -24,7 +24,6 @@ use crate::{
     decide::Decision,
     exchange::Exchange,
     failure::Failure,
-    latency::Phase,
     response_body::{Content, InFlight, ResponseBody},
     setup::Setups,
     upstream::Upstreams,
@@ -115,7 +114,6 @@ where
                 if from.client.is_some_and(|client| client.is_tls()) {
                     named.keep_secure();
                 }
-                account.enter(Phase::Lease);
                 let exchange = Exchange { upstreams: &self.upstreams, seat: &seat, survey: &survey, from, account };
                 let result = exchange.run(request, &mut named).await;
                 let failed = |failure: Failure| failure.into_response(Some(&named.session)).map(Content::from);

@@ -98,7 +98,9 @@ impl LenientSegments {
     fn of(path: &str) -> Result<Self, Failure> {
         let mut segments = Self { known: Vec::new(), goes_on: false };
         for written in path.split('/') {
-            let decoded = decoded(written);
+            let Ok(decoded) = percent_decoded(written) else {
+                return Err(Failure::Malformed("the request's path has a % that two hexadecimal digits do not follow"));
+            };
             let is_separator = |byte: &u8| matches!(byte, b'/' | b'\\');
             // Whether the separator belongs to what the semicolon begins depends on which of them is looked for first.
             segments.goes_on |= decoded.contains(&b';') && decoded.iter().any(is_separator);

@@ -25,7 +25,6 @@ fn a_prefix_fits_whole_segments_and_leaves_the_rest() {
         ("/api", "/x/api", None),
         ("/api", "/", None),
         ("/api", "*", None),
-        ("/api", "/%zzapi", None),
         ("/api", "/other/a%2fb;c\\d", None),
         ("/api/v1", "/api", None),
         ("/api/v1", "/api/v2/v1", None),
@@ -38,6 +37,9 @@ fn a_prefix_fits_whole_segments_and_leaves_the_rest() {
 fn a_path_that_other_servers_would_read_otherwise_is_refused() {
     for path in [
         "//api/x",
+        "/%zz",
+        "/api%2f;%zz",
+        "/api/%",
         "/%2fapi/x",
         "/\\api",
         "/api%2fx",
@@ -150,7 +152,7 @@ fn begins(path: &str, steps: &[Step]) -> bool {
     }
     // Sooner or later every server decodes, once.
     if !steps.iter().any(|step| matches!(step, Step::Decode)) {
-        let segments: Vec<_> = read.split(|byte| *byte == b'/').map(|segment| decode(segment)).collect();
+        let segments: Vec<_> = read.split(|byte| *byte == b'/').map(decode).collect();
         return segments.len() >= 3 && segments[..3] == [&b""[..], b"a", b"b"];
     }
     let segments: Vec<_> = read.split(|byte| *byte == b'/').collect();

@@ -107,6 +107,9 @@ where
                 (Pin::new(incoming).poll_frame(cx).map_err(BrokenCause::Http2), lease)
             }
         };
+        if polled.is_pending() {
+            this.open.account.linger();
+        }
         match ready!(polled) {
             Some(Ok(mut frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -120,6 +123,8 @@ where
                 }
                 if is_last {
                     this.finish();
+                } else {
+                    this.open.account.linger();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -54,6 +54,7 @@ impl<F: WorkerFactory> Routes<F> {
     /// # Errors
     /// [`InvalidRoutes`] if two pools have one name, a name cannot stand in a response's head, a rule or the default
     /// names no pool, or a rule could never be fitted.
+    #[expect(clippy::needless_pass_by_value, reason = "it is a name as those of the pools are")]
     pub fn new(
         pools: Vec<(Arc<str>, Pool<F>)>,
         rules: Vec<Rule>,

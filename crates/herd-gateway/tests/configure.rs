@@ -57,7 +57,7 @@ async fn no_request_is_lost_while_pools_and_options_are_exchanged() {
     const REQUESTS: u64 = 400;
     let fixture = Fixture::start(say_id).await;
     let pools = [pool_that_says("one"), pool_that_says("two")];
-    let exchange = |round: usize| {
+    let exchange = |round: u32| {
         // The same requests fit both ways to write the rules.
         let rule = |kind: &str| match round % 2 {
             0 => Rule { pool: kind.into(), path_prefix: Some(format!("/{kind}")), ..Rule::default() },
@@ -65,7 +65,7 @@ async fn no_request_is_lost_while_pools_and_options_are_exchanged() {
         };
         let mut named = vec![("one".into(), pools[0].clone()), ("two".into(), pools[1].clone())];
         // The order in which pools are written does not matter either.
-        if round % 3 == 0 {
+        if round.is_multiple_of(3) {
             named.reverse();
         }
         let routes = Routes::new(named, vec![rule("one"), rule("two")], None).unwrap();
@@ -89,7 +89,7 @@ async fn no_request_is_lost_while_pools_and_options_are_exchanged() {
         })
     });
     let clients: Vec<_> = clients.collect();
-    let mut rounds = 0;
+    let mut rounds: u32 = 0;
     while !clients.iter().all(|client| client.is_finished()) {
         rounds += 1;
         exchange(rounds);

@@ -21,17 +21,14 @@ impl Scribe {
     }
 
     async fn read(&self, until: &str) -> Vec<String> {
+        let is_there = || self.0.lock().unwrap().last().is_some_and(|last| last.starts_with(until));
         soon(async {
-            loop {
-                let mut told = self.0.lock().unwrap();
-                if told.last().is_some_and(|last| last.starts_with(until)) {
-                    return std::mem::take(&mut *told);
-                }
-                drop(told);
+            while !is_there() {
                 tokio::task::yield_now().await;
             }
         })
-        .await
+        .await;
+        std::mem::take(&mut *self.0.lock().unwrap())
     }
 }
 
