@@ -270,4 +270,25 @@ proptest! {
             prop_assert!(mistakes.all.iter().all(|mistake| mistake.origin.position.is_some()), "{mistakes}");
         }
     }
+
+    /// The same for every key that there is, with values that are filled in too.
+    #[test]
+    fn no_value_of_any_key_makes_it_panic(
+        key in prop::sample::select(keys()),
+        value in "[-0-9a-zA-Z$\\{}.:/,= ~*@;]{0,24}",
+        quote in prop::sample::select(vec!["", "'", "\""]),
+    ) {
+        let value = value.replace('\'', "");
+        if let Err(mistakes) = load(&schema::document(&key, &format!("{quote}{value}{quote}"))) {
+            prop_assert!(!mistakes.is_empty());
+            prop_assert!(mistakes.all.iter().all(|mistake| mistake.origin.position.is_some()), "{mistakes}");
+        }
+    }
+}
+
+/// All keys that have values.
+fn keys() -> Vec<String> {
+    let mut keys = Vec::new();
+    schema::walk(&super::schema(), "", &mut |key, _| keys.push(key.to_owned()));
+    keys
 }

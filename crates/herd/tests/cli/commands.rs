@@ -181,6 +181,8 @@ fn wrong_usage_ends_with_2_and_what_cannot_be_had_with_1() {
         (&["run", "--memory", "512MiB", "--", "true"], 1),
         (&["run", "--cpu", "0.5", "--", "true"], 1),
         (&["run", "--pids", "100", "--", "true"], 1),
+        (&["run", "--tls-cert", "/c.pem", "--", "true"], 2),
+        (&["run", "--admin", "0.0.0.0:0", "--", "true"], 2),
         (&["run", "--seccomp", "none", "--", "true"], 2),
         (&["run", "--read-only", "data/nowhere", "--", "true"], 1),
         (&["run", "--read-only", "{{.Workspace}}/data", "--", "true"], 2),
@@ -198,7 +200,7 @@ fn wrong_usage_ends_with_2_and_what_cannot_be_had_with_1() {
 fn help_names_every_command_and_its_defaults() {
     let directory = TempDir::new().unwrap();
     let help = String::from_utf8(output(&["--help"], directory.path()).stdout).unwrap();
-    for command in ["serve", "run", "start", "check", "schema", "doctor", "ps", "end"] {
+    for command in ["serve", "run", "start", "check", "schema", "doctor", "ps", "end", "reload"] {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
     assert!(!help.contains("repl "), "the built-in worker is no command for people: {help}");
