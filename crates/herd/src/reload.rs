@@ -133,7 +133,7 @@ pub(crate) enum ReloadError {
     NoFile,
     #[error("the daemon is stopping")]
     Stopping,
-    /// [`Mistakes`], or a sentence.
+    /// All mistakes of the configuration, or a sentence.
     #[error("{0:#}")]
     Refused(anyhow::Error),
 }

@@ -85,6 +85,34 @@ fn the_same_session_id_in_two_pools_is_two_sessions() {
 }
 
 #[test]
+fn the_sessions_of_tenants_are_told_apart() {
+    let daemon = Daemon::serve(&["--session-key", "header:X-Session-ID"]);
+    for tenant in ["acme", "globex"] {
+        let body = format!("{{\"id\": \"alice\", \"tenant\": \"{tenant}\"}}");
+        let length = body.len().to_string();
+        let fields = [("content-type", "application/json"), ("content-length", length.as_str())];
+        let mut exchange = Exchange::begin(daemon.admin, "POST", "/v1/sessions", &fields);
+        exchange.send(&body);
+        assert_eq!(exchange.finish().status, 201);
+    }
+    assert_eq!(eval(&daemon, "/eval", "alice", "1", &[]).status, 200);
+    let table = String::from_utf8(daemon.command(&["ps"]).stdout).unwrap();
+    for tenant in ["acme", "globex", "-"] {
+        assert!(table.lines().any(|line| line.split_whitespace().take(2).eq([tenant, "alice"])), "{table}");
+    }
+    assert!(!table.contains("POOL"), "there is one: {table}");
+    let asked = daemon.command(&["end", "alice"]);
+    let said = String::from_utf8(asked.stderr).unwrap();
+    assert_eq!(asked.status.code(), Some(1), "{said}");
+    for choice in ["--tenant acme", "--tenant globex", "--tenant ''"] {
+        assert!(said.contains(&format!("--pool default {choice}")), "{said}");
+    }
+    assert!(daemon.command(&["end", "alice", "--tenant", "acme"]).status.success());
+    assert!(daemon.command(&["end", "alice", "--tenant", ""]).status.success());
+    assert_eq!(daemon.page("/v1/sessions/alice")["tenant"], "globex");
+}
+
+#[test]
 fn workers_and_events_of_all_pools_are_counted_in_one_row() {
     let (_directory, daemon) = two_pools();
     for (path, session) in [("/eval", "alice"), ("/b/eval", "bob")] {

@@ -368,6 +368,70 @@ fn no_request_fails_while_the_configuration_changes() {
     });
 }
 
+#[test]
+fn reloads_that_come_together_follow_one_another() {
+    let (_directory, config) = file(&with_mode("one"));
+    let daemon = Daemon::serve(&["--config", &config]);
+    fs::write(&config, with_mode("two")).unwrap();
+    let exchanges: Vec<_> = (0..6).map(|_| Exchange::begin(daemon.admin, "POST", "/v1/reload", &[])).collect();
+    let answers: Vec<_> = exchanges.into_iter().map(|exchange| exchange.finish().json()).collect();
+    let count = |change: &str| answers.iter().filter(|told| told["pools"][0]["change"] == change).count();
+    assert_eq!((count("changed"), count("unchanged")), (1, 5), "{answers:?}");
+    eval(daemon.gateway, "bob", "1");
+    assert_eq!(variable(daemon.worker_of("bob"), "MODE").as_deref(), Some("two"));
+}
+
+#[test]
+fn a_pool_may_come_back_while_the_one_of_its_name_still_leaves() {
+    let with_b =
+        |mode: &str| format!("pools:\n  a: {{}}\n  b: {{worker: {{env: [MODE={mode}]}}}}\nroutes: [{{pool: b}}]\n");
+    let (_directory, config) = file(&with_b("one"));
+    let mut daemon = Daemon::serve(&["--config", &config]);
+    assert_eq!(eval(daemon.gateway, "alice", "let x = 41").status, 200);
+    daemon.page_when("/v1/sessions/alice", |session| session["leases"] == 0);
+    let fields = [("x-session-id", "alice"), ("content-length", "5")];
+    let mut request = Exchange::begin(daemon.gateway, "POST", "/eval", &fields);
+    request.send("x");
+    daemon.page_when("/v1/sessions/alice", |session| session["leases"] == 1);
+    fs::write(&config, "pools:\n  a: {}\nroutes: [{pool: a}]\n").unwrap();
+    reload(&daemon);
+    fs::write(&config, with_b("two")).unwrap();
+    assert_eq!(reload(&daemon)["pools"][1], json!({"pool": "b", "change": "added"}));
+    assert_eq!(eval(daemon.gateway, "bob", "1").status, 200);
+    assert_eq!(variable(daemon.worker_of("bob"), "MODE").as_deref(), Some("two"));
+    request.send(" + 1");
+    assert_eq!(request.finish().body, "42");
+    daemon.log_line(|line| line["message"] == "a removed pool is gone");
+    assert_eq!(eval(daemon.gateway, "bob", "6 * 7").body, "42", "the pool of that name goes on");
+}
+
+#[test]
+fn a_file_of_v0_4_is_read_again_as_one() {
+    let text = |ttl: &str| {
+        format!(
+            "worker: {{command: [{}, repl], env: ['MODE=${{HOME}}']}}\nresources: {{ttl: {ttl}}}\nnetwork: {{data_bind: \
+             '127.0.0.1:0'}}\nsandbox: {{mode: best-effort}}\n",
+            env!("CARGO_BIN_EXE_herd")
+        )
+    };
+    let (_directory, config) = file(&text("1m"));
+    let runtime = tempfile::TempDir::new().unwrap();
+    let socket = runtime.path().join("own.sock");
+    let flags = ["--admin", "127.0.0.1:0", "--control-socket", socket.to_str().unwrap(), "--log-format", "json"];
+    let command = crate::daemon::herd(&[&["start", "--config", &config], &flags[..]].concat(), runtime.path());
+    let daemon = Daemon::spawn(command, socket, runtime);
+    assert_eq!(reload(&daemon)["pools"][0]["change"], "unchanged");
+    fs::write(&config, text("2m")).unwrap();
+    assert_eq!(reload(&daemon)["pools"][0]["change"], "changed");
+    let spare = |page: &Value| {
+        let workers = page["items"].as_array().unwrap();
+        workers.iter().find(|worker| worker["state"] == "spare").and_then(|worker| worker["pid"].as_i64())
+    };
+    let pid = spare(&daemon.page_when("/v1/workers", |page| spare(page).is_some())).unwrap();
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    assert_eq!(variable(pid, "MODE").as_deref(), Some("${HOME}"), "its texts stay as they are");
+}
+
 /// What of the daemon could grow without bound.
 #[derive(Debug)]
 struct Footprint {

@@ -31,6 +31,13 @@ fn the_lines_to_try_work_as_they_are_printed() {
 }
 
 #[test]
+fn a_port_that_another_daemon_has_is_told_with_its_process() {
+    let other = Daemon::repl();
+    let said = failure(&["--listen", &other.gateway.to_string(), "--admin", "off"], 1);
+    assert!(said.contains(&format!("herd (process {}) has that port; stop it, or ", other.pid())), "{said}");
+}
+
+#[test]
 fn a_port_in_use_is_one_sentence_with_the_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
