@@ -133,6 +133,26 @@ async fn a_tenant_that_floods_a_full_queue_makes_room_for_others_until_shares_ar
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waits_with_a_fair_share_of_a_full_queue_is_not_pushed_out_by_others() {
+    let fake = Fake::new();
+    let pool = fake.pool().max_workers(1).max_waiting(3).build().unwrap();
+    let (one, two) = (tenant("one"), tenant("two"));
+    let _first = pool.acquire(&id("first")).await.unwrap();
+    let (sender, mut order) = unbounded_channel();
+    for (callers, session) in [of(&one, "a"), of(&one, "b"), of(&two, "a")].into_iter().enumerate() {
+        queue_up(&pool, session, &sender);
+        all_wait(&pool, callers + 1).await;
+    }
+    // To let it in would only turn the shares round, and back with the next caller: nobody would ever be served.
+    for session in [of(&two, "b"), of(&one, "c")] {
+        let beyond = pool.acquire(&session).await;
+        assert!(matches!(beyond, Err(AcquireError::QueueFull { max_waiting: 3 })), "{beyond:?}");
+    }
+    pool.end(&id("first")).await.unwrap();
+    assert_eq!(served(&mut order, 3).await, ["one:a", "two:a", "one:b"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_beyond_the_tenants_limit_is_refused_at_once_and_room_for_another_comes_with_the_workers_end() {
     let fake = Fake::new();
     let pool = fake.pool().build().unwrap();

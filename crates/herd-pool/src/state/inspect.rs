@@ -1,6 +1,8 @@
 //! What the state tells about itself.
 
 use super::{Phase, State, entry::Kind};
+#[cfg(test)]
+use crate::tenant::Whose;
 use crate::{SessionId, Stats, WorkerId, WorkerState, clock::Moment, slot::Slot, sync::Arc};
 
 /// A worker, as the state knows it.
@@ -69,6 +71,12 @@ impl<W: Clone> State<W> {
             spares: self.count(Kind::Spare),
             held_back: self.held_back,
         }
+    }
+
+    /// How many live sessions the tenant has, for what is evicted.
+    #[cfg(test)]
+    pub(crate) fn live_of(&self, whose: &Whose) -> usize {
+        self.idle.live(whose)
     }
 
     /// Whether all is over.

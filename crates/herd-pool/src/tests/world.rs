@@ -582,6 +582,10 @@ impl World {
         assert_eq!(audit.counted, workers);
         self.most_waiting = self.options.max_waiting.max(self.most_waiting.min(stats.waiting));
         assert!(stats.waiting <= self.most_waiting);
+        for whose in self.tenants.iter().cloned().map(Some).chain([None]) {
+            let live = self.live.keys().filter(|session| session.tenant() == whose.as_ref());
+            assert_eq!(self.state.live_of(&whose), live.count());
+        }
         for tenant in &self.tenants {
             assert_eq!(tenant.sessions(), self.sessions_of(Some(tenant)), "{tenant}");
             assert_eq!(tenant.waiting(), self.waiting_of(Some(tenant)), "{tenant}");
