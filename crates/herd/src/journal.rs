@@ -11,7 +11,7 @@ use herd_pool::{EventKind, Events, EventsError, Exit, ExitStatus, SpawnError, Wo
 use tokio::sync::watch;
 
 /// How many events are kept. A follower who is further behind has missed some.
-const BACKLOG: usize = 1024;
+pub(crate) const BACKLOG: usize = 1024;
 
 /// Something that happened in a pool.
 #[derive(Debug)]
@@ -166,7 +166,7 @@ impl Journal {
         self.lock().start_failures.remove(pool);
     }
 
-    fn push(&self, at: SystemTime, pool: Arc<str>, kind: EventKind) {
+    pub(crate) fn push(&self, at: SystemTime, pool: Arc<str>, kind: EventKind) {
         let mut record = self.lock();
         record.count(at, &pool, &kind);
         record.last += 1;

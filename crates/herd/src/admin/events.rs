@@ -170,3 +170,82 @@ impl Source for Following {
 fn render(event: &Event) -> axum::body::Bytes {
     frame(Some(event.sequence), event.kind.name(), &model::Event::new(event))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::journal::{BACKLOG, Journal};
+
+    fn push(journal: &Journal, count: usize) {
+        (0..count).for_each(|_| journal.push(SystemTime::now(), "default".into(), EventKind::Draining));
+    }
+
+    fn following(journal: &Journal, after: Option<u64>) -> Following {
+        let filter = Filter { kinds: None, pool: None, session: None, tenant: None, worker: None, since: None };
+        let (follower, resumes) = (journal.follow(after), after.is_some());
+        Following { follower, filter, may_miss: resumes, tells: resumes, last: after }
+    }
+
+    /// The name and the data of a frame.
+    fn parse(frame: &Bytes) -> (String, Value) {
+        let text = std::str::from_utf8(frame).unwrap();
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        (field("event: ").to_owned(), serde_json::from_str(field("data: ")).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_who_falls_behind_is_dropped_and_told_what_it_got() {
+        let journal = Journal::new();
+        let mut slow = following(&journal, None);
+        push(&journal, 3);
+        for sequence in 1..=3 {
+            let Told::Frame(frame) = slow.next().await else { panic!("an event is there") };
+            assert_eq!(parse(&frame).1["sequence"], sequence);
+        }
+        push(&journal, BACKLOG + 1);
+        let Told::Last(last) = slow.next().await else { panic!("what comes next is not kept any more") };
+        let (name, data) = parse(&last);
+        assert_eq!((name.as_str(), &data["last_sequence"]), ("dropped", &3.into()));
+    }
+
+    #[tokio::test]
+    async fn who_comes_back_late_is_told_how_much_is_gone_and_goes_on() {
+        let journal = Journal::new();
+        push(&journal, BACKLOG + 10);
+        let mut back = following(&journal, Some(4));
+        let Told::Frame(frame) = back.next().await else { panic!("it is no reason to end") };
+        let (name, data) = parse(&frame);
+        assert_eq!((name.as_str(), &data["count"]), ("missed", &6.into()));
+        let Told::Frame(frame) = back.next().await else { panic!("the rest is there") };
+        assert_eq!(parse(&frame).1["sequence"], 11);
+    }
+
+    #[tokio::test]
+    async fn an_event_is_written_once_for_all_who_read_it() {
+        let journal = Journal::new();
+        let mut all: Vec<_> = (0..100).map(|_| following(&journal, None)).collect();
+        push(&journal, 1);
+        let mut places = Vec::new();
+        for one in &mut all {
+            let Told::Frame(frame) = one.next().await else { panic!("an event is there") };
+            places.push(frame.as_ptr());
+        }
+        places.dedup();
+        assert_eq!((places.len(), all.len()), (1, 100), "they share its bytes");
+    }
+
+    #[tokio::test]
+    async fn events_that_nobody_asked_for_are_passed_over() {
+        let journal = Journal::new();
+        let mut one = following(&journal, None);
+        one.filter.kinds = Some(vec!["shutting-down"]);
+        push(&journal, 500);
+        journal.push(SystemTime::now(), "default".into(), EventKind::ShuttingDown);
+        let Told::Frame(frame) = one.next().await else { panic!("an event is there") };
+        assert_eq!(parse(&frame), ("shutting-down".to_owned(), parse(&frame).1));
+        assert_eq!(parse(&frame).1["sequence"], 501);
+    }
+}

@@ -2,6 +2,10 @@
 
 mod access;
 mod admin;
+mod admin_access;
+mod admin_description;
+mod admin_sessions;
+mod admin_streams;
 mod client;
 mod commands;
 mod control;
