@@ -35,7 +35,8 @@ pub struct Rule {
     /// compared in its case, and percent-encoded characters count as what they stand for.
     ///
     /// A path that some servers would read as one with the prefix and others as one without is refused with 400, and so
-    /// is one with dot segments or a stray percent sign: else a request could reach by one pool what the operator has sent to another.
+    /// is one with dot segments or a stray percent sign: else a request could reach by one pool what the operator has
+    /// sent to another.
     pub path_prefix: Option<String>,
     /// Whether workers do not see the prefix: `/api/x` becomes `/x`, and `/api` becomes `/`. A session key `path:N`
     /// counts the segments that are left.
