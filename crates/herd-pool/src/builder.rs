@@ -20,8 +20,8 @@ impl<F: WorkerFactory> PoolBuilder<F> {
         Self { factory, options: Options::default(), on_crash: None, worker_ids: WorkerIds::new() }
     }
 
-    /// The fewest workers the pool keeps, with or without sessions. The default is 1; 0 is allowed. Where each worker is
-    /// [for one session](WorkerFactory::is_per_session) this has no effect.
+    /// The fewest workers the pool keeps, with or without sessions. The default is 1; 0 is allowed. Where each worker
+    /// is [for one session](WorkerFactory::is_per_session) this has no effect.
     pub fn min_workers(mut self, workers: usize) -> Self {
         self.options.min_workers = workers;
         self
@@ -62,7 +62,8 @@ impl<F: WorkerFactory> PoolBuilder<F> {
     }
 
     /// How many callers may wait in [`Pool::acquire`] at once, for a worker to start or for room; those beyond it fail
-    /// with [`AcquireError::QueueFull`](crate::AcquireError::QueueFull). The default is 1000.
+    /// with [`AcquireError::QueueFull`](crate::AcquireError::QueueFull): the newest caller of the tenant with most, if
+    /// the one that comes is of a tenant with fewer, and otherwise the one that comes. The default is 1000.
     pub fn max_waiting(mut self, callers: usize) -> Self {
         self.options.max_waiting = callers;
         self

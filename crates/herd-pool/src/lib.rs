@@ -84,36 +84,56 @@
 //! - The workers that start, wait as spares, serve and end are together never more than
 //!   [`max_workers`](PoolBuilder::max_workers).
 //! - Every caller of [`Pool::acquire`] gets exactly one answer, at the latest after
-//!   [`acquire_timeout`](PoolBuilder::acquire_timeout). Sessions are served in the order in which their first callers
-//!   came. A caller that gives up loses nothing for others: no worker, no capacity.
+//!   [`acquire_timeout`](PoolBuilder::acquire_timeout). A caller that gives up loses nothing for others: no worker, no
+//!   capacity.
 //! - A session in use is never ended as idle or evicted. Every session ends with exactly one [`EndReason`].
+//! - A worker that a factory of [before](Pool::reconfigure) started serves the session that it has, and no other.
+//!
+//! # What tenants share
+//! Sessions may belong to [`Tenant`]s, see [`SessionId::of`]. Those without one are treated as if one more tenant had
+//! them all, which has no limits.
+//! - Free workers go round the tenants that wait, one session of each; within a tenant sessions are served in the order
+//!   in which their first callers came. Whoever waits with a thousand callers delays the first one of another tenant by
+//!   one worker.
+//! - If as many callers wait as [may](PoolBuilder::max_waiting), one of a tenant with fewer takes the place of the
+//!   newest of the tenant with most, as long as that leaves the latter no fewer than the former has.
+//! - With [`WhenFull::EvictIdle`] the tenant with most sessions loses the one that has been idle for longest, but only
+//!   to a tenant with fewer. Whoever has as many or more makes room by an idle session of its own, or waits.
+//! - [`TenantLimits`] hold over all pools that the tenant has sessions in: callers beyond them are refused at once. A
+//!   session counts from its first caller until its worker is gone.
+//! - No worker of a tenant's session serves another one afterwards.
 //!
 //! # What it costs
 //! An acquire of a live session takes no lock of the whole pool and allocates nothing: it reads the session's bucket in
 //! one of 128 parts of the index, and counts the lease in the session's gate, one atomic word. Its cost does not depend
 //! on the number of sessions, but once they do not fit into the processor's caches it is that of these two places in
 //! memory. Everything else happens under the core's lock in at most O(log n): starts, ends, and timers. A session takes
-//! less than 1 KiB in the pool, beside what its worker takes.
+//! about 1 KiB in the pool, beside what its worker takes. To look at sessions a [page](Pool::sessions_after) at a time
+//! takes O(n), mostly without the core's lock, and [reconfiguring](Pool::reconfigure) O(n log n) with it.
 //!
 //! # Map
-//! What callers see: `pool`, `lease`, `builder` and `options`, `error`, `event`, `info`, `stats`, `crash`, and the
-//! vocabulary in `worker`, `connect`, `exit`, `reason`, `session_id`.
+//! What callers see: `pool`, `lease`, `builder` and `options`, `error`, `event`, `info`, `stats`, `histogram`, `crash`,
+//! and the vocabulary in `worker`, `connect`, `exit`, `reason`, `session_id`, `tenant`.
 //!
 //! The core, which decides and does no I/O:
 //! - `state` takes what happened and the time, and says what to do. `state::sessions` starts and ends sessions,
 //!   `state::workers` follows workers from spawn to end, `state::balance` hands out spares, starts workers and evicts,
-//!   `state::tick` does what is due, `state::entry` is what is known of one worker.
-//! - `queue` holds those who wait, `schedule` what is due when, `backoff` how fast failed starts are repeated.
+//!   `state::tick` does what is due, `state::reconfigure` lets another factory and other options count, `state::entry`
+//!   is what is known of one worker and `state::inspect` what others may know of the state.
+//! - `queue` holds those who wait, `lines` whose turn it is, and `crowd` who has how many of them. `idle` holds the
+//!   sessions that may be idle, `schedule` what is due when, `backoff` how fast failed starts are repeated, and
+//!   `generation` tells the configurations apart that a pool has had.
 //! - `slot` is a session with its worker, shared by its leases; `gate` counts them; `index` finds slots by session ID,
 //!   in the hash `table`s.
 //!
 //! The shell, which performs what the core decides:
-//! - `shared` keeps the core behind its lock and performs actions in order, `perform` has what each action does,
+//! - `shared` keeps the core behind its lock, with the `setup` that counts, and performs actions in order, `perform`
+//!   has what each action does,
 //!   `driver` tells the core of the passing of time, `view` makes the core's state presentable, `caught` contains
 //!   panics.
 //!
-//! Of locks there are: the core's, then those of the index's parts and of the replies to callers, in this order. None
-//! is held while code of callers, workers or subscribers runs, and none across an await.
+//! Of locks there are: the core's, then those of the setup, the index's parts and the replies to callers, in this
+//! order. None is held while code of callers, workers or subscribers runs, and none across an await.
 #![forbid(unsafe_code)]
 
 mod backoff;

@@ -6,8 +6,8 @@ use crate::{SessionId, queue::Ticket, tenant::Whose};
 
 /// Sessions that stand in line for a worker.
 ///
-/// Each tenant has a line, and sessions without a tenant have one together. Within a line the session that came first is
-/// the first; workers go round the lines, one session of each. A tenant whose line begins has the last turn, so that
+/// Each tenant has a line, and sessions without a tenant have one together. Within a line the session that came first
+/// is the first; workers go round the lines, one session of each. A tenant whose line begins has the last turn, so that
 /// whoever waits with any number of sessions delays the first one of another tenant by one hand-out. Every operation is
 /// O(log n).
 #[derive(Debug, Default)]

@@ -5,11 +5,16 @@ use crate::OptionsError;
 /// What happens when a new session needs a worker and all `max_workers` are taken.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub enum WhenFull {
-    /// Callers wait in order of arrival, up to `max_waiting` of them and `acquire_timeout` each.
+    /// Callers wait, up to `max_waiting` of them and `acquire_timeout` each, and are served in the order that the
+    /// [crate](crate#what-tenants-share) describes.
     #[default]
     Wait,
     /// The session that has been idle for longest ends ([`EndReason::Evicted`](crate::EndReason::Evicted)) and makes
     /// room. A session with a lease is never evicted; if all have one, callers wait.
+    ///
+    /// Where there are tenants it is a session of the tenant that has most, if it has more than the newcomer's, and
+    /// otherwise one of the newcomer's own. If neither has an idle one, callers wait: nobody can push out the sessions
+    /// of a tenant that has no more than itself.
     EvictIdle,
 }
 

@@ -45,9 +45,9 @@ impl<F: WorkerFactory> Pool<F> {
     ///
     /// If the session is live, this is ready at once: it neither waits nor allocates. Otherwise a spare that passes a
     /// quick health check serves the session, or a worker that is started for it; if all workers are taken, what
-    /// happens depends on [`when_full`](PoolBuilder::when_full). Callers of the same session share one worker, and
-    /// sessions are served in the order in which their first callers came. If the session is ending, this waits for
-    /// the end and starts it anew.
+    /// happens depends on [`when_full`](PoolBuilder::when_full). Callers of the same session share one worker. Workers
+    /// go round the [tenants](crate::Tenant) that wait, and of each to the session whose first caller came first. If
+    /// the session is ending, this waits for the end and starts it anew.
     ///
     /// Cancel safe: whoever drops the future loses the place in line and nothing else. The worker that was on its way
     /// serves somebody else or becomes a spare.
@@ -152,9 +152,9 @@ impl<F: WorkerFactory> Pool<F> {
     ///
     /// - Sessions stay on the worker that they have, and under the [`ttl`](PoolBuilder::ttl),
     ///   [`max_lifetime`](PoolBuilder::max_lifetime) and [`idle_by`](PoolBuilder::idle_by) that they started with.
-    /// - Workers that have no session are ended, and starts given up, as soon as this returns; workers of the new factory
-    ///   take their places, first for those who wait. With [`worker_reuse`](PoolBuilder::worker_reuse) no worker of the
-    ///   former factory gets another session.
+    /// - Workers that have no session are ended, and starts given up, as soon as this returns; workers of the new
+    ///   factory take their places, first for those who wait. With [`worker_reuse`](PoolBuilder::worker_reuse) no
+    ///   worker of the former factory gets another session.
     /// - Everything else counts at once and for all, also for those who wait already: bounds, time-outs, health checks,
     ///   what happens [when the pool is full](PoolBuilder::when_full). If there are more workers than the new
     ///   [`max_workers`](PoolBuilder::max_workers), no session ends for that: none starts until there are fewer.
@@ -199,8 +199,8 @@ impl<F: WorkerFactory> Pool<F> {
     /// `limit` of them. To go on, give the last one's ID.
     ///
     /// It is not one snapshot, but a session that exists all the while is there once. The time that it takes grows with
-    /// the number of sessions, but the pool's lock is held only while those that start or end are collected; `fits` runs
-    /// without any lock, and only until enough were found.
+    /// the number of sessions, but the pool's lock is held only while those that start or end are collected; `fits`
+    /// runs without any lock, and only until enough were found.
     #[must_use]
     pub fn sessions_after(
         &self,

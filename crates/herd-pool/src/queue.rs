@@ -19,8 +19,8 @@ pub(crate) struct Ticket(pub(crate) u64);
 
 /// Callers that wait, grouped by session: all who wait for the same session are one party, and are served together.
 ///
-/// A party stands in its tenant's line where its first caller arrived. While its session's former worker is still ending
-/// it waits aside, and takes its place in the line afterwards.
+/// A party stands in its tenant's line where its first caller arrived. While its session's former worker is still
+/// ending it waits aside, and takes its place in the line afterwards.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     waiters: BTreeMap<Ticket, Waiter>,
@@ -110,19 +110,12 @@ impl Queue {
         self.parties.get(session)?.counted.clone()
     }
 
-    /// Adds a caller for a session that others wait for, if there are any. Returns whether it did.
-    pub(crate) fn join(
-        &mut self,
-        ticket: Ticket,
-        session: &SessionId,
-        counted: Option<CountedCaller>,
-        now: Moment,
-    ) -> bool {
-        let Some(party) = self.parties.get_mut(session) else { return false };
+    /// Adds a caller to its session's party, which is [open](Self::open).
+    pub(crate) fn join(&mut self, ticket: Ticket, session: &SessionId, counted: Option<CountedCaller>, now: Moment) {
+        let Some(party) = self.parties.get_mut(session) else { return };
         party.tickets.insert(ticket);
         self.waiters.insert(ticket, Waiter { session: session.clone(), arrived: now, _counted: counted });
         self.crowd.add(ticket, session.tenant().cloned());
-        true
     }
 
     /// Opens the party of a session that nobody waits for, before its first caller [joins](Self::join).
@@ -162,7 +155,7 @@ impl Queue {
         Some(session)
     }
 
-    /// Removes a caller. Returns whether it was there.
+    /// Removes a caller, if it is there.
     pub(crate) fn leave(&mut self, ticket: Ticket) -> Option<Caller> {
         let Waiter { session, arrived, .. } = self.waiters.remove(&ticket)?;
         self.crowd.remove(ticket, session.tenant().cloned());

@@ -33,7 +33,8 @@ pub struct Stats {
     pub spawn_failures: u64,
     /// Workers that ended by themselves.
     pub worker_exits: u64,
-    /// How long callers waited that were not answered at once, whatever the answer was. Those who gave up are not in it.
+    /// How long callers waited that were not answered at once, whatever the answer was. Those who gave up are not in
+    /// it.
     pub acquire_wait: Histogram,
     /// How long workers took from the begin of their start until they were ready, as far as they became so.
     pub spawn_to_ready: Histogram,

@@ -20,9 +20,9 @@ const UNLIMITED: usize = usize::MAX;
 
 /// To whom sessions belong.
 ///
-/// Sessions of two tenants are two sessions, also if they have the same ID: see [`SessionId::of`](crate::SessionId::of).
-/// Tenants are the same if their names are. Clones share their limits and counts, and so do all pools that the tenant's
-/// sessions are in, as far as one object and its clones name it.
+/// Sessions of two tenants are two sessions, also if they have the same ID: see
+/// [`SessionId::of`](crate::SessionId::of). Tenants are the same if their names are. Clones share their limits and
+/// counts, and so do all pools that the tenant's sessions are in, as far as one object and its clones name it.
 #[derive(Clone)]
 pub struct Tenant(Arc<Shared>);
 
@@ -140,8 +140,8 @@ fn count(now: &AtomicUsize, most: &AtomicUsize) -> Result<(), usize> {
 /// Whose something is: a tenant's, or of those without one.
 pub(crate) type Whose = Option<Tenant>;
 
-/// A session that its tenant's limit counts, until the last clone is gone. Whatever keeps the session's name taken has a
-/// clone: those who wait for it, and the worker that is started for it, serves it, or served it and is not gone yet.
+/// A session that its tenant's limit counts, until the last clone is gone. Whatever keeps the session's name taken has
+/// a clone: those who wait for it, and the worker that is started for it, serves it, or served it and is not gone yet.
 #[derive(Clone)]
 pub(crate) struct CountedSession {
     _one: Arc<OneSession>,

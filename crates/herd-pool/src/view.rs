@@ -60,8 +60,8 @@ impl<F: WorkerFactory> Shared<F> {
             found.into_iter().map(move |view| Found { view, rank })
         };
         let mut found: Vec<_> = pending(0).collect();
-        // A session starts, lives, ends, and may start again: whoever was pending before may be live by now, and whoever
-        // is live no more is pending afterwards.
+        // A session starts, lives, ends, and may start again: whoever was pending before may be live by now, and
+        // whoever is live no more is pending afterwards.
         let live = self.index.all(|slot| fits(slot.id()));
         found.extend(live.into_iter().map(|slot| Found { view: SessionView::Live(slot), rank: 1 }));
         found.extend(pending(2));

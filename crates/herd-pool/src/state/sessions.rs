@@ -43,8 +43,8 @@ impl<W: Clone> State<W> {
     /// Lets a caller wait for a session that is not live, if its tenant and the pool have room for that.
     fn wait(&mut self, ticket: Ticket, session: &SessionId, now: Moment) -> Result<(), AcquireError> {
         let is_new = self.queue.since(session).is_none();
-        // Counted for one tenant and many pools at once, so it is taken before it is needed. Whatever comes of nothing is
-        // given back by being dropped.
+        // Counted for one tenant and many pools at once, so it is taken before it is needed. Whatever comes of nothing
+        // is given back by being dropped.
         let counted = if is_new { self.count_session(session)? } else { None };
         let caller = session.tenant().map(Tenant::count_caller).transpose()?;
         if self.queue.waiting() >= self.options.max_waiting {
@@ -87,8 +87,8 @@ impl<W: Clone> State<W> {
         self.act(Action::Deny { ticket, error });
     }
 
-    /// Gives a free, healthy worker to the session at the head of the line, or to the one that it is for; without one it
-    /// becomes a spare, or is closed if there are enough.
+    /// Gives a free, healthy worker to the session at the head of the line, or to the one that it is for; without one
+    /// it becomes a spare, or is closed if there are enough.
     pub(super) fn place(&mut self, worker: WorkerId, handle: W, now: Moment) {
         if !self.running() || !self.is_current(worker) {
             return self.retire(worker, Force::Close, now);
