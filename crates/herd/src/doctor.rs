@@ -100,7 +100,11 @@ fn settings(args: DoctorArgs) -> anyhow::Result<Settings> {
         }
     };
     if !args.command.is_empty() {
-        raw.pool.worker.command = cli::words("COMMAND", args.command);
+        let command = cli::words("COMMAND", args.command);
+        for (_, pool) in &mut raw.pools {
+            pool.worker.command.clone_from(&command);
+        }
+        raw.pool.worker.command = command;
     }
     Ok(config::settle(raw, mistakes)?)
 }
