@@ -108,7 +108,7 @@
 //! one of 128 parts of the index, and counts the lease in the session's gate, one atomic word. Its cost does not depend
 //! on the number of sessions, but once they do not fit into the processor's caches it is that of these two places in
 //! memory. Everything else happens under the core's lock in at most O(log n): starts, ends, and timers. A session takes
-//! about 1 KiB in the pool, beside what its worker takes. To look at sessions a [page](Pool::sessions_after) at a time
+//! less than 1 KiB in the pool, beside what its worker takes. To look at sessions a [page](Pool::sessions_after) at a time
 //! takes O(n), mostly without the core's lock, and [reconfiguring](Pool::reconfigure) O(n log n) with it.
 //!
 //! # Map
