@@ -158,6 +158,8 @@ pub(super) struct World {
     pub(super) tenants: [Tenant; 2],
     /// Those who have sessions in line, in the order in which they are to be served.
     turns: Vec<Whose>,
+    /// Whether a session was ever evicted, which changes the turns.
+    evicted: bool,
     /// What bounds there may have been when there was more than there may be now.
     most_workers: usize,
     most_waiting: usize,
@@ -211,6 +213,7 @@ impl World {
             generation: Generation::default(),
             tenants: [tenant("acme"), tenant("other")],
             turns: Vec::new(),
+            evicted: false,
             most_workers,
             most_waiting,
             running: BTreeSet::new(),
@@ -522,8 +525,8 @@ impl World {
         let line = self.line().filter(|(other, _)| other.tenant() == session.tenant());
         let first = line.min_by_key(|(_, place)| *place).map(|(session, _)| session);
         assert_eq!(first, Some(session), "somebody jumped the queue");
-        // Making room by ending sessions has its own order.
-        if self.options.when_full == WhenFull::Wait {
+        // Whoever room is made for by evicting a session has the next turn.
+        if !self.evicted {
             assert_eq!(self.turns.first(), Some(&whose), "it was another tenant's turn");
         }
         self.turns.retain(|turn| *turn != whose);
@@ -555,6 +558,7 @@ impl World {
                 assert_eq!(self.live.remove(&session), Some(worker), "a session ended twice, or never started");
                 let leases = self.leases.iter().filter(|slot| slot.worker == worker && slot.id() == &session).count();
                 let idle_by = self.idle_by.remove(&session);
+                self.evicted |= reason == EndReason::Evicted;
                 let needs_no_lease = match reason {
                     EndReason::Evicted | EndReason::Drained => true,
                     EndReason::Idle => idle_by == Some(IdleBy::Lease),
