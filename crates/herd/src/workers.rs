@@ -393,3 +393,26 @@ fn verdict(path: &Path) -> Verdict {
         Ok(_) => Verdict::Runs,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::config::{self, raw::Raw};
+
+    #[test]
+    fn pools_that_keep_workspaces_in_no_place_of_their_own_have_one_each() {
+        let place = |name: &str, directory: Option<&str>| {
+            let mut pool = config::settle(Raw::default(), Mistakes::default()).unwrap().pools.remove(0);
+            pool.name = name.to_owned();
+            (pool.sandbox.workspace, pool.sandbox.workspace_dir) =
+                (Workspace::Persistent, directory.map(PathBuf::from));
+            kept_workspaces(&pool).unwrap()
+        };
+        let places: BTreeSet<_> = [settings::DEFAULT_POOL, "a", "b"].map(|name| place(name, None)).into();
+        assert_eq!(places.len(), 3, "{places:?}");
+        assert!(place(settings::DEFAULT_POOL, None).ends_with("herd/workspaces"), "as when there was only this one");
+        assert_eq!(place("a", Some("/srv/a")), Path::new("/srv/a"), "what was written is taken as it is");
+    }
+}

@@ -15,6 +15,7 @@ use super::{
     resolve::resolve_pool,
     settings::{DEFAULT_POOL, Pool, Workspace},
 };
+use crate::workers::kept_workspaces;
 
 /// The three sections of one pool.
 pub(super) fn read(f: &mut Fields<'_>) -> RawPool {
@@ -278,9 +279,12 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Mistakes) -> Vec<Pool> {
 fn check_workspaces(pools: &[Pool], mistakes: &mut Mistakes) {
     let persistent: Vec<_> = pools.iter().filter(|pool| pool.sandbox.workspace == Workspace::Persistent).collect();
     for (index, pool) in persistent.iter().enumerate() {
-        let overlaps = |other: &&&Pool| match (&pool.sandbox.workspace_dir, &other.sandbox.workspace_dir) {
-            (None, None) => true,
-            (Some(one), Some(other)) => one.starts_with(other) || other.starts_with(one),
+        // Where nothing is written, each pool has a place of its own.
+        let is_written = |pool: &Pool| pool.sandbox.workspace_dir.is_some();
+        let overlaps = |other: &&&Pool| match (kept_workspaces(pool), kept_workspaces(other)) {
+            (Some(one), Some(place)) if is_written(pool) || is_written(other) => {
+                one.starts_with(&place) || place.starts_with(&one)
+            }
             _ => false,
         };
         let Some(first) = persistent[..index].iter().find(overlaps) else { continue };

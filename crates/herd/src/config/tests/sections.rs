@@ -57,10 +57,6 @@ fn each_mistake_of_what_several_pools_and_tenants_need_is_told_with_its_place() 
             "2:9: pools.default: is described by the sections at the top level already; keep one of the two, or choose another name",
         ),
         (
-            "pools: {a: {sandbox: {workspace: persistent}}, b: {sandbox: {workspace: persistent}}}",
-            "1:73: pools.b.sandbox.workspace: keeps workspaces where the pool a does, and sessions of the same ID would meet; give each pool a `workspace_dir` of its own",
-        ),
-        (
             "pools: {a: {sandbox: {workspace: persistent, workspace_dir: /srv/w}}, b: {sandbox: {workspace: persistent, workspace_dir: /srv/w/b}}}",
             "1:123: pools.b.sandbox.workspace_dir: keeps workspaces where the pool a does, and sessions of the same ID would meet; give each pool a `workspace_dir` of its own",
         ),
