@@ -7,7 +7,11 @@ use axum::{
 };
 use utoipa::{
     OpenApi,
-    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    openapi::{
+        ContentBuilder, Ref, RefOr, Response as Described, ResponseBuilder,
+        path::PathItem,
+        security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+    },
 };
 
 use super::model::{Event, LogLine};
@@ -43,10 +47,29 @@ pub(super) fn begin() -> utoipa::openapi::OpenApi {
     api
 }
 
-/// The description as a page.
-pub(super) fn render(api: &utoipa::openapi::OpenApi) -> Page {
+/// The description as a page, with what stands before all pages.
+pub(super) fn render(mut api: utoipa::openapi::OpenApi) -> Page {
+    let pages = api.paths.paths.values_mut();
+    for operation in pages.flat_map(|PathItem { get, post, delete, .. }| [get, post, delete]).flatten() {
+        for (status, what) in BEFORE_ALL {
+            let responses = &mut operation.responses.responses;
+            responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(refusal(what)));
+        }
+    }
     // It consists of structures whose keys are text, which cannot fail.
-    Page(serde_json::to_vec_pretty(api).unwrap_or_default().into())
+    Page(serde_json::to_vec_pretty(&api).unwrap_or_default().into())
+}
+
+/// What the guard of the admin address answers.
+const BEFORE_ALL: [(&str, &str); 3] = [
+    ("401", "On the admin address: a token is asked for, and it is not there or another one"),
+    ("403", "On the admin address: the request names a foreign host, or comes from another site's page"),
+    ("429", "On the admin address: too many wrong tokens came from there"),
+];
+
+fn refusal(what: &str) -> Described {
+    let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new().description(what).content("application/problem+json", problem).build()
 }
 
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ use super::{
     Admin,
     extract::Params,
     model,
-    problem::{Kind, Problem},
+    problem::{Document, Kind, Problem},
     sessions::worker_id,
     sse::{self, Source, Told, dropped, frame, missed},
 };
@@ -54,7 +54,7 @@ pub(super) struct EventsQuery {
     ),
     responses(
         (status = 200, description = "The stream, which has no end while the daemon runs", body = String, content_type = "text/event-stream"),
-        (status = 400, description = "A parameter is not understood", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A parameter is not understood", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn stream(

@@ -122,7 +122,7 @@ mod tests {
             request.headers_mut().insert(header::CONTENT_TYPE, kind.parse().unwrap());
         }
         let read = Fields::from_request(request, &()).await;
-        read.map(|Fields(wish)| wish).map_err(|problem| serde_json::to_value(problem).unwrap())
+        read.map(|Fields(wish)| wish).map_err(|problem| problem.to_json())
     }
 
     #[tokio::test]

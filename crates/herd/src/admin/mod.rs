@@ -67,7 +67,7 @@ pub(crate) fn routes(admin: Admin) -> Router {
         .routes(routes!(pages::readyz))
         .routes(routes!(pages::metrics));
     let (router, api) = described.split_for_parts();
-    let description = description::render(&api);
+    let description = description::render(api);
     router
         .route("/openapi.json", get(async move || description))
         .route("/", get(pages::root))

@@ -14,7 +14,7 @@ use super::{
     extract::{Id, Params},
     model::{Page, PoolStats, Stats},
     page::{Gathering, decode, encode, page_limit},
-    problem::{Kind, Problem},
+    problem::{Document, Kind, Problem},
 };
 
 const ROOT: &str = "\
@@ -47,7 +47,7 @@ pub(super) async fn healthz() -> &'static str {
     get, path = "/readyz", tag = "daemon", operation_id = "getReadiness",
     responses(
         (status = 200, description = "It does", body = String, content_type = "text/plain", example = "ok\n"),
-        (status = 503, description = "It is draining, or no pool can start a worker", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "It is draining, or no pool can start a worker", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn readyz(State(admin): State<Admin>) -> Result<&'static str, Problem> {
@@ -71,12 +71,9 @@ pub(super) async fn readyz(State(admin): State<Admin>) -> Result<&'static str, P
     get, path = "/metrics", tag = "daemon", operation_id = "getMetrics",
     responses((status = 200, description = "The numbers", body = String, content_type = "text/plain"))
 )]
-pub(super) async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
-    // Looking at what workers use reads files.
-    let page = tokio::task::spawn_blocking(move || admin.metrics.render()).await;
-    let page =
-        page.map_err(|_| Problem::new(Kind::Internal).detail("the numbers could not be collected; the log says why"))?;
-    Ok(([(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], page).into_response())
+pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
+    let page = admin.metrics.render_fresh().await;
+    ([(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], page).into_response()
 }
 
 /// The daemon's numbers, in sum and for each pool.
@@ -104,7 +101,7 @@ pub(super) struct ListQuery {
     get, path = "/v1/pools", tag = "daemon", operation_id = "listPools", params(ListQuery),
     responses(
         (status = 200, description = "A page of pools", body = Page<PoolStats>),
-        (status = 400, description = "A parameter is not understood", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A parameter is not understood", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn pools(
@@ -130,8 +127,8 @@ pub(super) async fn pools(
     params(("name" = String, Path, description = "The pool's name, percent-encoded", example = "default")),
     responses(
         (status = 200, description = "The pool", body = PoolStats),
-        (status = 400, description = "The name cannot be read", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such pool", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The name cannot be read", body = Document, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such pool", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn pool(State(admin): State<Admin>, Id(name): Id) -> Result<Json<PoolStats>, Problem> {

@@ -98,16 +98,20 @@ impl Kind {
     }
 }
 
-/// An error as the API answers it: a problem document, RFC 9457.
+/// An error as the API answers it. It is large and rare, and so it is kept in a box.
+#[derive(Clone, Debug)]
+pub(super) struct Problem(Box<Document>);
+
+/// A problem document, RFC 9457.
 #[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(example = json!({
+#[schema(as = Problem, example = json!({
     "type": "urn:herd:problem:no-such-session",
     "title": "There is no such session",
     "status": 404,
     "detail": "it never started, or it has ended; /v1/sessions lists those that live",
     "session": "alice"
 }))]
-pub(super) struct Problem {
+pub(super) struct Document {
     /// What is wrong, for programs: `urn:herd:problem:NAME`.
     #[serde(rename = "type")]
     #[schema(pattern = "^urn:herd:problem:[a-z-]+$")]
@@ -146,7 +150,7 @@ pub(super) struct Candidate {
 impl Problem {
     pub(super) fn new(kind: Kind) -> Self {
         let (name, status, title) = kind.meaning();
-        Self {
+        Self(Box::new(Document {
             kind: format!("urn:herd:problem:{name}"),
             title,
             status: status.as_u16(),
@@ -155,54 +159,55 @@ impl Problem {
             candidates: Vec::new(),
             mistakes: Vec::new(),
             field: None,
-        }
+        }))
     }
 
     pub(super) fn detail(mut self, detail: impl Into<String>) -> Self {
-        self.detail = Some(detail.into());
+        self.0.detail = Some(detail.into());
         self
     }
 
     pub(super) fn session(mut self, session: impl Into<String>) -> Self {
-        self.session = Some(session.into());
+        self.0.session = Some(session.into());
         self
     }
 
     pub(super) fn candidates(mut self, candidates: Vec<Candidate>) -> Self {
-        self.candidates = candidates;
+        self.0.candidates = candidates;
         self
     }
 
     pub(super) fn mistakes(mut self, mistakes: Vec<String>) -> Self {
-        self.mistakes = mistakes;
+        self.0.mistakes = mistakes;
         self
     }
 
     /// When it makes sense to try again; in whole seconds, at least one.
     pub(super) fn retry_after(mut self, delay: Duration) -> Self {
         let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-        self.field = Some((header::RETRY_AFTER, HeaderValue::from(seconds.max(1))));
+        self.0.field = Some((header::RETRY_AFTER, HeaderValue::from(seconds.max(1))));
         self
     }
 
     /// Which credentials the page takes, RFC 6750 §3.
     pub(super) fn challenge(mut self, challenge: &'static str) -> Self {
-        self.field = Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
+        self.0.field = Some((header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge)));
         self
     }
 }
 
-impl From<Kind> for Problem {
-    fn from(kind: Kind) -> Self {
-        Self::new(kind)
+#[cfg(test)]
+impl Problem {
+    pub(super) fn to_json(&self) -> serde_json::Value {
+        serde_json::to_value(&self.0).unwrap()
     }
 }
 
 impl IntoResponse for Problem {
     fn into_response(mut self) -> Response {
-        let field = self.field.take();
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let field = self.0.field.take();
+        let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self.0).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         if let Some((name, value)) = field {
             response.headers_mut().insert(name, value);

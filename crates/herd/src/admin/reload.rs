@@ -2,7 +2,7 @@ use axum::{Json, extract::State};
 
 use super::{
     Admin,
-    problem::{Kind, Problem},
+    problem::{Document, Kind, Problem},
 };
 use crate::reload::{ReloadError, Reloaded};
 
@@ -14,8 +14,8 @@ use crate::reload::{ReloadError, Reloaded};
     post, path = "/v1/reload", tag = "daemon", operation_id = "reload",
     responses(
         (status = 200, description = "What has changed", body = Reloaded),
-        (status = 422, description = "Nothing has: the problem's `mistakes` say why", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The daemon is stopping", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Nothing has: the problem's `mistakes` say why", body = Document, content_type = "application/problem+json"),
+        (status = 503, description = "The daemon is stopping", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn reload(State(admin): State<Admin>) -> Result<Json<Reloaded>, Problem> {

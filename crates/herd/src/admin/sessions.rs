@@ -16,7 +16,7 @@ use super::{
     front::{self, escape},
     model::{Acquired, Ended, Session, SessionState},
     page::{Gathering, Page, bad_cursor, decode, encode, page_limit},
-    problem::{Candidate, Kind, Problem},
+    problem::{Candidate, Document, Kind, Problem},
 };
 use crate::pools::NamedPool;
 
@@ -53,7 +53,7 @@ pub(super) struct ListQuery {
     get, path = "/v1/sessions", tag = "sessions", operation_id = "listSessions", params(ListQuery),
     responses(
         (status = 200, description = "A page of sessions", body = Page<Session>),
-        (status = 400, description = "A parameter is not understood", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A parameter is not understood", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(
@@ -115,9 +115,9 @@ pub(super) struct Choice {
     params(("id" = String, Path, description = "The session's ID, percent-encoded", example = "alice", min_length = 1, max_length = 256, pattern = "^[!-~]+$"), Choice),
     responses(
         (status = 200, description = "The session", body = Session),
-        (status = 400, description = "The ID or a parameter is not understood", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such session", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Several sessions have this ID; `candidates` tells which", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The ID or a parameter is not understood", body = Document, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such session", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "Several sessions have this ID; `candidates` tells which", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn one(
@@ -150,9 +150,9 @@ pub(super) struct EndQuery {
     params(("id" = String, Path, description = "The session's ID, percent-encoded", example = "alice", min_length = 1, max_length = 256, pattern = "^[!-~]+$"), EndQuery),
     responses(
         (status = 200, description = "It has ended", body = Ended),
-        (status = 400, description = "The ID or a parameter is not understood", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such session", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Several sessions have this ID; `candidates` tells which", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The ID or a parameter is not understood", body = Document, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such session", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "Several sessions have this ID; `candidates` tells which", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn end(
@@ -220,13 +220,13 @@ fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opt
     responses(
         (status = 200, description = "There was such a session", body = Acquired),
         (status = 201, description = "It was started", body = Acquired, headers(("location" = String, description = "Where this API shows it"))),
-        (status = 400, description = "The body is not understood", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such pool", body = Problem, content_type = "application/problem+json"),
-        (status = 408, description = "The body did not come in time", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not said to be JSON", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "The tenant has as much as it may have", body = Problem, content_type = "application/problem+json", headers(("retry-after" = u64, description = "In seconds"))),
-        (status = 503, description = "No worker was to be had", body = Problem, content_type = "application/problem+json", headers(("retry-after" = u64, description = "In seconds"))),
+        (status = 400, description = "The body is not understood", body = Document, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such pool", body = Document, content_type = "application/problem+json"),
+        (status = 408, description = "The body did not come in time", body = Document, content_type = "application/problem+json"),
+        (status = 413, description = "The body is too large", body = Document, content_type = "application/problem+json"),
+        (status = 415, description = "The body is not said to be JSON", body = Document, content_type = "application/problem+json"),
+        (status = 429, description = "The tenant has as much as it may have", body = Document, content_type = "application/problem+json", headers(("retry-after" = u64, description = "In seconds"))),
+        (status = 503, description = "No worker was to be had", body = Document, content_type = "application/problem+json", headers(("retry-after" = u64, description = "In seconds"))),
     )
 )]
 pub(super) async fn acquire(State(admin): State<Admin>, Fields(wish): Fields<Wish>) -> Result<Response, Problem> {
@@ -265,7 +265,8 @@ pub(super) async fn acquire(State(admin): State<Admin>, Fields(wish): Fields<Wis
     let session = pool.pool.session(&id);
     let info = session.ok_or_else(|| refused(&AcquireError::Draining).session(id.as_str()))?;
     drop(lease);
-    let session = Session::new(&pool, &info);
+    // As it is without the lease, unless it had to make room for another one already.
+    let session = Session::new(&pool, &pool.pool.session(&id).unwrap_or(info));
     let place = location(&session);
     let gateway = front::address(&admin.gateway, &admin.reloader.settings().network.session_key, &id);
     let answer = Json(Acquired { session, gateway });

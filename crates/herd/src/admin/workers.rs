@@ -16,7 +16,7 @@ use super::{
     logs,
     model::{LogLine, Worker, WorkerState},
     page::{Gathering, Page, bad_cursor, decode, encode, limit, page_limit},
-    problem::{Kind, Problem},
+    problem::{Document, Kind, Problem},
     sessions::worker_id,
     sse,
 };
@@ -44,7 +44,7 @@ pub(super) struct ListQuery {
     get, path = "/v1/workers", tag = "workers", operation_id = "listWorkers", params(ListQuery),
     responses(
         (status = 200, description = "A page of workers", body = Page<Worker>),
-        (status = 400, description = "A parameter is not understood", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "A parameter is not understood", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn list(
@@ -89,8 +89,8 @@ pub(super) async fn list(
     params(("id" = String, Path, description = "The worker's ID", example = "worker-1", pattern = "^worker-[1-9][0-9]{0,17}$")),
     responses(
         (status = 200, description = "The worker", body = Worker),
-        (status = 400, description = "That is no worker ID", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such worker", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "That is no worker ID", body = Document, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such worker", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn one(State(admin): State<Admin>, Id(id): Id) -> Result<Json<Worker>, Problem> {
@@ -128,9 +128,9 @@ pub(super) struct LogsQuery {
             (Page<LogLine<'static>> = "application/json"),
             (String = "text/event-stream"),
         )),
-        (status = 400, description = "The ID or a parameter is not understood", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such worker", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The worker is still being started", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "The ID or a parameter is not understood", body = Document, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such worker", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "The worker is still being started", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn logs(

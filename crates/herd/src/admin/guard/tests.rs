@@ -18,7 +18,7 @@ fn request(path: &str, fields: &[(&str, &str)]) -> Request {
 
 fn refusal(rules: &Rules, fields: &[(&str, &str)]) -> Option<String> {
     let problem = rules.refuse_foreign(&request("/v1/sessions", fields)).err()?;
-    Some(serde_json::to_value(problem).unwrap()["type"].as_str().unwrap().replace("urn:herd:problem:", ""))
+    Some(problem.to_json()["type"].as_str().unwrap().replace("urn:herd:problem:", ""))
 }
 
 #[test]
