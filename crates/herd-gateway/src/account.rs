@@ -47,6 +47,13 @@ impl<F: WorkerFactory> Account<F> {
         self.seat = Some(seat);
     }
 
+    /// The path for the worker, which names no session.
+    pub(crate) fn tell_path(&mut self, path: &str) {
+        if let Some(trace) = &mut self.trace {
+            trace.path(path);
+        }
+    }
+
     /// The `traceparent` for the worker, if the request is followed.
     pub(crate) fn traceparent(&self) -> Option<HeaderValue> {
         self.trace.as_ref().map(|trace| trace.traceparent())

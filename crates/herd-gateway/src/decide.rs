@@ -6,6 +6,7 @@ use herd_pool::{SessionId, WorkerFactory};
 use hyper::{
     Request, Response,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
+    http::uri::PathAndQuery,
 };
 
 use crate::{
@@ -46,15 +47,15 @@ impl<F: WorkerFactory> Setup<F> {
             }
             Err(refusal) => return Err(refusal.into()),
         };
-        if let Some(tracer) = &self.options.tracer {
-            trace::sift(request.headers_mut());
-            account.follow(tracer.begin(request.headers()));
-        }
         if let Some(page) = &page
             && admission.session.is_none()
             && self.names_none(request)?
         {
             return Ok(Decision::Page(page.answer()));
+        }
+        if let Some(tracer) = &self.options.tracer {
+            trace::sift(request.headers_mut());
+            account.follow(tracer.begin(request.method(), request.headers()));
         }
         let way = self.table.find(request)?;
         let seat = &self.seats[way.pool];
@@ -74,6 +75,7 @@ impl<F: WorkerFactory> Setup<F> {
             },
         };
         let named = admission.bind(named)?;
+        account.tell_path(named.path.as_ref().map_or_else(|| request.uri().path(), PathAndQuery::path));
         match self.options.access {
             Some(_) => account.enter(Phase::Lease),
             // All that was done takes less time than looking at the clock some more would be worth.

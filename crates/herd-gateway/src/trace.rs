@@ -1,7 +1,7 @@
 use std::fmt;
 
 use hyper::{
-    HeaderMap, StatusCode,
+    HeaderMap, Method, StatusCode,
     header::{HeaderName, HeaderValue},
 };
 
@@ -16,10 +16,11 @@ const MOST_STATE: usize = 512;
 /// Without one, `traceparent` and `tracestate` ([W3C Trace Context](https://www.w3.org/TR/trace-context/)) pass like any
 /// other fields. With one, they pass only if they are well-formed.
 pub trait Tracer: Send + Sync {
-    /// A request came. Its `traceparent` and `tracestate` are well-formed or not there. `None`: it is not followed.
+    /// A request came that is for a worker. Its `traceparent` and `tracestate` are well-formed or not there. `None`: it
+    /// is not followed.
     ///
     /// It runs on a serving thread, so it must not block.
-    fn begin(&self, headers: &HeaderMap) -> Option<Box<dyn Trace>>;
+    fn begin(&self, method: &Method, headers: &HeaderMap) -> Option<Box<dyn Trace>>;
 }
 
 impl fmt::Debug for dyn Tracer {
@@ -33,6 +34,10 @@ impl fmt::Debug for dyn Tracer {
 pub trait Trace: Send + Sync {
     /// The `traceparent` that the worker gets instead of the client's.
     fn traceparent(&self) -> HeaderValue;
+
+    /// The path that the worker will see, without the query. A session that the gateway found in the path is no part of
+    /// it. It is not told of a request whose session is not known.
+    fn path(&mut self, path: &str);
 
     /// A phase begins, and with it the one before ends: `lease`, `connect`, `send` or `relay`.
     fn phase(&mut self, name: &'static str);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use fakes::{Fixture, Setup, echo_heads, soon};
 use herd_gateway::{Access, Admission, GatewayOptions, Refusal, Trace, TraceEnd, Tracer};
-use hyper::{HeaderMap, Uri, header::HeaderValue};
+use hyper::{HeaderMap, Method, Uri, header::HeaderValue};
 
 const CLIENTS: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const OURS: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-1111111111111111-01";
@@ -33,9 +33,9 @@ impl Scribe {
 }
 
 impl Tracer for Scribe {
-    fn begin(&self, headers: &HeaderMap) -> Option<Box<dyn Trace>> {
+    fn begin(&self, method: &Method, headers: &HeaderMap) -> Option<Box<dyn Trace>> {
         let parent = headers.get("traceparent").map_or("none", |parent| parent.to_str().unwrap());
-        self.write(format!("begin {parent} {}", headers.contains_key("authorization")));
+        self.write(format!("begin {method} {parent} {}", headers.contains_key("authorization")));
         (!headers.contains_key("x-not")).then(|| Box::new(self.clone()) as _)
     }
 }
@@ -43,6 +43,10 @@ impl Tracer for Scribe {
 impl Trace for Scribe {
     fn traceparent(&self) -> HeaderValue {
         HeaderValue::from_static(OURS)
+    }
+
+    fn path(&mut self, path: &str) {
+        self.write(path.to_owned());
     }
 
     fn phase(&mut self, name: &'static str) {
@@ -74,7 +78,8 @@ async fn a_followed_request_tells_its_phases_and_gives_the_worker_its_parent() {
     assert_eq!(
         scribe.read("end").await,
         [
-            &format!("begin {CLIENTS} false"),
+            &format!("begin GET {CLIENTS} false"),
+            "/",
             "lease",
             "connect",
             "send",
@@ -84,7 +89,7 @@ async fn a_followed_request_tells_its_phases_and_gives_the_worker_its_parent() {
     );
     let refused = fixture.ask("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
     assert_eq!(refused.status, 400);
-    assert_eq!(scribe.read("end").await, ["begin none false", "relay", "end 400 Some(\"default\") None"]);
+    assert_eq!(scribe.read("end").await, ["begin GET none false", "relay", "end 400 Some(\"default\") None"]);
 }
 
 #[tokio::test]
@@ -97,7 +102,7 @@ async fn trace_fields_that_are_not_well_formed_reach_neither_tracer_nor_worker()
     ] {
         let seen = fixture.ask(&get(&format!("x-not: 1\r\n{fields}"))).await;
         assert!(!seen.text().contains("trace"), "{}", seen.text());
-        assert_eq!(scribe.read("begin").await, ["begin none false"]);
+        assert_eq!(scribe.read("begin").await, ["begin GET none false"]);
     }
     // What is well-formed passes though it is not followed.
     let fields = format!("x-not: 1\r\ntraceparent: {CLIENTS}\r\ntracestate: v=1\r\n");
@@ -131,5 +136,21 @@ async fn a_tracer_hears_of_nobody_who_is_refused_and_sees_no_credential() {
     assert_eq!(fixture.ask(&get("")).await.status, 401);
     assert!(scribe.0.lock().unwrap().is_empty());
     assert_eq!(fixture.ask(&get("authorization: Bearer x\r\n")).await.status, 200);
-    assert_eq!(scribe.read("end").await[0], "begin none false");
+    assert_eq!(scribe.read("end").await[0], "begin GET none false");
+}
+
+#[tokio::test]
+async fn a_tracer_sees_no_session_no_query_and_no_page_of_the_gateway() {
+    let scribe = Scribe::default();
+    let options = GatewayOptions {
+        session_key: "path:2".parse().unwrap(),
+        tracer: Some(Arc::new(scribe.clone())),
+        ..GatewayOptions::default()
+    };
+    let fixture = Setup::with(options).start(echo_heads).await;
+    assert_eq!(fixture.ask("GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n").await.status, 200);
+    assert_eq!(fixture.ask("GET /s/alice/x?token=1 HTTP/1.1\r\nhost: h\r\n\r\n").await.status, 200);
+    let told = scribe.read("end").await;
+    assert_eq!(told[..2], ["begin GET none false", "/s/x"]);
+    assert!(!told.iter().any(|line| line.contains("alice") || line.contains("token")), "{told:?}");
 }
