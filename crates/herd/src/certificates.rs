@@ -1,6 +1,6 @@
 //! The certificates of the gateway and of the admin address, which change when their files do or the configuration does.
 
-use std::{future::pending, sync::Arc};
+use std::{future::pending, sync::Arc, time::SystemTime};
 
 use anyhow::Context as _;
 use herd_gateway::Tls;
@@ -80,6 +80,12 @@ impl Certificates {
             }
         }
         Ok(())
+    }
+
+    /// When each of those in use expires, with whose it is, as far as that is known.
+    pub(crate) fn expiries(&self) -> impl Iterator<Item = (&'static str, SystemTime)> {
+        let stores = [("gateway", &self.gateway), ("admin", &self.admin)];
+        stores.into_iter().filter_map(|(user, store)| Some((user, store.as_ref()?.expires()?)))
     }
 
     /// Looks after their files. Does not end by itself.

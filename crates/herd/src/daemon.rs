@@ -30,7 +30,7 @@ use crate::{
     holder, isolation,
     journal::Journal,
     logs,
-    metrics::Metrics,
+    metrics::{Metrics, Others},
     pools::Pools,
     reload::{self, Parts, Reloader, Source},
     setup::{self, Setup},
@@ -135,8 +135,12 @@ impl Daemon {
 
         let routes = front_door::routes(&pools.iter().collect::<Vec<_>>(), &settings)?;
         let front_door = Gateway::new(routes, front_door::options(&settings, access, metrics.clone()));
-        let numbers = front_door.clone();
-        metrics.watch_gateway(move || numbers.stats());
+        metrics.watch(Others {
+            gateway: front_door.clone(),
+            tenants: tenants.clone(),
+            certificates: certificates.clone(),
+            webhooks: webhooks.clone(),
+        });
         let address = gateway.local_addr()?;
         let mut threads =
             GatewayThreads::start(&front_door, &gateway, certificates.gateway().as_ref(), settings.network.threads)?;
@@ -214,7 +218,7 @@ impl Daemon {
         // Only now: until the last worker is gone, `herd ps` can tell what is being waited for.
         streams.end().await;
         tasks.shutdown().await;
-        metrics.forget_gateway();
+        metrics.forget();
         pools.finish().await;
         tracing::info!("stopped");
         failure.or(cut_short).map_or(Ok(()), Err)

@@ -169,6 +169,12 @@ impl Reloader {
     /// # Errors
     /// If there is something in the file that cannot be had, or cannot change while the daemon runs.
     pub(crate) async fn reload(&self) -> Result<Reloaded, ReloadError> {
+        let outcome = self.attempt().await;
+        self.0.parts.metrics.reloaded(outcome.is_ok());
+        outcome
+    }
+
+    async fn attempt(&self) -> Result<Reloaded, ReloadError> {
         let source = self.0.source.clone().ok_or(ReloadError::NoFile)?;
         let _turn = self.0.turn.lock().await;
         if self.0.parts.draining.has_begun() {

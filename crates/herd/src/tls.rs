@@ -63,6 +63,11 @@ impl CertificateStore {
         self.tls.clone()
     }
 
+    /// When the certificate in use expires, if that could be told.
+    pub(crate) fn expires(&self) -> Option<SystemTime> {
+        self.state().expires
+    }
+
     /// Uses a certificate that was read from these files, for handshakes that begin from now on; connections go on.
     /// It was read before, so that a configuration is not applied by half.
     ///

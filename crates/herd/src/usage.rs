@@ -1,14 +1,15 @@
 //! What a worker's processes use at this moment: what its cgroup counted, or else the sum over its processes in proc(5).
 
 use std::{
+    collections::{BTreeMap, HashMap},
     fs,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use herd_pool::WorkerId;
-
 use rustix::param::{clock_ticks_per_second, page_size};
+use tokio::{runtime::Handle, time::timeout};
 
 use crate::{pools::Pools, workers::PoolWorker};
 
@@ -17,6 +18,9 @@ const MOST_PROCESSES: usize = 4096;
 
 /// How long what was seen is good enough for those who ask again.
 const FRESH: Duration = Duration::from_secs(1);
+
+/// How long whoever asks waits for it.
+const PATIENCE: Duration = Duration::from_millis(3);
 
 /// What all processes of a worker use together.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -33,30 +37,102 @@ pub(crate) struct Usage {
     pub(crate) oom_kills: Option<u64>,
 }
 
-/// The usage of all workers, looked at once a second at most, however often somebody asks.
-#[derive(Debug, Default)]
-pub(crate) struct Samples(Mutex<Option<Sample>>);
+/// What all workers of a pool use together.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct PoolUsage {
+    /// CPU time so far, of those that ended as well.
+    pub(crate) cpu_time: Duration,
+    /// Memory in bytes, now.
+    pub(crate) memory: u64,
+    /// Processes and threads, now.
+    pub(crate) pids: u64,
+}
 
-#[derive(Debug)]
-struct Sample {
-    at: Instant,
-    usages: Vec<(WorkerId, Usage)>,
+/// The usage of all pools, as it was seen last.
+///
+/// To look at thousands of workers takes a while and costs more than what it tells, so that is done only when somebody
+/// asks, away from the threads that serve, and not again before twenty times as long as it took.
+#[derive(Clone, Debug)]
+pub(crate) struct Samples {
+    pools: Pools,
+    shared: Arc<Shared>,
+    /// Where it is looked.
+    runtime: Handle,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    seen: Mutex<Arc<Seen>>,
+    /// Held while somebody looks.
+    looking: Mutex<Looks>,
+}
+
+/// By name, of all pools that there were.
+type Seen = BTreeMap<Arc<str>, PoolUsage>;
+
+#[derive(Debug, Default)]
+struct Looks {
+    /// Before this nobody looks again.
+    not_before: Option<Instant>,
+    /// The CPU time of each worker as it was seen last.
+    cpu_times: HashMap<WorkerId, (Arc<str>, Duration)>,
+    /// That of all workers that ended, by pool.
+    ended: BTreeMap<Arc<str>, Duration>,
 }
 
 impl Samples {
-    /// What each worker uses, or used a moment ago.
-    pub(crate) fn of(&self, pools: &Pools) -> Vec<(WorkerId, Usage)> {
-        // Nothing in here can panic half-way through a change.
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sample) = &*last
-            && sample.at.elapsed() < FRESH
-        {
-            return sample.usages.clone();
+    /// Whoever calls it has to be on the runtime whose threads may look.
+    pub(crate) fn new(pools: Pools) -> Self {
+        Self { pools, shared: Arc::default(), runtime: Handle::current() }
+    }
+
+    /// What the workers of each pool used when they were looked at last.
+    pub(crate) fn by_pool(&self) -> Arc<BTreeMap<Arc<str>, PoolUsage>> {
+        Arc::clone(&self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks at all workers, if that is due. Whoever waits for the answer, which nobody has to, waits for a few of them
+    /// and not for thousands: what comes late is there for the next one who asks.
+    pub(crate) fn refresh(&self) -> impl Future<Output = ()> + use<> {
+        let samples = self.clone();
+        let look = self.runtime.spawn_blocking(move || samples.look());
+        async {
+            let _ = timeout(PATIENCE, look).await;
         }
-        let workers = pools.iter().flat_map(|pool| pool.pool.workers());
-        let usages: Vec<_> = workers.filter_map(|info| Some((info.id, of(info.worker.as_deref()?)?))).collect();
-        *last = Some(Sample { at: Instant::now(), usages: usages.clone() });
-        usages
+    }
+
+    fn look(&self) {
+        // Somebody looks already: that will do.
+        let Ok(mut looks) = self.shared.looking.try_lock() else { return };
+        let begun = Instant::now();
+        if looks.not_before.is_some_and(|time| begun < time) {
+            return;
+        }
+        let mut seen: Seen = BTreeMap::new();
+        let mut before = std::mem::take(&mut looks.cpu_times);
+        for pool in self.pools.iter() {
+            let sum = seen.entry(Arc::clone(&pool.name)).or_default();
+            for info in pool.pool.workers() {
+                let usage = info.worker.as_deref().and_then(of);
+                let last = before.remove(&info.id).map(|(_, last)| last);
+                if let Some(usage) = usage {
+                    sum.memory += usage.memory;
+                    sum.pids += usage.pids;
+                }
+                // A process that ended between two looks, unwaited for, takes its time with it; a counter never falls.
+                let cpu_time = usage.map(|usage| usage.cpu_time).max(last);
+                looks.cpu_times.extend(cpu_time.map(|time| (info.id, (Arc::clone(&pool.name), time))));
+            }
+        }
+        for (pool, last) in before.into_values() {
+            *looks.ended.entry(pool).or_default() += last;
+        }
+        for (pool, cpu_time) in looks.ended.iter().chain(looks.cpu_times.values().map(|(pool, time)| (pool, time))) {
+            seen.entry(Arc::clone(pool)).or_default().cpu_time += *cpu_time;
+        }
+        *self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(seen);
+        let took = begun.elapsed();
+        looks.not_before = Some(Instant::now() + (took * 20).max(FRESH));
     }
 }
 

@@ -79,6 +79,13 @@ impl Tenants {
         }
     }
 
+    /// Those that the settings name and that anything has used.
+    pub(crate) fn named(&self) -> Vec<Tenant> {
+        let known = self.known();
+        let named = known.limits.named.keys().filter_map(|name| known.members.get(name.as_str()));
+        named.map(|member| member.tenant.clone()).collect()
+    }
+
     /// The time that rates count by.
     pub(super) fn now(&self) -> u64 {
         u64::try_from(self.0.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)

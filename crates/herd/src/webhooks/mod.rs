@@ -22,10 +22,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub(crate) use self::receiver::Counts;
+pub(crate) use self::receiver::{Client, Counts};
 use self::{
     backlog::Waiting,
-    receiver::{Client, Options, Receiver},
+    receiver::{Options, Receiver},
     signature::Key,
 };
 use crate::{
@@ -127,9 +127,9 @@ impl Webhooks {
         }
     }
 
-    /// What each receiver has got, with its address, in the order of the configuration.
-    pub(crate) fn counts(&self) -> Vec<(String, Counts)> {
-        self.posts().iter().map(|post| (post.receiver.origin(), post.receiver.counts())).collect()
+    /// What each receiver has got, in the order of the configuration.
+    pub(crate) fn counts(&self) -> Vec<Counts> {
+        self.posts().iter().map(|post| post.receiver.counts()).collect()
     }
 
     fn posts(&self) -> MutexGuard<'_, Vec<Post>> {
@@ -160,7 +160,7 @@ async fn follow(mut follower: Follower, posts: Arc<Mutex<Vec<Post>>>) {
 }
 
 /// A client that follows no redirects, has no cookies, and trusts what this host trusts.
-fn client(tls: bool) -> anyhow::Result<Client> {
+pub(crate) fn client(tls: bool) -> anyhow::Result<Client> {
     let builder = HttpsConnectorBuilder::new();
     let https = if tls {
         let missing = "cannot read the certificates that this host trusts; install the package ca-certificates";

@@ -16,7 +16,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -31,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// How much of an answer is read, so that the connection can be kept: nobody looks at it.
 const MOST_OF_ANSWER: usize = 64 * 1024;
 
-pub(super) type Client = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub(crate) type Client = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// What the operator wrote of a receiver, with its key read.
 #[derive(Clone, PartialEq)]
@@ -319,6 +319,8 @@ fn origin(url: &Uri) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::Instant;
+
     use super::*;
 
     #[test]

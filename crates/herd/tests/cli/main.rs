@@ -15,6 +15,7 @@ mod control_foreign;
 mod control_sessions;
 mod daemon;
 mod doctor;
+mod metrics;
 mod pools;
 mod reload;
 mod sandbox;

@@ -41,7 +41,7 @@ fn a_worker_that_dies_ends_its_session_and_the_next_request_starts_a_new_one() {
     let stats = daemon.page("/v1/stats");
     assert_eq!(stats["sessions_ended"]["crashed"], 1);
     let metrics = get(daemon.admin, "/metrics").body;
-    assert!(metrics.contains("herd_worker_exits_total{reason=\"signalled\"} 1"), "{metrics}");
+    assert!(metrics.contains("herd_worker_exits_total{pool=\"default\",reason=\"signalled\"} 1"), "{metrics}");
     assert_eq!(
         (&stats["worker_exits"]["signalled"], &stats["worker_exits"]["closed"]),
         (&Value::from(1), &Value::from(0))

@@ -25,9 +25,11 @@ pub(crate) fn a_worker_over_its_memory_limit_ends_as_out_of_memory_and_no_other_
     assert_eq!((&ended["session"], &ended["reason"]), (&"bob".into(), &"out-of-memory".into()), "{ended}");
 
     let metrics = get(daemon.admin, "/metrics").body;
-    for line in
-        ["herd_worker_exits_total{reason=\"out-of-memory\"} 1", "herd_sessions_ended_total{reason=\"out-of-memory\"} 1"]
-    {
+    for line in [
+        "herd_worker_exits_total{pool=\"default\",reason=\"out-of-memory\"} 1",
+        "herd_sessions_ended_total{pool=\"default\",reason=\"out-of-memory\"} 1",
+        "herd_oom_kills_total{pool=\"default\"} 1",
+    ] {
         assert!(metrics.lines().any(|found| found == line), "{line}\n{metrics}");
     }
     let stats = daemon.page("/v1/stats");
