@@ -36,6 +36,21 @@ impl Sub for CpuTime {
     }
 }
 
+/// How long the threads that a process has now have run, to the nanosecond. [`CpuTime`] counts in hundredths of a second,
+/// and those that have ended too.
+pub(crate) fn running_time(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/task");
+    let tasks = fs::read_dir(&path).with_context(|| format!("cannot list {path}"))?;
+    let mut sum = Duration::ZERO;
+    for task in tasks {
+        let file = task?.path().join("schedstat");
+        let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let nanoseconds = text.split(' ').next().context("schedstat is empty")?.parse()?;
+        sum += Duration::from_nanos(nanoseconds);
+    }
+    Ok(sum)
+}
+
 /// How long all cores together were busy since the start of the machine, with whatever.
 pub(crate) fn busy_time_of_the_machine() -> Result<Duration> {
     let stat = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;

@@ -1,22 +1,29 @@
 //! `cargo xtask bench`: herd beside nginx and HAProxy, in one run and in turns.
 
+mod access;
 mod accounting;
 mod bodies;
 mod child;
 mod client;
+mod control;
 mod cores;
 mod crowd;
+mod followers;
 mod frame;
+mod h2load;
 mod hit_path;
 mod idle;
+mod live;
 mod machine;
 mod proxy;
 mod report;
 mod requests;
 mod sandbox;
 mod series;
+mod served;
 mod sessions;
 mod syscalls;
+mod tls;
 mod websocket;
 mod worker;
 
@@ -97,6 +104,14 @@ enum Part {
     Networks,
     /// A daemon with many sandboxed workers
     Crowd,
+    /// What tokens, and tenants with limits, cost a request
+    Access,
+    /// TLS and HTTP/2 beside nginx's
+    Tls,
+    /// gRPC and reloads
+    Control,
+    /// The admin API with ten thousand sessions, and many who follow the events
+    Live,
     /// System calls for each request, by perf; only when it is asked for, because it needs root
     Syscalls,
 }
@@ -106,6 +121,7 @@ enum Part {
 struct Effort {
     rounds: usize,
     requests_seconds: u32,
+    tls_seconds: u32,
     other: Duration,
     new_sessions: usize,
     /// The whole run ends after this, whatever happens.
@@ -117,7 +133,7 @@ const PROGRAMS: [Need; 3] =
     [Need::program("nginx", "nginx"), Need::program("haproxy", "haproxy"), Need::program("wrk", "wrk")];
 
 /// What the report in the repository consists of.
-const REPORT: [Part; 9] = [
+const REPORT: [Part; 13] = [
     Part::Requests,
     Part::Bodies,
     Part::Websocket,
@@ -127,6 +143,10 @@ const REPORT: [Part; 9] = [
     Part::Sandbox,
     Part::Networks,
     Part::Crowd,
+    Part::Access,
+    Part::Tls,
+    Part::Control,
+    Part::Live,
 ];
 
 pub(crate) fn run(task: &Task) -> Result<()> {
@@ -164,6 +184,9 @@ fn measure(options: &Options) -> Result<()> {
     if parts.contains(&Part::Sandbox) {
         packages::provide(&[Need::program("bwrap", "bubblewrap"), Need::program("setpriv", "util-linux")])?;
         build(&["--package", "herd-sandbox", "--example", "spawn"])?;
+    }
+    if parts.contains(&Part::Tls) {
+        packages::provide(&[Need::program("h2load", "nghttp2-client"), Need::program("openssl", "openssl")])?;
     }
     if parts.contains(&Part::HitPath) {
         build(&["--package", "herd-pool", "--example", "hit_path"])?;
@@ -219,7 +242,10 @@ itself.
 
 impl Part {
     fn is_of_herd_alone(self) -> bool {
-        matches!(self, Self::Sessions | Self::Idle | Self::Networks | Self::Crowd)
+        matches!(
+            self,
+            Self::Sessions | Self::Idle | Self::Networks | Self::Crowd | Self::Access | Self::Control | Self::Live
+        )
     }
 
     fn measure(self, bench: &Bench, kinds: &[Kind], effort: Effort) -> Result<(Section, Vec<Aim>)> {
@@ -237,6 +263,11 @@ impl Part {
             }
             Self::Networks => crowd::measure_networks(bench, effort.rounds, effort.requests_seconds),
             Self::Crowd => crowd::measure(bench),
+            // What is looked for is small: short turns, and many.
+            Self::Access => access::measure(bench, 2 * effort.rounds),
+            Self::Tls => tls::measure(bench, kinds, &upstreams, effort.rounds, effort.tls_seconds),
+            Self::Control => control::measure(bench, effort.new_sessions),
+            Self::Live => live::measure(bench, effort.rounds, effort.requests_seconds),
             Self::Syscalls => {
                 let section = syscalls::measure(bench, kinds, &upstreams, effort.requests_seconds)?;
                 Ok((section, Vec::new()))
@@ -251,6 +282,7 @@ impl Effort {
             Self {
                 rounds: 2,
                 requests_seconds: 1,
+                tls_seconds: 1,
                 other: Duration::from_millis(300),
                 new_sessions: 20,
                 limit: Duration::from_mins(10),
@@ -259,6 +291,7 @@ impl Effort {
             Self {
                 rounds: 5,
                 requests_seconds: 3,
+                tls_seconds: 1,
                 other: Duration::from_secs(1),
                 new_sessions: 200,
                 limit: Duration::from_mins(30),

@@ -89,10 +89,8 @@ impl Proxy {
                 (bench.herd.clone(), herd_arguments(bench, address, &flags))
             }
             Kind::Nginx => {
-                let file = bench.directory.join("nginx.conf");
-                fs::write(&file, nginx_configuration(&bench.directory, address, upstreams))?;
-                let directory = bench.directory.display().to_string();
-                (which("nginx")?, ["-p", &directory, "-c", &file.display().to_string()].map(str::to_owned).into())
+                let running = start_nginx(bench, &format!("listen {address} backlog=4096;"), upstreams)?;
+                return Self::ready(kind, address, running);
             }
             Kind::Haproxy => {
                 let file = bench.directory.join("haproxy.cfg");
@@ -113,12 +111,26 @@ impl Proxy {
         })?;
         let process = match kind {
             Kind::Herd | Kind::Haproxy => running.pid(),
-            Kind::Nginx => match accounting::children(running.pid()).as_slice() {
-                [worker] => *worker,
-                other => bail!("nginx has {} processes for its work and not one", other.len()),
-            },
+            Kind::Nginx => nginx_worker(&running)?,
         };
         Ok(Self { kind, address, process, _running: running })
+    }
+}
+
+/// Starts nginx in front of the workers. `listen` says where and how, in its own words.
+pub(crate) fn start_nginx(bench: &Bench, listen: &str, upstreams: &[Upstream]) -> Result<Running> {
+    let file = bench.directory.join("nginx.conf");
+    fs::write(&file, nginx_configuration(&bench.directory, listen, upstreams))?;
+    let directory = bench.directory.display().to_string();
+    let args = ["-p", &directory, "-c", &file.display().to_string()].map(str::to_owned).into();
+    start(bench, "nginx", &which("nginx")?, args)
+}
+
+/// The one process of nginx that does its work.
+pub(crate) fn nginx_worker(running: &Running) -> Result<u32> {
+    match accounting::children(running.pid()).as_slice() {
+        [worker] => Ok(*worker),
+        other => bail!("nginx has {} processes for its work and not one", other.len()),
     }
 }
 
@@ -151,7 +163,7 @@ pub(crate) fn which(program: &str) -> Result<PathBuf> {
     packages::which(program).with_context(|| format!("{program} is not installed"))
 }
 
-fn nginx_configuration(directory: &Path, address: SocketAddr, upstreams: &[Upstream]) -> String {
+fn nginx_configuration(directory: &Path, listen: &str, upstreams: &[Upstream]) -> String {
     let directory = directory.display();
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
     let servers: String = upstreams.iter().map(|upstream| format!("        server {};\n", upstream.address)).collect();
@@ -180,7 +192,7 @@ http {{
         keepalive_requests 1000000000;
     }}
     server {{
-        listen {address} backlog=4096;
+        {listen}
         location / {{
             proxy_pass http://workers;
             proxy_http_version 1.1;

@@ -38,7 +38,7 @@ pub(crate) struct Load {
     pub(crate) requests: f64,
     pub(crate) rate: f64,
     pub(crate) p50: f64,
-    p99: f64,
+    pub(crate) p99: f64,
     pub(crate) failures: u64,
 }
 
@@ -155,10 +155,23 @@ fn aims(cells: &[Cell]) -> Vec<Aim> {
 
 /// Loads what listens on `address` for some seconds.
 pub(crate) fn load(bench: &Bench, address: SocketAddr, connections: usize, seconds: u32) -> Result<Load> {
+    load_with(bench, address, connections, seconds, &[])
+}
+
+/// The same with more header fields, `name: value`.
+pub(crate) fn load_with(
+    bench: &Bench,
+    address: SocketAddr,
+    connections: usize,
+    seconds: u32,
+    fields: &[&str],
+) -> Result<Load> {
+    let mut args: Vec<_> = wrk_arguments(address, connections, seconds).into();
+    args.extend(fields.iter().flat_map(|&field| ["-H".to_owned(), field.to_owned()]));
     let program = Program {
         name: "wrk",
         path: &which("wrk")?,
-        args: wrk_arguments(address, connections, seconds).into_iter().map(Into::into).collect(),
+        args: args.into_iter().map(Into::into).collect(),
         cores: &bench.layout.load,
     };
     let text = program.output(&bench.directory)?;

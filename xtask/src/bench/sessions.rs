@@ -106,7 +106,7 @@ pub(crate) fn spares(admin: SocketAddr) -> Result<u64> {
     spares_by(&mut Client::connect(admin)?)
 }
 
-fn spares_by(admin: &mut Client) -> Result<u64> {
+pub(crate) fn spares_by(admin: &mut Client) -> Result<u64> {
     let metrics = admin.get("/metrics", "")?.body();
     let value = metrics.lines().find_map(|line| line.strip_prefix("herd_available_workers "));
     value.context("there is no herd_available_workers")?.parse().context("herd_available_workers is no number")
