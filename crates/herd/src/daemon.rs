@@ -36,6 +36,7 @@ use crate::{
     setup::{self, Setup},
     signals::{HangUps, StopSignals},
     tls::TlsListener,
+    traces::Traces,
     webhooks::{self, Webhooks},
     workers,
 };
@@ -131,15 +132,17 @@ impl Daemon {
         let webhooks = Webhooks::start(&journal, webhooks);
         let pools = Pools::start(setups, journal.clone())?;
         let metrics = Metrics::new(pools.clone(), journal.clone());
+        let traces = Traces::start(&settings.telemetry)?;
         let draining = Draining::default();
 
         let routes = front_door::routes(&pools.iter().collect::<Vec<_>>(), &settings)?;
-        let front_door = Gateway::new(routes, front_door::options(&settings, access, metrics.clone()));
+        let front_door = Gateway::new(routes, front_door::options(&settings, access, metrics.clone(), &traces));
         metrics.watch(Others {
             gateway: front_door.clone(),
             tenants: tenants.clone(),
             certificates: certificates.clone(),
             webhooks: webhooks.clone(),
+            traces: traces.clone(),
         });
         let address = gateway.local_addr()?;
         let mut threads =
@@ -152,6 +155,7 @@ impl Daemon {
             tenants: tenants.clone(),
             certificates: certificates.clone(),
             webhooks: webhooks.clone(),
+            traces: traces.clone(),
             guard: guard.clone(),
             draining: draining.clone(),
         };
@@ -214,7 +218,7 @@ impl Daemon {
         if !pools.close(LAST_WORDS).await {
             tracing::warn!("some workers take long to end; their inits see to it");
         }
-        webhooks.flush(LAST_WORDS).await;
+        tokio::join!(webhooks.flush(LAST_WORDS), traces.flush(LAST_WORDS));
         // Only now: until the last worker is gone, `herd ps` can tell what is being waited for.
         streams.end().await;
         tasks.shutdown().await;

@@ -10,6 +10,7 @@ use crate::{
     config::settings::{DEFAULT_POOL, Route, Settings},
     metrics::Metrics,
     pools::NamedPool,
+    traces::Traces,
     workers::Factory,
 };
 
@@ -28,7 +29,12 @@ pub(crate) fn routes(pools: &[Arc<NamedPool>], settings: &Settings) -> anyhow::R
 }
 
 /// How the gateway behaves.
-pub(crate) fn options(settings: &Settings, access: Option<Access>, metrics: Metrics) -> GatewayOptions {
+pub(crate) fn options(
+    settings: &Settings,
+    access: Option<Access>,
+    metrics: Metrics,
+    traces: &Traces,
+) -> GatewayOptions {
     let network = &settings.network;
     GatewayOptions {
         access: access.map(|access| Arc::new(access) as Arc<dyn herd_gateway::Access>),
@@ -40,6 +46,7 @@ pub(crate) fn options(settings: &Settings, access: Option<Access>, metrics: Metr
         }),
         max_connections: network.max_connections,
         response_timeout: network.response_timeout,
+        tracer: traces.tracer(),
         ..GatewayOptions::default()
     }
 }

@@ -32,6 +32,7 @@ mod sight;
 mod signals;
 mod table;
 mod tls;
+mod traces;
 mod usage;
 mod webhooks;
 mod workers;

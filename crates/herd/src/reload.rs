@@ -29,6 +29,7 @@ use crate::{
     pools::{NamedPool, Pools},
     setup::Setup,
     signals::HangUps,
+    traces::Traces,
     webhooks::{self, Webhooks},
     workers::{self, Factory},
 };
@@ -81,6 +82,7 @@ pub(crate) struct Parts {
     pub(crate) tenants: Tenants,
     pub(crate) certificates: Certificates,
     pub(crate) webhooks: Webhooks,
+    pub(crate) traces: Traces,
     pub(crate) guard: Guard,
     pub(crate) draining: Draining,
 }
@@ -247,7 +249,7 @@ impl Parts {
     /// Has no point at which it waits, so that it is done as a whole.
     fn apply(&self, next: Next) -> anyhow::Result<(Reloaded, Settings)> {
         let Next { settings, setups, access, certificates, webhooks, rules, changed } = next;
-        let Self { pools, gateway, metrics, .. } = self;
+        let Self { pools, gateway, metrics, traces, .. } = self;
         let mut all: Vec<Arc<NamedPool>> = Vec::new();
         let (mut to_change, mut report) = (Vec::new(), Vec::new());
         for (pool, setup) in settings.pools.iter().zip(setups) {
@@ -276,7 +278,7 @@ impl Parts {
         for (pool, setup) in to_change {
             pools.reconfigure(&pool, setup)?;
         }
-        gateway.configure(routes, front_door::options(&settings, access, metrics.clone()));
+        gateway.configure(routes, front_door::options(&settings, access, metrics.clone(), traces));
         let kept: BTreeSet<_> = all.iter().map(|pool| Arc::clone(&pool.name)).collect();
         for pool in pools.iter().filter(|pool| !pool.is_leaving() && !kept.contains(&pool.name)) {
             report.push(PoolChange { pool: pool.name.to_string(), change: Change::Removed });

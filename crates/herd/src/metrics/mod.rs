@@ -23,6 +23,7 @@ use crate::{
     certificates::Certificates,
     journal::Journal,
     pools::Pools,
+    traces::Traces,
     usage::Samples,
     webhooks::{Counts, Webhooks},
     workers::Factory,
@@ -52,6 +53,7 @@ pub(crate) struct Others {
     pub(crate) tenants: Tenants,
     pub(crate) certificates: Certificates,
     pub(crate) webhooks: Webhooks,
+    pub(crate) traces: Traces,
 }
 
 /// How attempts to apply a changed configuration ended.
@@ -118,6 +120,7 @@ impl Metrics {
             front_door::latencies(&others.gateway, &mut page);
             certificates(&others.certificates, &mut page);
             webhooks(&others.webhooks, &mut page);
+            traces(&others.traces, &mut page);
         }
         sources.reloads.tell(&mut page);
         let version = [("version", env!("CARGO_PKG_VERSION"))];
@@ -170,4 +173,12 @@ fn webhooks(webhooks: &Webhooks, page: &mut Page) {
     each("herd_webhook_events_dropped_total", Kind::Counter, help, &|counts| counts.dropped);
     let help = "Attempts to post to a webhook's receiver that failed.";
     each("herd_webhook_failures_total", Kind::Counter, help, &|counts| counts.failures);
+}
+
+/// Only of a daemon that sends traces.
+fn traces(traces: &Traces, page: &mut Page) {
+    let Some(counts) = traces.counts() else { return };
+    page.counter("herd_trace_spans_exported_total", "Spans that the collector of traces took.", counts.exported);
+    let help = "Spans that the collector of traces will never get, because it could not take them or too many waited.";
+    page.counter("herd_trace_spans_dropped_total", help, counts.dropped);
 }
