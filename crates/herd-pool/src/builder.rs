@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 
-use crate::{Crash, IdleBy, OptionsError, Pool, WhenFull, WorkerFactory, WorkerIds, options::Options};
+use crate::{Crash, Events, IdleBy, OptionsError, Pool, WhenFull, WorkerFactory, WorkerIds, options::Options};
 
 /// Sets up a [`Pool`]. Made by [`Pool::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
@@ -134,6 +134,16 @@ impl<F: WorkerFactory> PoolBuilder<F> {
     /// # Errors
     /// [`OptionsError`] if the options contradict each other, or if there is no tokio runtime with timers here.
     pub fn build(self) -> Result<Pool<F>, OptionsError> {
+        let (pool, _) = self.build_with_events()?;
+        Ok(pool)
+    }
+
+    /// Like [`build`](Self::build), with a subscription from the very first event on: [`Pool::subscribe`] cannot have
+    /// the starts of the first workers, because they begin before there is a pool to subscribe to.
+    ///
+    /// # Errors
+    /// Those of [`build`](Self::build).
+    pub fn build_with_events(self) -> Result<(Pool<F>, Events), OptionsError> {
         let worker_ids = self.worker_ids.clone();
         let (factory, options, on_crash) = self.into_parts()?;
         let runtime = Handle::try_current().map_err(|_| OptionsError::NoRuntime)?;

@@ -117,7 +117,8 @@ impl EventKind {
     }
 }
 
-/// A subscription to a pool's events. Made by [`Pool::subscribe`](crate::Pool::subscribe).
+/// A subscription to a pool's events. Made by [`Pool::subscribe`](crate::Pool::subscribe), and by
+/// [`PoolBuilder::build_with_events`](crate::PoolBuilder::build_with_events).
 ///
 /// It never holds the pool up: a subscriber that falls 1024 events behind loses the oldest and is told how many.
 #[derive(Debug)]

@@ -36,9 +36,9 @@ impl<F: WorkerFactory> Pool<F> {
         on_crash: Option<CrashCallback>,
         worker_ids: WorkerIds,
         runtime: Handle,
-    ) -> Self {
-        let shared = Shared::start(factory, options, on_crash, worker_ids, runtime);
-        Self { handle: Arc::new(PoolHandle { shared }) }
+    ) -> (Self, Events) {
+        let (shared, events) = Shared::start(factory, options, on_crash, worker_ids, runtime);
+        (Self { handle: Arc::new(PoolHandle { shared }) }, events)
     }
 
     /// Takes a lease of the session, which starts it if there is none.
@@ -245,7 +245,8 @@ impl<F: WorkerFactory> Pool<F> {
         self.handle.shared.worker(id)
     }
 
-    /// Subscribes to the pool's events from now on.
+    /// Subscribes to the pool's events from now on. To have the first ones as well, build the pool
+    /// [with events](PoolBuilder::build_with_events).
     #[must_use]
     pub fn subscribe(&self) -> Events {
         Events::new(self.handle.shared.events.subscribe())

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    AcquireError, EndReason, Event, Lease, NoSuchSession, WorkerFactory, WorkerId, WorkerIds,
+    AcquireError, EndReason, Event, Events, Lease, NoSuchSession, WorkerFactory, WorkerId, WorkerIds,
     builder::CrashCallback,
     clock::{Clock, Moment},
     driver,
@@ -75,13 +75,14 @@ pub(crate) enum Reply<F: WorkerFactory> {
 }
 
 impl<F: WorkerFactory> Shared<F> {
+    /// Makes what a pool shares and starts its first workers. The events begin with those starts.
     pub(crate) fn start(
         factory: F,
         options: Options,
         on_crash: Option<CrashCallback>,
         worker_ids: WorkerIds,
         runtime: Handle,
-    ) -> Arc<Self> {
+    ) -> (Arc<Self>, Events) {
         let clock = Clock::start();
         let index = Arc::new(Index::new());
         let shared = Arc::new_cyclic(|shared| {
@@ -105,9 +106,11 @@ impl<F: WorkerFactory> Shared<F> {
                 emptied: watch::Sender::new(false),
             }
         });
+        // Before the first tick, which starts workers and says so.
+        let events = Events::new(shared.events.subscribe());
         shared.spawn(driver::drive(Arc::clone(&shared)));
         shared.feed(Input::Tick);
-        shared
+        (shared, events)
     }
 
     /// Lets the state know what happened, and performs what follows from it.

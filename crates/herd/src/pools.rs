@@ -163,8 +163,9 @@ impl Pools {
     pub(crate) fn open(&self, setup: Setup) -> anyhow::Result<Arc<NamedPool>> {
         let name: Arc<str> = setup.settings.name.as_str().into();
         let builder = setup.pool(self.0.worker_ids.clone());
-        let pool = builder.build().with_context(|| format!("cannot set up the pool {name}"))?;
-        self.tasks().spawn(self.0.journal.clone().record(Arc::clone(&name), pool.subscribe()));
+        let built = builder.build_with_events();
+        let (pool, events) = built.with_context(|| format!("cannot set up the pool {name}"))?;
+        self.tasks().spawn(self.0.journal.clone().record(Arc::clone(&name), events));
         let (setup, leaving) = (RwLock::new(Arc::new(setup)), AtomicBool::new(false));
         Ok(Arc::new(NamedPool { name, pool, setup, leaving }))
     }

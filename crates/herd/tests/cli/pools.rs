@@ -134,11 +134,14 @@ fn workers_and_events_of_all_pools_are_counted_in_one_row() {
 
     let mut events = Exchange::begin(daemon.admin, "GET", "/v1/events", &[("last-event-id", "0")]);
     events.head();
-    let (mut sequence, mut pools) = (0, BTreeSet::new());
+    let (mut sequence, mut heard, mut pools) = (0, BTreeSet::new(), BTreeSet::new());
     while pools.len() < 2 {
         let (id, name, event) = events.event();
         sequence += 1;
         assert_eq!((id.parse(), event["sequence"].as_u64()), (Ok(sequence), Some(sequence)), "{event}");
+        if heard.insert(event["pool"].to_string()) {
+            assert_eq!(name, "worker-starting", "each pool's story begins there: {event}");
+        }
         if name == "session-started" {
             let session = if event["pool"] == "a" { "alice" } else { "bob" };
             assert_eq!(event["session"], session, "{event}");

@@ -168,6 +168,8 @@ fn a_receiver_that_was_down_misses_nothing_and_slows_nobody() {
     assert!(!first.fields.contains_key("webhook-signature"), "nobody gave a key");
     let seen = until(&posts, is_end_of("carol"));
     assert_eq!(seen, (1..=seen.len() as u64).collect::<Vec<_>>());
+    let begin = &first.events()[0];
+    assert_eq!((&begin["kind"], &begin["sequence"]), (&"worker-starting".into(), &1.into()), "{begin}");
     assert!(!daemon.log.iter().any(|line| line.contains("secret-path")));
 }
 
