@@ -124,6 +124,7 @@ struct Effort {
     tls_seconds: u32,
     other: Duration,
     new_sessions: usize,
+    live_sessions: usize,
     /// The whole run ends after this, whatever happens.
     limit: Duration,
 }
@@ -267,7 +268,7 @@ impl Part {
             Self::Access => access::measure(bench, 2 * effort.rounds),
             Self::Tls => tls::measure(bench, kinds, &upstreams, effort.rounds, effort.tls_seconds),
             Self::Control => control::measure(bench, effort.new_sessions),
-            Self::Live => live::measure(bench, effort.rounds, effort.requests_seconds),
+            Self::Live => live::measure(bench, effort.live_sessions, effort.rounds, effort.requests_seconds),
             Self::Syscalls => {
                 let section = syscalls::measure(bench, kinds, &upstreams, effort.requests_seconds)?;
                 Ok((section, Vec::new()))
@@ -285,6 +286,7 @@ impl Effort {
                 tls_seconds: 1,
                 other: Duration::from_millis(300),
                 new_sessions: 20,
+                live_sessions: 1000,
                 limit: Duration::from_mins(10),
             }
         } else {
@@ -294,6 +296,7 @@ impl Effort {
                 tls_seconds: 1,
                 other: Duration::from_secs(1),
                 new_sessions: 200,
+                live_sessions: 10_000,
                 limit: Duration::from_mins(30),
             }
         };
