@@ -41,6 +41,7 @@ const NEEDS: &[Need] = &[
     Need::program("nginx", "nginx"),
     Need::program("node", "nodejs"),
     Need::program("npm", "npm"),
+    Need::program("openssl", "openssl"),
     Need::program("pasta", "passt"),
     // Debian keeps the programs of a server out of PATH, in a directory for each version.
     Need::command("sh", &["-c", "ls /usr/lib/postgresql/*/bin/initdb"], "postgresql"),
