@@ -99,6 +99,12 @@ impl Access {
         Ok(Admission { tenant: member.map(|member| member.tenant.clone()), session, credential })
     }
 
+    /// Whether the token is known to be signed without a look at its signature.
+    #[cfg(test)]
+    pub(super) fn remembers(&self, token: &str) -> bool {
+        self.verified.find(&TokenHash::of(token.as_bytes())).is_some()
+    }
+
     fn verified(&self, jwt: &Jwt, token: &[u8], hash: TokenHash, now: u64) -> Result<Verified, Refusal> {
         if let Some(verified) = self.verified.find(&hash) {
             return if now < verified.until { Ok(verified) } else { Err(Refusal::Expired) };

@@ -119,6 +119,23 @@ fn a_signed_token_names_tenant_and_session() {
 }
 
 #[test]
+fn tokens_that_are_good_are_remembered_and_no_others() {
+    let directory = TempDir::new().unwrap();
+    let access = open(&jwt(&directory));
+    let good = signed(&claims("acme", "alice", 1_700_000_060));
+    let expired = signed(&claims("acme", "alice", 1_699_999_999));
+    let elsewhere = signed(&json!({ "aud": "other", "org": "acme", "sid": "alice", "exp": 1_800_000_000 }));
+    let forged = format!("{}A", &good[..good.len() - 1]);
+    for token in [&expired, &elsewhere, &forged, ALICE] {
+        assert_eq!(show(&access, token, NOW).is_ok(), token == ALICE, "{token}");
+        assert!(!access.remembers(token), "{token}");
+    }
+    assert!(!access.remembers(&good));
+    assert!(show(&access, &good, NOW).is_ok());
+    assert!(access.remembers(&good), "its signature is checked once");
+}
+
+#[test]
 fn a_token_that_was_verified_before_expires_at_its_very_second() {
     let directory = TempDir::new().unwrap();
     let access = open(&jwt(&directory));
