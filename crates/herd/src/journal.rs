@@ -1,5 +1,7 @@
 //! The last events of all pools, in one order, for those who follow them.
 
+mod kept;
+
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
@@ -9,6 +11,8 @@ use std::{
 use axum::body::Bytes;
 use herd_pool::{EventKind, Events, EventsError, Exit, ExitStatus, SpawnError, WorkerId};
 use tokio::sync::watch;
+
+use self::kept::kept;
 
 /// How many events are kept. A follower who is further behind has missed some.
 pub(crate) const BACKLOG: usize = 1024;
@@ -166,7 +170,9 @@ impl Journal {
         self.lock().start_failures.remove(pool);
     }
 
+    /// Keeps an event, with a bounded part of what a worker said in it.
     pub(crate) fn push(&self, at: SystemTime, pool: Arc<str>, kind: EventKind) {
+        let kind = kept(kind);
         let mut record = self.lock();
         record.count(at, &pool, &kind);
         record.last += 1;
@@ -263,6 +269,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::admin::model;
 
     fn push(journal: &Journal, pool: &str, kind: EventKind) {
         journal.push(SystemTime::UNIX_EPOCH, pool.into(), kind);
@@ -330,6 +337,25 @@ mod tests {
         assert_eq!(by_pool, [("a".into(), 1, 0), ("b".into(), 0, 1)]);
         let record = journal.lock();
         assert!(record.ready.is_empty() && record.crashed.is_empty());
+    }
+
+    #[tokio::test]
+    async fn workers_that_say_much_as_they_end_make_it_keep_little() {
+        let journal = Journal::new();
+        let mut follower = journal.follow(None);
+        let worker = WorkerId::new(1);
+        let flood: Arc<[String]> = vec!["x".repeat(8 * 1024); 20].into();
+        let exit = Exit { stderr_tail: Arc::clone(&flood), ..Exit::with_status(ExitStatus::Code(1)) };
+        push(&journal, "a", EventKind::WorkerCrashed { worker, exit });
+        let error = SpawnError::new("x".repeat(1024 * 1024));
+        push(&journal, "a", EventKind::SpawnFailed { worker, error });
+        assert_eq!(Arc::strong_count(&flood), 1, "it does not hold the whole");
+        for _ in 0..2 {
+            let Some(Entry::Event(event)) = follower.next().await else { panic!("it is there") };
+            let json = model::Event::new(&event).to_json();
+            assert!(json.len() < kept::MOST_BYTES + 512, "{}", json.len());
+        }
+        assert!(journal.start_failures()[0].2.len() < kept::MOST_BYTES + 8);
     }
 
     #[test]

@@ -5,10 +5,6 @@ use utoipa::ToSchema;
 use super::{exact_millis, time};
 use crate::journal;
 
-/// How many characters of a line of a crashed worker's output an event repeats: its log has the whole line, as long as
-/// the worker is there, and events are kept for everybody.
-const LONGEST_LINE: usize = 1000;
-
 /// Something that happened, with the fields that its kind has.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct Event {
@@ -44,7 +40,7 @@ pub(crate) struct Event {
     /// Whether its memory limit ended it.
     #[serde(skip_serializing_if = "Option::is_none")]
     out_of_memory: Option<bool>,
-    /// The worker's last lines on standard error, cut after 1,000 characters each.
+    /// The worker's last lines on standard error, cut after 1,000 characters each; up to 8 KiB of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     stderr_tail: Option<Vec<String>>,
     /// The name of the reason for which the session ended.
@@ -76,7 +72,7 @@ impl Event {
             EventKind::WorkerCrashed { worker, exit } => Self {
                 exit: Some(exit.to_string()),
                 out_of_memory: Some(exit.out_of_memory),
-                stderr_tail: Some(exit.stderr_tail.iter().map(|line| cut(line).to_owned()).collect()),
+                stderr_tail: Some(exit.stderr_tail.to_vec()),
                 ..this.worker(*worker)
             },
             EventKind::SessionStarted { session, worker } => this.session(session).worker(*worker),
@@ -103,8 +99,4 @@ impl Event {
         let tenant = session.tenant().map(Tenant::to_string);
         Self { session: Some(session.to_string()), tenant: Some(tenant), ..self }
     }
-}
-
-fn cut(line: &str) -> &str {
-    line.char_indices().nth(LONGEST_LINE).map_or(line, |(end, _)| &line[..end])
 }
