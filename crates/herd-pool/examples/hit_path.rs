@@ -1,8 +1,10 @@
 //! Measures what an acquire of a live session costs, and what memory a session takes.
 //!
 //! Prints a line of JSON per measurement: `{"sessions":…,"threads":…,"ns_per_acquire":…}` for taking and dropping a
-//! lease, by random access over all sessions (`null` if two threads never ran at once); `{"bytes_per_session":…}` for what the process grew by with a million
-//! sessions of workers that exist in memory only; and, to hold the first against, `{"mib":…,"ns_per_random_read":…}`
+//! lease, by random access over all sessions (`null` if two threads never ran at once), also with `"tenants":…`, among
+//! which the sessions are divided; `{"sessions":…,"us_per_page":…,"us_per_stats":…}` for the first hundred sessions and
+//! for the pool's figures; `{"bytes_per_session":…}` for what the process grew by with a million sessions of workers
+//! that exist in memory only; and, to hold the first against, `{"mib":…,"ns_per_random_read":…}`
 //! for one read from memory of the given size at a place that the read before has named. An acquire makes two such
 //! reads one after the other, of the index (16 to 64 bytes a session) and of the session.
 #![expect(clippy::print_stdout, reason = "printing is what it is for")]
@@ -21,7 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use herd_pool::{Exit, HealthError, Lease, Pool, SessionId, SpawnError, Worker, WorkerFactory, WorkerId};
+use herd_pool::{
+    Exit, HealthError, Lease, Pool, SessionId, SpawnError, Tenant, TenantLimits, Worker, WorkerFactory, WorkerId,
+};
+use tokio::runtime::Runtime;
 
 /// Leases per run: few enough that most runs are over before the scheduler takes the processor away.
 const RUN: usize = 250;
@@ -69,6 +74,7 @@ impl Worker for InMemory {
 
 fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    with_tenants(&runtime);
     for sessions in [1, 1_000, 1_000_000] {
         let mut ids: Vec<_> =
             (0..sessions).map(|number| SessionId::new(format!("session-{number:028}")).unwrap()).collect();
@@ -87,6 +93,39 @@ fn main() {
     for mib in [1, 32, 1024] {
         println!(r#"{{"mib":{mib},"ns_per_random_read":{:.1}}}"#, random_read(mib));
     }
+}
+
+/// What ten thousand sessions of a hundred tenants cost, whose limits are looked at.
+fn with_tenants(runtime: &Runtime) {
+    const SESSIONS: usize = 10_000;
+    const TENANTS: usize = 100;
+    let limits = TenantLimits { max_sessions: Some(SESSIONS), max_waiting: Some(SESSIONS), ..TenantLimits::default() };
+    let tenants: Vec<_> =
+        (0..TENANTS).map(|number| Tenant::new(&format!("tenant-{number}"), limits).unwrap()).collect();
+    let mut ids: Vec<_> = (0..SESSIONS)
+        .map(|number| SessionId::new(format!("session-{number:028}")).unwrap().of(&tenants[number % TENANTS]))
+        .collect();
+    let pool = runtime.block_on(fill(&ids));
+    shuffle(&mut ids);
+    let ns = measure(&pool, &ids, 1).unwrap();
+    println!(r#"{{"sessions":{SESSIONS},"tenants":{TENANTS},"threads":1,"ns_per_acquire":{ns:.1}}}"#);
+    let page = microseconds(|| drop(black_box(pool.sessions_after(None, 100, |_| true))));
+    let stats = microseconds(|| drop(black_box(pool.stats())));
+    println!(r#"{{"sessions":{SESSIONS},"us_per_page":{page:.1},"us_per_stats":{stats:.1}}}"#);
+    runtime.block_on(pool.shutdown());
+}
+
+/// The median time of one call.
+fn microseconds(mut call: impl FnMut()) -> f64 {
+    let mut runs: Vec<_> = std::iter::repeat_with(|| {
+        let began = Instant::now();
+        call();
+        began.elapsed()
+    })
+    .take(1000)
+    .collect();
+    runs.sort();
+    runs[runs.len() / 2].as_secs_f64() * 1e6
 }
 
 /// Nanoseconds for a read that cannot begin before the one before it has ended.

@@ -122,3 +122,36 @@ fn microseconds(text: &str) -> Result<f64> {
         .with_context(|| format!("`{text}` is no time"))?;
     Ok(number.parse::<f64>()? * factor)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "starting benchmark...
+TLS Protocol: TLSv1.3
+Cipher: TLS_AES_128_GCM_SHA256
+Server Temp Key: X25519 253 bits
+Application protocol: h2
+
+finished in 1.01s, 5966.00 req/s, 413.85KB/s
+requests: 5968 total, 5982 started, 5968 done, 5966 succeeded, 2 failed, 0 errored, 0 timeout
+status codes: 5966 2xx, 0 3xx, 0 4xx, 2 5xx
+                     min         max         mean         sd        +/- sd
+time for request:       67us     32.01ms      1.50ms      1.68ms    94.74%
+time for connect:     2.64ms      9.51ms      7.52ms      3.27ms    75.00%
+";
+
+    #[test]
+    fn the_output_of_h2load_is_read_with_its_failures() {
+        let expected = Done { requests: 5966.0, rate: 5966.0, mean: 1500.0, failures: 2 };
+        assert_eq!(Done::parse(TEXT, Protocol::H2).unwrap(), expected);
+    }
+
+    #[test]
+    fn another_protocol_than_was_meant_is_an_error() {
+        let error = Done::parse(TEXT, Protocol::Https1).unwrap_err().to_string();
+        assert_eq!(error, r#"["TLSv1.3", "h2"] was spoken, and not ["TLSv1.3", "http/1.1"]"#);
+        let older = TEXT.replace("TLSv1.3", "TLSv1.2");
+        assert!(Done::parse(&older, Protocol::H2).is_err());
+    }
+}

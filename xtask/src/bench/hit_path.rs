@@ -22,8 +22,16 @@ enum Line {
     /// `None`: the threads never ran at once.
     Acquire {
         sessions: u64,
+        /// Among how many the sessions are divided; 0: nobody's.
+        tenants: u64,
         threads: u64,
         nanoseconds: Option<f64>,
+    },
+    /// What the admin API and the metrics ask a pool for.
+    Asked {
+        sessions: u64,
+        page_microseconds: f64,
+        stats_microseconds: f64,
     },
     Memory {
         bytes: f64,
@@ -68,8 +76,16 @@ impl Line {
             let nanoseconds = read.as_f64().context("ns_per_random_read is no number")?;
             return Ok(Self::Read { mebibytes: whole("mib")?, nanoseconds });
         }
+        if let (Some(page), Some(stats)) = (value.get("us_per_page"), value.get("us_per_stats")) {
+            return Ok(Self::Asked {
+                sessions: whole("sessions")?,
+                page_microseconds: page.as_f64().context("us_per_page is no number")?,
+                stats_microseconds: stats.as_f64().context("us_per_stats is no number")?,
+            });
+        }
         let nanoseconds = value.get("ns_per_acquire").context("there is no ns_per_acquire")?.as_f64();
-        Ok(Self::Acquire { sessions: whole("sessions")?, threads: whole("threads")?, nanoseconds })
+        let tenants = value.get("tenants").map_or(Some(0), Value::as_u64).context("tenants is no number")?;
+        Ok(Self::Acquire { sessions: whole("sessions")?, tenants, threads: whole("threads")?, nanoseconds })
     }
 }
 
@@ -77,17 +93,31 @@ fn shown(nanoseconds: Option<f64>) -> String {
     nanoseconds.map_or("none: the threads never ran at once".to_owned(), |ns| format!("{} ns", figure(ns)))
 }
 
+#[expect(clippy::cast_precision_loss, reason = "it is at most a million")]
+fn whole(number: u64) -> String {
+    figure(number as f64).trim_end_matches(".00").to_owned()
+}
+
 fn section(lines: &[Line]) -> Section {
     let mut table = Table::new(&["what", "sessions", "threads", "measured"]);
     for line in lines {
         match *line {
-            Line::Acquire { sessions, threads, nanoseconds } => table.row([
-                "acquire and drop of the lease".to_owned(),
-                #[expect(clippy::cast_precision_loss, reason = "it is at most a million")]
-                figure(sessions as f64).trim_end_matches(".00").to_owned(),
+            Line::Acquire { sessions, tenants, threads, nanoseconds } => table.row([
+                match tenants {
+                    0 => "acquire and drop of the lease".to_owned(),
+                    _ => format!("the same, sessions of {tenants} tenants with limits"),
+                },
+                whole(sessions),
                 threads.to_string(),
                 shown(nanoseconds),
             ]),
+            Line::Asked { sessions, page_microseconds, stats_microseconds } => {
+                for (what, time) in [("the first 100 sessions", page_microseconds), ("the figures", stats_microseconds)]
+                {
+                    let what = format!("{what} of a pool");
+                    table.row([what, whole(sessions), "1".to_owned(), format!("{} µs", figure(time))]);
+                }
+            }
             Line::Read { mebibytes, nanoseconds } => table.row([
                 format!("for comparison: one read at random in {mebibytes} MiB"),
                 String::new(),
@@ -115,13 +145,16 @@ fn aims(lines: &[Line]) -> Vec<Aim> {
     let mut aims = Vec::new();
     for line in lines {
         match *line {
-            Line::Acquire { sessions, threads, nanoseconds } => aims.push(Aim {
-                what: format!("acquire, sessions: {sessions}, threads: {threads}"),
+            Line::Acquire { sessions, tenants, threads, nanoseconds } => aims.push(Aim {
+                what: match tenants {
+                    0 => format!("acquire, sessions: {sessions}, threads: {threads}"),
+                    _ => format!("acquire, sessions: {sessions}, tenants: {tenants}, threads: {threads}"),
+                },
                 aim: format!("≤ {} ns", figure(LATENCY_AIM_NS)),
                 measured: shown(nanoseconds),
                 met: nanoseconds.is_some_and(|nanoseconds| nanoseconds <= LATENCY_AIM_NS),
             }),
-            Line::Read { .. } => {}
+            Line::Read { .. } | Line::Asked { .. } => {}
             Line::Memory { bytes } => aims.push(Aim {
                 what: "memory per session".to_owned(),
                 aim: "≤ 1 KiB".to_owned(),
@@ -132,7 +165,7 @@ fn aims(lines: &[Line]) -> Vec<Aim> {
     }
     let single = |wanted| {
         lines.iter().find_map(|line| match *line {
-            Line::Acquire { sessions, threads: 1, nanoseconds } if sessions == wanted => nanoseconds,
+            Line::Acquire { sessions, tenants: 0, threads: 1, nanoseconds } if sessions == wanted => nanoseconds,
             _ => None,
         })
     };
@@ -156,7 +189,15 @@ mod tests {
     fn each_kind_of_line_is_read() {
         assert_eq!(
             Line::parse(r#"{"sessions":1000,"threads":2,"ns_per_acquire":81.5}"#).unwrap(),
-            Line::Acquire { sessions: 1000, threads: 2, nanoseconds: Some(81.5) }
+            Line::Acquire { sessions: 1000, tenants: 0, threads: 2, nanoseconds: Some(81.5) }
+        );
+        assert_eq!(
+            Line::parse(r#"{"sessions":10,"tenants":5,"threads":1,"ns_per_acquire":81.5}"#).unwrap(),
+            Line::Acquire { sessions: 10, tenants: 5, threads: 1, nanoseconds: Some(81.5) }
+        );
+        assert_eq!(
+            Line::parse(r#"{"sessions":10,"us_per_page":1.5,"us_per_stats":2.5}"#).unwrap(),
+            Line::Asked { sessions: 10, page_microseconds: 1.5, stats_microseconds: 2.5 }
         );
         assert_eq!(
             Line::parse(r#"{"mib":32,"ns_per_random_read":80.5}"#).unwrap(),

@@ -86,11 +86,11 @@ pub(crate) fn measure(
             _ => format!("{}, connections: {connections}, {streams} requests at once on each", protocol.name()),
         };
         let amount = Amount::Seconds(seconds);
-        cells.append(&mut compare(bench, &servers, what, protocol, [connections, streams], amount, rounds)?);
+        cells.append(&mut compare(bench, &servers, &what, protocol, [connections, streams], amount, rounds)?);
     }
     let handshakes = format!("handshake and first request, {HANDSHAKES} connections");
     let amount = Amount::OneEach;
-    cells.append(&mut compare(bench, &servers, handshakes, Protocol::Https1, [HANDSHAKES, 1], amount, rounds)?);
+    cells.append(&mut compare(bench, &servers, &handshakes, Protocol::Https1, [HANDSHAKES, 1], amount, rounds)?);
     Ok((section(&cells, seconds), aims(&cells)))
 }
 
@@ -98,14 +98,14 @@ pub(crate) fn measure(
 fn compare(
     bench: &Bench,
     servers: &[Server],
-    what: String,
+    what: &str,
     protocol: Protocol,
     at_once: [usize; 2],
     amount: Amount,
     rounds: usize,
 ) -> Result<Vec<Cell>> {
     progress(&format!("TLS and HTTP/2: {what}"));
-    let mut cells: Vec<Cell> = servers.iter().map(|server| Cell::new(what.clone(), server.kind)).collect();
+    let mut cells: Vec<Cell> = servers.iter().map(|server| Cell::new(what.to_owned(), server.kind)).collect();
     for server in servers {
         load(bench, server.at(protocol).0, protocol, at_once, Amount::OneEach)?;
     }
