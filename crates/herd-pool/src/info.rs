@@ -54,6 +54,18 @@ pub struct SessionInfo {
     pub bytes_out: u64,
 }
 
+/// As much of a session as [`Pool::sessions_after`](crate::Pool::sessions_after) chooses by. To look at it costs next to
+/// nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOutline<'a> {
+    /// The session.
+    pub id: &'a SessionId,
+    /// Where it is in its life.
+    pub state: SessionState,
+    /// Its worker; `None` while it starts.
+    pub worker: Option<WorkerId>,
+}
+
 /// Where a worker is in its life.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum WorkerState {

@@ -183,7 +183,7 @@ pub use error::{AcquireError, NoSuchSession, OptionsError};
 pub use event::{Event, EventKind, Events, EventsError};
 pub use exit::{Exit, ExitStatus};
 pub use histogram::Histogram;
-pub use info::{SessionInfo, SessionState, WorkerInfo, WorkerState};
+pub use info::{SessionInfo, SessionOutline, SessionState, WorkerInfo, WorkerState};
 pub use lease::Lease;
 pub use options::{IdleBy, WhenFull};
 pub use pool::Pool;

@@ -3,8 +3,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::{runtime::Handle, sync::oneshot};
 
 use crate::{
-    AcquireError, EndReason, Events, Lease, NoSuchSession, OptionsError, PoolBuilder, SessionId, SessionInfo, Stats,
-    WorkerFactory, WorkerId, WorkerIds, WorkerInfo,
+    AcquireError, EndReason, Events, Lease, NoSuchSession, OptionsError, PoolBuilder, SessionId, SessionInfo,
+    SessionOutline, Stats, WorkerFactory, WorkerId, WorkerIds, WorkerInfo,
     builder::CrashCallback,
     options::Options,
     queue::Ticket,
@@ -200,13 +200,13 @@ impl<F: WorkerFactory> Pool<F> {
     ///
     /// It is not one snapshot, but a session that exists all the while is there once. The time that it takes grows with
     /// the number of sessions, but the pool's lock is held only while those that start or end are collected; `fits`
-    /// runs without any lock, and only until enough were found.
+    /// runs without any lock, once for each session after `after`, in no particular order.
     #[must_use]
     pub fn sessions_after(
         &self,
         after: Option<&SessionId>,
         limit: usize,
-        fits: impl FnMut(&SessionInfo) -> bool,
+        fits: impl FnMut(&SessionOutline<'_>) -> bool,
     ) -> Vec<SessionInfo> {
         self.handle.shared.sessions_after(after, limit, fits)
     }

@@ -1,9 +1,13 @@
 //! Turns what the core knows into what callers see.
 
-use std::{cmp::Ordering, collections::BinaryHeap, time::SystemTime};
+use std::{
+    cmp::Ordering,
+    collections::{BinaryHeap, HashMap},
+    time::SystemTime,
+};
 
 use crate::{
-    SessionId, SessionInfo, SessionState, Worker, WorkerFactory, WorkerId, WorkerInfo,
+    SessionId, SessionInfo, SessionOutline, SessionState, Worker, WorkerFactory, WorkerId, WorkerInfo,
     shared::{Shared, WorkerOf},
     slot::Slot,
     state::{SessionView, WorkerView},
@@ -24,47 +28,37 @@ impl<F: WorkerFactory> Shared<F> {
         &self,
         after: Option<&SessionId>,
         limit: usize,
-        mut fits: impl FnMut(&SessionInfo) -> bool,
+        mut fits: impl FnMut(&SessionOutline<'_>) -> bool,
     ) -> Vec<SessionInfo> {
         let is_after = |id: &SessionId| after.is_none_or(|after| id > after);
-        let mut page: Vec<SessionInfo> = Vec::new();
-        let mut found = BinaryHeap::from(self.find(is_after));
-        let mut last: Option<SessionId> = None;
-        while page.len() < limit
-            && let Some(Found { view, .. }) = found.pop()
-        {
-            if last.as_ref() == Some(view.id()) {
-                continue;
-            }
-            last = Some(view.id().clone());
-            let info = self.session_info(view);
-            if fits(&info) {
-                page.push(info);
-            }
-        }
-        page
+        let mut found = self.find(is_after);
+        // First, so that only those that fit are put in order, and only the page is told at length.
+        found.retain(|found| fits(&outline(&found.view)));
+        let mut found = BinaryHeap::from(found);
+        let page = std::iter::from_fn(|| found.pop()).take(limit);
+        page.map(|found| self.session_info(found.view)).collect()
     }
 
     pub(crate) fn session_candidates(&self, text: &str) -> Vec<SessionInfo> {
         let mut found = self.find(|id| id.as_str() == text);
         found.sort_by(|one, other| other.cmp(one));
-        found.dedup_by(|later, earlier| later.view.id() == earlier.view.id());
         found.into_iter().map(|found| self.session_info(found.view)).collect()
     }
 
-    /// Sessions with IDs of which `fits` holds. One that changes its state meanwhile may be there several times, but
-    /// never not at all.
+    /// Sessions with IDs of which `fits` holds, each once.
     fn find(&self, fits: impl Fn(&SessionId) -> bool) -> Vec<Found<WorkerOf<F>>> {
         let pending = |rank| {
             let found = self.inspect(|state| state.pending_sessions(&fits));
             found.into_iter().map(move |view| Found { view, rank })
         };
-        let mut found: Vec<_> = pending(0).collect();
+        let mut found: Vec<_> = pending(Rank::Before).collect();
         // A session starts, lives, ends, and may start again: whoever was pending before may be live by now, and
-        // whoever is live no more is pending afterwards.
+        // whoever is live no more is pending afterwards. So one that changes its state may be found several times, but
+        // never not at all.
         let live = self.index.all(|slot| fits(slot.id()));
-        found.extend(live.into_iter().map(|slot| Found { view: SessionView::Live(slot), rank: 1 }));
-        found.extend(pending(2));
+        found.extend(live.into_iter().map(|slot| Found { view: SessionView::Live(slot), rank: Rank::Live }));
+        found.extend(pending(Rank::After));
+        keep_latest(&mut found);
         found
     }
 
@@ -156,16 +150,49 @@ impl<F: WorkerFactory> Shared<F> {
     }
 }
 
-/// A session that was found, and how late: of what was found of one session the latest counts.
+fn outline<W>(view: &SessionView<W>) -> SessionOutline<'_> {
+    let (state, worker) = match view {
+        SessionView::Starting { .. } => (SessionState::Starting, None),
+        SessionView::Live(slot) => (SessionState::Live, Some(slot.worker_id)),
+        SessionView::Ending(slot) => (SessionState::Ending, Some(slot.worker_id)),
+    };
+    SessionOutline { id: view.id(), state, worker }
+}
+
+/// A session that was found, and when.
 struct Found<W> {
     view: SessionView<W>,
-    rank: u8,
+    rank: Rank,
+}
+
+/// When a session was found: among the pending ones before the live ones were looked at, among those, or afterwards.
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+enum Rank {
+    Before,
+    Live,
+    After,
+}
+
+/// Of what was found of one session the latest counts.
+fn keep_latest<W>(found: &mut Vec<Found<W>>) {
+    let pending = found.iter().filter(|found| found.rank != Rank::Live);
+    // A later one takes the place of an earlier one. Live sessions are different ones, and mostly many.
+    let mut latest: HashMap<_, _> = pending.map(|found| (found.view.id().clone(), found.rank)).collect();
+    if latest.is_empty() {
+        return;
+    }
+    for live in found.iter().filter(|found| found.rank == Rank::Live) {
+        if let Some(rank) = latest.get_mut(live.view.id()) {
+            *rank = Rank::Live.max(*rank);
+        }
+    }
+    found.retain(|found| latest.get(found.view.id()).is_none_or(|rank| found.rank == *rank));
 }
 
 /// The greatest is the one whose ID comes first.
 impl<W> Ord for Found<W> {
     fn cmp(&self, other: &Self) -> Ordering {
-        other.view.id().cmp(self.view.id()).then_with(|| self.rank.cmp(&other.rank))
+        other.view.id().cmp(self.view.id())
     }
 }
 
@@ -182,3 +209,31 @@ impl<W> PartialEq for Found<W> {
 }
 
 impl<W> Eq for Found<W> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+
+    #[test]
+    fn of_what_was_found_of_a_session_the_latest_counts() {
+        let one = |id: &str, rank| {
+            let id = SessionId::new(id).unwrap();
+            Found::<()> { view: SessionView::Starting { id, since: Moment::default() }, rank }
+        };
+        let mut found = vec![
+            one("started", Rank::Before),
+            one("waits", Rank::Before),
+            one("ended", Rank::Before),
+            one("started", Rank::Live),
+            one("ended", Rank::Live),
+            one("lives", Rank::Live),
+            one("waits", Rank::After),
+            one("ended", Rank::After),
+        ];
+        keep_latest(&mut found);
+        let kept: Vec<_> = found.iter().map(|found| (found.view.id().as_str(), found.rank)).collect();
+        let expected = [("started", Rank::Live), ("lives", Rank::Live), ("waits", Rank::After), ("ended", Rank::After)];
+        assert!(kept == expected);
+    }
+}

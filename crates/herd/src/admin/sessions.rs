@@ -6,7 +6,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use herd_pool::{AcquireError, SessionId, SessionInfo, Tenant, TenantLimits, WorkerId};
+use herd_pool::{AcquireError, SessionId, SessionInfo, SessionOutline, Tenant, TenantLimits, WorkerId};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
@@ -64,9 +64,9 @@ pub(super) async fn list(
     let limit = page_limit(limit.as_deref())?;
     let cursor = cursor.map(|cursor| Cursor::parse(&cursor)).transpose()?;
     let worker = worker.as_deref().map(worker_id).transpose()?;
-    let fits = |session: &SessionInfo| {
+    let fits = |session: &SessionOutline<'_>| {
         state.is_none_or(|state| state.fits(session.state))
-            && tenant.as_deref().is_none_or(|tenant| is_of(&session.id, tenant))
+            && tenant.as_deref().is_none_or(|tenant| is_of(session.id, tenant))
             && worker.is_none_or(|worker| session.worker == Some(worker))
             && prefix.as_deref().is_none_or(|prefix| session.id.as_str().starts_with(prefix))
     };
