@@ -49,8 +49,11 @@ const MOST_FIELD_BYTES: u32 = 16 * 1024;
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// The same for all requests of a connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// How much of an answer is kept for an HTTP/2 peer that does not take it, in bytes.
-const MOST_SEND_BYTES: usize = 64 * 1024;
+/// How much of an answer is kept for an HTTP/1.1 peer that does not take it, in bytes, beside one piece of the answer. A
+/// longer head of a request is refused.
+const HTTP1_BUFFER: usize = 64 * 1024;
+/// The same for each answer to an HTTP/2 peer, which may ask for many at once.
+const HTTP2_SEND_BUFFER: usize = 16 * 1024;
 
 /// Where connections come from.
 pub(crate) trait Accept: Send + 'static {
@@ -179,7 +182,7 @@ where
     let served = match protocol {
         Protocol::Http1 => {
             let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+            server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HTTP1_BUFFER);
             server.serve_connection(stream, service).await
         }
         Protocol::Http2 => {
@@ -192,9 +195,80 @@ where
                 .max_header_list_size(MOST_FIELD_BYTES)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
-                .max_send_buf_size(MOST_SEND_BYTES);
+                .max_send_buf_size(HTTP2_SEND_BUFFER);
             server.serve_connection(stream, service).await
         }
     };
     served.map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use axum::{Router, body::Bytes, routing::get};
+    use futures_util::stream;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    /// What the connection itself holds.
+    const PIPE: usize = 1024;
+    /// What the service gives at once.
+    const PIECE: usize = 16 * 1024;
+
+    impl Incoming for DuplexStream {
+        type Stream = Self;
+
+        fn peer(&self) -> Peer {
+            Peer::Process(1)
+        }
+
+        async fn establish(self) -> io::Result<Self> {
+            Ok(self)
+        }
+    }
+
+    /// Sends a request to a service that answers without an end, and counts what it gave.
+    async fn asked(head: &str) -> (DuplexStream, Arc<AtomicUsize>, JoinSet<io::Result<()>>) {
+        let given = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&given);
+        let endless = async move || {
+            Body::from_stream(stream::repeat_with(move || {
+                counted.fetch_add(PIECE, Ordering::Relaxed);
+                Ok::<_, Infallible>(Bytes::from_static(&[b'x'; PIECE]))
+            }))
+        };
+        let (mut peer, ours) = duplex(PIPE);
+        let mut served = JoinSet::new();
+        served.spawn(converse(ours, Peer::Process(1), Router::new().route("/", get(endless)), 100));
+        // A head that is too long is not read to its end.
+        let _ = peer.write_all(head.as_bytes()).await;
+        (peer, given, served)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn little_is_kept_for_a_peer_that_takes_nothing_and_then_it_is_cut() {
+        let (_peer, given, mut served) = asked("GET / HTTP/1.1\r\nhost: h\r\n\r\n").await;
+        // The clock only goes on when nobody has anything left to do.
+        sleep(Duration::from_secs(1)).await;
+        let kept = given.load(Ordering::Relaxed);
+        assert!((HTTP1_BUFFER..=HTTP1_BUFFER + 2 * PIECE).contains(&kept), "{kept}");
+        assert!(served.join_next().await.unwrap().unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_is_longer_than_the_buffer_is_refused() {
+        let fits = format!("GET / HTTP/1.1\r\nhost: h\r\nx: {}\r\n\r\n", "x".repeat(HTTP1_BUFFER - PIPE));
+        let too_long = format!("GET / HTTP/1.1\r\nhost: h\r\nx: {}\r\n\r\n", "x".repeat(HTTP1_BUFFER));
+        for (head, status) in [(fits, "200"), (too_long, "431")] {
+            let (mut peer, _given, _served) = asked(&head).await;
+            let mut answer = [0; 12];
+            peer.read_exact(&mut answer).await.unwrap();
+            assert_eq!(std::str::from_utf8(&answer).unwrap(), format!("HTTP/1.1 {status}"));
+        }
+    }
 }
