@@ -1,7 +1,11 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use herd_pool::{SessionId, Tenant};
-use hyper::{HeaderMap, Request, Uri, header::AUTHORIZATION, http::uri::PathAndQuery};
+use hyper::{
+    HeaderMap, Request, Uri,
+    header::{AUTHORIZATION, Entry, HeaderValue, REFERER},
+    http::uri::PathAndQuery,
+};
 
 use crate::{failure::Failure, query, session_key::Named};
 
@@ -17,6 +21,14 @@ pub trait Access: Send + Sync {
     /// # Errors
     /// [`Refusal`] becomes a response with 401 or 429, and the request costs the pool nothing.
     fn admit(&self, headers: &HeaderMap, uri: &Uri) -> Result<Admission, Refusal>;
+
+    /// The query parameter that may carry a credential, as it reads when it is percent-decoded; by default none.
+    ///
+    /// Browsers repeat the address of a page in the field `referer` of the requests that the page makes, whatever those
+    /// show themselves, so the gateway takes the parameter out of that field of every request.
+    fn query_parameter(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// What an implementation knows is secret, so nothing of it is shown.
@@ -46,7 +58,8 @@ pub enum Credential {
     None,
     /// In the field `authorization`. All fields of that name go.
     Authorization,
-    /// In the query parameter of this name, as it reads when it is percent-decoded. All parameters of that name go.
+    /// In the query parameter of this name, as it reads when it is percent-decoded. All parameters of that name go, those
+    /// in the field `referer` included.
     Query(Arc<str>),
 }
 
@@ -71,8 +84,9 @@ pub enum Refusal {
 }
 
 impl Admission {
-    /// Takes the credential out of the request, so that neither the worker nor a log ever sees it.
-    pub(crate) fn strip<B>(&self, request: &mut Request<B>) {
+    /// Takes the credential out of the request, so that neither the worker nor a log ever sees it. `parameter` is the one
+    /// that may carry a credential, whether or not it did so here.
+    pub(crate) fn strip<B>(&self, request: &mut Request<B>, parameter: Option<&str>) {
         match &self.credential {
             Credential::None => {}
             Credential::Authorization => {
@@ -83,7 +97,11 @@ impl Admission {
                 if let Some(left) = target.and_then(|target| query::without(target, name)) {
                     set_target(request, left);
                 }
+                strip_referer(request.headers_mut(), name);
             }
+        }
+        if let Some(name) = parameter {
+            strip_referer(request.headers_mut(), name);
         }
     }
 
@@ -96,6 +114,25 @@ impl Admission {
             named.session = named.session.of(tenant);
         }
         Ok(named)
+    }
+}
+
+/// Takes the parameter out of the addresses from which requests come. The field goes if it cannot be read.
+fn strip_referer(headers: &mut HeaderMap, name: &str) {
+    let Entry::Occupied(mut referers) = headers.entry(REFERER) else { return };
+    let mut unreadable = false;
+    for referer in referers.iter_mut() {
+        // An address is ASCII (RFC 3986 §1.2.1). `to_str` refuses more than that, such as tabs, and nothing else passes.
+        let Ok(address) = referer.to_str() else {
+            unreadable = true;
+            break;
+        };
+        if let Some(left) = query::without_in_address(address, name) {
+            *referer = HeaderValue::try_from(left).expect("a part of a field value is one");
+        }
+    }
+    if unreadable {
+        referers.remove_entry_mult();
     }
 }
 

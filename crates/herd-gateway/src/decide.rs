@@ -51,6 +51,10 @@ impl<F: WorkerFactory> Setup<F> {
             && admission.session.is_none()
             && self.names_none(request)?
         {
+            // The page tells of all tenants, so it is no tenant's to read.
+            if matches!(page, Page::Metrics(_)) && admission.tenant.is_some() {
+                return Err(Failure::ForbiddenPage);
+            }
             return Ok(Decision::Page(page.answer()));
         }
         if let Some(tracer) = &self.options.tracer {
@@ -88,7 +92,7 @@ impl<F: WorkerFactory> Setup<F> {
     fn admit<B>(&self, request: &mut Request<B>) -> Result<Admission, Refusal> {
         let Some(access) = &self.options.access else { return Ok(Admission::default()) };
         let admission = access.admit(request.headers(), request.uri())?;
-        admission.strip(request);
+        admission.strip(request, access.query_parameter());
         Ok(admission)
     }
 

@@ -25,6 +25,8 @@ pub(crate) enum Failure {
     Access(#[from] Refusal),
     #[error("these credentials are for another session")]
     ForbiddenSession,
+    #[error("this page tells of all tenants, and these credentials are one tenant's")]
+    ForbiddenPage,
     #[error("no pool serves this host and path")]
     NoRoute,
     /// The request is well-formed, but the gateway cannot do this.
@@ -62,6 +64,7 @@ impl Failure {
             Self::Access(Refusal::TooManyRequests { .. }) => "too-many-requests",
             Self::Access(_) => "unauthorized",
             Self::ForbiddenSession => "forbidden-session",
+            Self::ForbiddenPage => "forbidden-page",
             Self::NoRoute => "no-route",
             Self::Unsupported(_) => "not-implemented",
             Self::NoKey(_) => "no-session-id",
@@ -96,7 +99,7 @@ impl Failure {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::Access(_) => StatusCode::UNAUTHORIZED,
-            Self::ForbiddenSession => StatusCode::FORBIDDEN,
+            Self::ForbiddenSession | Self::ForbiddenPage => StatusCode::FORBIDDEN,
             Self::NoSession | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Acquire(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Ended(_) | Self::Connect(_) | Self::Answer(_) => StatusCode::BAD_GATEWAY,

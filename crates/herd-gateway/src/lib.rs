@@ -20,7 +20,7 @@
 //!
 //! Failures are problem documents (RFC 9457) with a `herd-error` field that names the failure: `bad-request`,
 //! `unauthorized`, `too-many-requests`, `no-route`, `no-session-id`, `invalid-session-id`, `forbidden-session`,
-//! `no-such-session`, `tenant-sessions`, `tenant-waiting`, `queue-full`, `acquire-timeout`, `spawn-failed`, `draining`,
+//! `forbidden-page`, `no-such-session`, `tenant-sessions`, `tenant-waiting`, `queue-full`, `acquire-timeout`, `spawn-failed`, `draining`,
 //! `shutdown`, `session-ended`, `worker-crashed`, `worker-unreachable`, `worker-timeout`, `bad-gateway`,
 //! `not-implemented`, `request-timeout`, `header-too-large`, `target-too-long`, `tls-required`, `internal`.
 //!
@@ -83,7 +83,7 @@ mod websocket;
 pub use access::{Access, Admission, Credential, Refusal};
 pub use counters::GatewayStats;
 pub use gateway::{ClientAddress, Gateway};
-pub use latency::{Latency, PoolLatencies};
+pub use latency::PoolLatencies;
 pub use options::{Forwarded, GatewayOptions, MetricsPage, Sessions};
 pub use response_body::{BrokenResponse, ResponseBody};
 pub use routes::{InvalidRoutes, Routes, Rule};

@@ -22,15 +22,27 @@ pub(crate) fn is_named(written: &str, name: &str) -> bool {
 
 /// The target without the parameters of this name; `None` if it has none.
 pub(crate) fn without(target: &PathAndQuery, name: &str) -> Option<PathAndQuery> {
-    let query = target.query()?;
+    let left = left_of(target.path(), target.query()?, name)?;
+    Some(PathAndQuery::try_from(left).expect("a part of a valid target is one"))
+}
+
+/// The address without the parameters of this name and without a fragment, which it may not have anyway (RFC 9110
+/// §10.1.3) and which may say the same; `None` if it has neither.
+pub(crate) fn without_in_address(address: &str, name: &str) -> Option<String> {
+    let (address, fragment) = address.split_once('#').map_or((address, None), |(address, rest)| (address, Some(rest)));
+    let left = address.split_once('?').and_then(|(before, query)| left_of(before, query, name));
+    left.or_else(|| fragment.map(|_| address.to_owned()))
+}
+
+/// What is before the query, and what is left of the query without the parameters of this name; `None` if it has none.
+fn left_of(before: &str, query: &str, name: &str) -> Option<String> {
     let is_other = |written: &str| !is_named(written, name);
     if parameters(query).all(|(_, written, _)| is_other(written)) {
         return None;
     }
     let left: Vec<_> = parameters(query).filter(|(_, written, _)| is_other(written)).map(|(pair, ..)| pair).collect();
     let question_mark = if left.is_empty() { "" } else { "?" };
-    let left = format!("{}{question_mark}{}", target.path(), left.join("&"));
-    Some(PathAndQuery::try_from(left).expect("a part of a valid target is one"))
+    Some(format!("{before}{question_mark}{}", left.join("&")))
 }
 
 /// Undoes the percent-encoding; a `+` stays a `+`.

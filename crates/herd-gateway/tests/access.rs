@@ -26,6 +26,10 @@ impl Door {
 }
 
 impl Access for Door {
+    fn query_parameter(&self) -> Option<&str> {
+        Some("key")
+    }
+
     fn admit(&self, headers: &HeaderMap, uri: &Uri) -> Result<Admission, Refusal> {
         let in_header = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         let in_query = uri.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("key=")));
@@ -133,6 +137,7 @@ async fn ask_http2(fixture: &Fixture, path: &str, secret: Option<&str>) -> Answe
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let mut request = Request::get(format!("http://h{path}")).header("x-session-id", "a");
+    request = request.header("referer", "https://h/page?key=acme-secret");
     if let Some(secret) = secret {
         request = request.header("authorization", format!("Bearer {secret}"));
     }
@@ -156,6 +161,8 @@ async fn the_worker_never_sees_the_credential() {
         ("/p?key=acme-secret&%6b%65y=acme-secret&keys=1&key", "", "/p?keys=1"),
         ("http://h?key=acme-secret", "", "/"),
         ("http://h/p?key=acme-secret&b=%zz", "", "/p?b=%zz"),
+        ("/p?key=acme-secret", "referer: https://h/?key=acme-secret\r\n", "/p"),
+        ("/p", "authorization: Bearer acme-secret\r\nreferer: https://h/?key=acme-secret\r\n", "/p"),
     ] {
         let seen = fixture.ask(&of(target, fields)).await;
         assert_eq!(seen.status, 200, "{target}");
@@ -168,6 +175,40 @@ async fn the_worker_never_sees_the_credential() {
         assert!(seen.text().starts_with(&format!("GET {line} HTTP/1.1\r\n")), "{path}: {}", seen.text());
         assert!(!seen.text().contains("secret") && !seen.text().contains("authorization"), "{}", seen.text());
     }
+}
+
+#[tokio::test]
+async fn the_address_of_a_page_reaches_the_worker_without_the_credential() {
+    let fixture = guarded("header:x-session-id").start(echo_heads).await;
+    let referers: [(&[u8], &str); 9] = [
+        (b"https://h/p?key=acme-secret", "https://h/p"),
+        (b"https://h/p?a=1&%6b%65y=acme-secret&b=2&key=other-secret", "https://h/p?a=1&b=2"),
+        (b"/p?keys=1&key=acme-secret", "/p?keys=1"),
+        (b"?key=acme-secret", ""),
+        (b"https://h/p?a=1#key=acme-secret", "https://h/p?a=1"),
+        (b"https://h/p?a=%zz&key=acme-secret#x", "https://h/p?a=%zz"),
+        (b"https://h/p?keys=1&a", "https://h/p?keys=1&a"),
+        (b"https://h/p", "https://h/p"),
+        (b"https://h/\xff?key=acme-secret", "none"),
+    ];
+    for (referer, left) in referers {
+        let shown = String::from_utf8_lossy(referer);
+        for credential in ["/?key=acme-secret HTTP/1.1\r\n", "/ HTTP/1.1\r\nauthorization: Bearer acme-secret\r\n"] {
+            let mut request = format!("GET {credential}host: h\r\nx-session-id: a\r\nreferer: ").into_bytes();
+            request.extend_from_slice(referer);
+            request.extend_from_slice(b"\r\n\r\n");
+            let mut client = fixture.connect().await;
+            client.send(request).await;
+            let seen = client.answer().await;
+            assert_eq!(seen.status, 200, "{shown}");
+            let field = seen.text().lines().find_map(|line| line.strip_prefix("referer:"));
+            assert_eq!(field.map_or("none", str::trim), left, "{shown}: {}", seen.text());
+            assert!(!seen.text().contains("secret"), "{shown}: {}", seen.text());
+        }
+    }
+    let two = "referer: /a?key=acme-secret\r\nreferer: /b?key=other-secret&c\r\n";
+    let seen = fixture.ask(&format!("GET /?key=acme-secret HTTP/1.1\r\nhost: h\r\nx-session-id: a\r\n{two}\r\n")).await;
+    assert!(seen.text().contains("/b?c\r\n") && !seen.text().contains("secret"), "{}", seen.text());
 }
 
 #[tokio::test]
@@ -184,14 +225,14 @@ async fn the_worker_never_sees_the_credential_of_an_upgrade_or_in_http2() {
     client
         .send(
             "GET /chat?key=acme-secret&room=1 HTTP/1.1\r\nhost: h\r\nx-session-id: a\r\nconnection: upgrade\r\nupgrade: \
-             websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+             websocket\r\nreferer: http://h/?key=acme-secret&r\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         )
         .await;
     assert_eq!(client.head().await.status, 101);
     let head = fixture.next_told().await;
     assert!(head.starts_with("GET /chat?room=1 HTTP/1.1\r\n"), "{head}");
     assert!(head.contains("sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"), "{head}");
-    assert!(!head.contains("secret"), "{head}");
+    assert!(head.contains("referer: http://h/?r\r\n") && !head.contains("secret"), "{head}");
 
     let setup = Setup { protocol: Protocol::Http2, ..guarded("header:x-session-id") };
     let fixture = setup.start(tell_http2_heads).await;
@@ -249,8 +290,8 @@ async fn health_is_open_and_metrics_are_not() {
         ("/healthz", "", 200, "ok"),
         ("/healthz", "authorization: Bearer wrong-secret\r\n", 200, "ok"),
         ("/healthz", acme, 200, "ok"),
-        ("/metrics", acme, 200, "herd_up 1\n"),
-        ("/metrics?key=acme-secret", "", 200, "herd_up 1\n"),
+        ("/metrics", "authorization: Bearer nobodys-secret\r\n", 200, "herd_up 1\n"),
+        ("/metrics?key=nobodys-secret", "", 200, "herd_up 1\n"),
     ] {
         let answer = fixture.ask(&page(path, fields)).await;
         assert_eq!((answer.status, answer.text()), (status, text), "{path} {fields}");
@@ -262,6 +303,12 @@ async fn health_is_open_and_metrics_are_not() {
         ("/healthz/", ""),
     ] {
         assert_eq!(fixture.ask(&page(path, fields)).await.status, 401, "{path} {fields}");
+    }
+    // It tells what the others do, so a tenant does not get it.
+    for (path, fields) in [("/metrics", acme), ("/metrics?key=acme-secret", "")] {
+        let answer = fixture.ask(&page(path, fields)).await;
+        assert_eq!((answer.status, answer.field("herd-error")), (403, Some("forbidden-page")), "{path} {fields}");
+        assert!(!answer.text().contains("herd_up"), "{}", answer.text());
     }
     assert_eq!(fixture.pool.stats().acquire_requests, 0);
     // With a session, the path belongs to the worker.

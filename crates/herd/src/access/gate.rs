@@ -116,6 +116,10 @@ impl Access {
 }
 
 impl herd_gateway::Access for Access {
+    fn query_parameter(&self) -> Option<&str> {
+        self.query_parameter.as_deref()
+    }
+
     fn admit(&self, headers: &HeaderMap, uri: &Uri) -> Result<Admission, Refusal> {
         // Before 1970 nothing has expired; a clock that is so wrong is believed to be at its end, when all has.
         let unix = SystemTime::now().duration_since(UNIX_EPOCH);
