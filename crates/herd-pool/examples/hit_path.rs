@@ -99,7 +99,7 @@ fn main() {
 fn with_tenants(runtime: &Runtime) {
     const SESSIONS: usize = 10_000;
     const TENANTS: usize = 100;
-    let limits = TenantLimits { max_sessions: Some(SESSIONS), max_waiting: Some(SESSIONS), ..TenantLimits::default() };
+    let limits = TenantLimits { max_sessions: Some(SESSIONS), max_waiting: Some(SESSIONS) };
     let tenants: Vec<_> =
         (0..TENANTS).map(|number| Tenant::new(&format!("tenant-{number}"), limits).unwrap()).collect();
     let mut ids: Vec<_> = (0..SESSIONS)

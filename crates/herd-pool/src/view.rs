@@ -174,6 +174,7 @@ enum Rank {
 }
 
 /// Of what was found of one session the latest counts.
+#[expect(clippy::mutable_key_type, reason = "what changes in a tenant is neither hashed nor compared")]
 fn keep_latest<W>(found: &mut Vec<Found<W>>) {
     let pending = found.iter().filter(|found| found.rank != Rank::Live);
     // A later one takes the place of an earlier one. Live sessions are different ones, and mostly many.
