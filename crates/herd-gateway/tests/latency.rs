@@ -5,8 +5,8 @@ mod fakes;
 use std::{sync::Arc, time::Duration};
 
 use fakes::{Fixture, Setup, pool_of, pool_that_says, request_head, response, say_id, soon};
-use herd_gateway::{Gateway, GatewayOptions, Latency, PoolLatencies, Routes, Rule};
-use herd_pool::WorkerFactory;
+use herd_gateway::{Gateway, GatewayOptions, PoolLatencies, Routes, Rule};
+use herd_pool::{Histogram, WorkerFactory};
 use tokio::{io::AsyncWriteExt, sync::Notify, time::Instant};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: h\r\nx-session-id: a\r\n\r\n";
@@ -19,7 +19,7 @@ where
     gateway.latencies().into_iter().find(|latencies| *latencies.pool == *pool).expect("the pool is there")
 }
 
-fn phase(latencies: &PoolLatencies, name: &str) -> Latency {
+fn phase(latencies: &PoolLatencies, name: &str) -> Histogram {
     latencies.phases.iter().find(|(phase, _)| *phase == name).expect("the phase is there").1
 }
 

@@ -1,6 +1,7 @@
 //! Metrics of the gateway.
 
-use herd_gateway::{Gateway, Latency, PoolLatencies};
+use herd_gateway::{Gateway, PoolLatencies};
+use herd_pool::Histogram;
 
 use super::page::{Family, Kind, Page};
 use crate::workers::Factory;
@@ -61,7 +62,7 @@ fn by_class(family: &mut Family<'_>, pool: Option<&str>, counts: [u64; 5]) {
     }
 }
 
-fn histogram(family: &mut Family<'_>, pool: &str, phase: Option<&str>, latency: &Latency) {
+fn histogram(family: &mut Family<'_>, pool: &str, phase: Option<&str>, latency: &Histogram) {
     let labels = [("pool", pool), ("phase", phase.unwrap_or_default())];
     let labels = if phase.is_some() { &labels[..] } else { &labels[..1] };
     family.histogram(labels, latency.cumulative(), latency.count(), latency.sum());
