@@ -48,6 +48,7 @@ const NEEDS: &[Need] = &[
     // Of what PATH leads to, workers in a sandbox see the system's alone.
     Need::command("/usr/bin/python3", &["-c", ""], "python3"),
     Need::command("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
+    Need::program("promtool", "prometheus"),
     Need::program("redis-server", "redis-server"),
 ];
 
@@ -55,6 +56,7 @@ const NEEDS: &[Need] = &[
 struct Environment {
     checkers: PathBuf,
     playwright: Playwright,
+    promtool: PathBuf,
     redis_server: PathBuf,
 }
 
@@ -64,6 +66,7 @@ impl Environment {
             ("HERD_TEST_CHECKERS", &self.checkers),
             ("HERD_TEST_NODE_MODULES", &self.playwright.node_modules),
             ("HERD_TEST_PYTHON", &self.playwright.python),
+            ("HERD_TEST_PROMTOOL", &self.promtool),
             ("HERD_TEST_REDIS_SERVER", &self.redis_server),
         ];
         let text = |path: &PathBuf| path.to_str().map(str::to_owned);
@@ -85,8 +88,9 @@ fn set_up() -> Result<Environment> {
     playwright::link_chromium()?;
     let playwright = Playwright::install(tools.directory())?;
     let checkers = checkers::install(tools.directory())?;
+    let promtool = packages::which("promtool").context("promtool is in no directory of PATH")?;
     let redis_server = packages::which("redis-server").context("redis-server is in no directory of PATH")?;
-    Ok(Environment { checkers, playwright, redis_server })
+    Ok(Environment { checkers, playwright, promtool, redis_server })
 }
 
 fn repository() -> &'static Path {

@@ -21,14 +21,26 @@ pub(super) fn tests(
     let documented = !filters.is_empty() || succeeds(environment, &["test", "--quiet", "--doc", "--workspace"], &[])?;
     let tested = on_host(environment, &targets, filters, &in_machine)?;
     let limited = if in_machine.is_empty() { Ok(()) } else { boot(environment, in_machine, machine) };
+    let traced = !concerns_traces(filters) || with_traces(environment)?;
     let failures = [
         (!documented).then(|| "documentation tests failed".to_owned()),
         (!tested).then(|| "tests failed".to_owned()),
+        (!traced).then(|| "tests of traces failed".to_owned()),
         limited.err().map(|error| format!("{error:#}")),
     ];
     let failures: Vec<_> = failures.into_iter().flatten().collect();
     ensure!(failures.is_empty(), "{}", failures.join("; "));
     Ok(())
+}
+
+fn concerns_traces(filters: &[String]) -> bool {
+    filters.is_empty() || filters.iter().any(|filter| filter.contains("trace"))
+}
+
+/// The tests of a program that is built with the feature `otlp`. They come last: this program takes the place of the one
+/// that all other tests start.
+fn with_traces(environment: &Environment) -> Result<bool> {
+    succeeds(environment, &["test", "--quiet", "--package", "herd", "--features", "otlp", "--test", "traces"], &[])
 }
 
 fn on_host(environment: &Environment, targets: &Targets, filters: &[String], elsewhere: &InMachine) -> Result<bool> {

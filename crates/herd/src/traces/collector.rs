@@ -85,18 +85,3 @@ impl HttpClient for Collector {
         Box::pin(self.post(request))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_endpoint_is_a_collector_or_its_path_of_traces() {
-        let url = |endpoint: &str| Address::of(endpoint).unwrap().url();
-        for endpoint in ["http://127.0.0.1:4318", "http://127.0.0.1:4318/", "http://127.0.0.1:4318/v1/traces"] {
-            assert_eq!(url(endpoint), "http://127.0.0.1:4318/v1/traces");
-        }
-        assert_eq!(url("https://host/otlp/?key=secret"), "https://host/otlp/v1/traces?key=secret");
-        assert_eq!(Address::of("https://host:1/otlp/?key=secret").unwrap().origin(), "https://host:1");
-    }
-}

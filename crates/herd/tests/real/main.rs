@@ -13,6 +13,7 @@ mod redis;
 mod repl;
 mod sandboxed;
 mod schema;
+mod telemetry;
 
 use std::path::PathBuf;
 

@@ -109,7 +109,7 @@ fn a_request_is_a_span_with_its_phases_and_continues_its_clients_trace() {
 #[test]
 fn a_request_without_a_trace_begins_one_and_a_failure_is_marked() {
     let mut collector = Collector::start(&["200 OK"]);
-    let traced = Traced::start(collector.address, 1.0, "/v1/traces");
+    let traced = Traced::start(collector.address, 1.0, "/otlp/?key=hidden");
     let answer = traced.ask("/broken", &[]);
     assert_eq!(answer.status, 503);
     let span = collector.span();
@@ -120,6 +120,7 @@ fn a_request_without_a_trace_begins_one_and_a_failure_is_marked() {
     traced.ask("/", &[]);
     let next = collector.span();
     assert_eq!(next.attribute("url.path").as_deref(), Some("/"));
+    assert!(traced.daemon.log.iter().all(|line| !line.contains("hidden")), "an endpoint's query may be a secret");
     assert!(!next.has_failed() && next.trace() != span.trace(), "{next:?}");
 }
 
@@ -140,9 +141,9 @@ fn what_the_client_decided_counts_more_than_the_ratio() {
 }
 
 #[test]
-fn a_collector_that_is_down_costs_requests_nothing_and_what_it_missed_is_counted() {
+fn a_collector_that_refuses_costs_requests_nothing_and_what_it_missed_is_counted() {
     let mut collector = Collector::start(&["400 Bad Request", "200 OK"]);
-    let mut traced = Traced::start(collector.address, 1.0, "");
+    let mut traced = Traced::start(collector.address, 1.0, "/v1/traces");
     traced.ask("/lost", &[]);
     let warned = traced.daemon.log_line(|line| line["message"].as_str().is_some_and(|text| text.contains("traces")));
     assert_eq!(warned["to"], format!("http://{}", collector.address));
