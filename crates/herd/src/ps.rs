@@ -9,7 +9,7 @@ use crate::{
     admin::model::{Page, Sandbox, Session, Troubles, Worker},
     cli::PsArgs,
     console,
-    control::client::{self, Daemon},
+    control::client::{self, Daemon, Refused},
     isolation::grouped,
     table::{Column, Table, printable},
 };
@@ -20,10 +20,14 @@ use crate::{
 /// If there is no daemon to ask.
 pub(crate) fn run(args: PsArgs) -> anyhow::Result<()> {
     let daemon = Daemon::find(args.daemon.socket)?;
-    let (sessions, workers, troubles): (Vec<Session>, Vec<Worker>, Troubles) = client::block_on(async {
+    let asked = client::block_on(async {
         let lists = (all(&daemon, "/v1/sessions").await?, all(&daemon, "/v1/workers").await?);
         Ok((lists.0, lists.1, daemon.get("/v1/stats").await?))
-    })?;
+    });
+    if let (true, Some(refused)) = (args.json, asked.as_ref().err().and_then(|error| error.downcast_ref::<Refused>())) {
+        refused.answer.print()?;
+    }
+    let (sessions, workers, troubles): (Vec<Session>, Vec<Worker>, Troubles) = asked?;
     if args.json {
         let all = json!({ "sessions": sessions, "workers": workers, "pools": troubles.pools });
         return console::print(format_args!("{all:#}\n"));
@@ -98,12 +102,12 @@ fn sessions_table(sessions: &[Session], several: bool, now: SystemTime) -> Table
 }
 
 fn workers_table(workers: &[Worker], several: bool, now: SystemTime) -> Table {
+    let tenants = workers.iter().any(|worker| worker.tenant.is_some());
     let mut columns = Vec::new();
     columns.extend(several.then(|| Column::text("POOL").shrinks()));
+    columns.extend([Column::text("WORKER"), Column::text("STATE"), Column::text("SESSION").shrinks()]);
+    columns.extend(tenants.then(|| Column::text("TENANT").shrinks()));
     columns.extend([
-        Column::text("WORKER"),
-        Column::text("STATE"),
-        Column::text("SESSION").shrinks(),
         Column::number("PID"),
         Column::number("AGE"),
         Column::number("CPU").dispensable(2),
@@ -117,10 +121,9 @@ fn workers_table(workers: &[Worker], several: bool, now: SystemTime) -> Table {
     for worker in workers {
         let mut row = Vec::new();
         row.extend(several.then(|| worker.pool.clone()));
+        row.extend([worker.id.clone(), worker.state.clone(), or_dash(worker.session.as_deref())]);
+        row.extend(tenants.then(|| or_dash(worker.tenant.as_deref())));
         row.extend([
-            worker.id.clone(),
-            worker.state.clone(),
-            or_dash(worker.session.as_deref()),
             worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
             since(&worker.started, now),
             worker.cpu_time_ms.map_or_else(|| "-".to_owned(), |ms| span(Duration::from_millis(ms))),

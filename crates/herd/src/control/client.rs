@@ -3,6 +3,8 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow, bail};
@@ -10,12 +12,18 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
-use tokio::{net::UnixStream, runtime};
+use tokio::{net::UnixStream, runtime, select, time::timeout};
 
 use super::{RuntimeDir, socket::is_live};
+use crate::console;
 
 /// The variable that names the control socket.
 const VARIABLE: &str = "HERD_SOCKET";
+
+/// How long an answer may take that has nothing to wait for. A daemon that is stopped takes connections all the same.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After how long somebody who waits is told for what.
+const NOTICE: Duration = Duration::from_secs(2);
 
 /// A running daemon.
 #[derive(Debug)]
@@ -28,6 +36,14 @@ pub(crate) struct Daemon {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) body: Bytes,
+}
+
+/// A daemon answered that it cannot give what was asked for.
+#[derive(Debug, thiserror::Error)]
+#[error("the daemon answered {} to {path}: {}", answer.status, answer.detail())]
+pub(crate) struct Refused {
+    path: String,
+    pub(crate) answer: Answer,
 }
 
 impl Daemon {
@@ -59,19 +75,57 @@ impl Daemon {
         Ok(Self { socket: first })
     }
 
-    /// Gets `path` and reads the answer as JSON.
+    /// Gets `path` and reads the answer as JSON. Any status but 200 is the error [`Refused`].
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let answer = self.request(Method::GET, path).await?;
         if answer.status != StatusCode::OK {
-            bail!("the daemon answered {} to {path}: {}", answer.status, answer.detail());
+            return Err(Refused { path: path.to_owned(), answer }.into());
         }
         serde_json::from_slice(&answer.body).with_context(|| {
             format!("cannot read the daemon's answer to {path}; is it of another version than this command?")
         })
     }
 
-    /// Sends a request without a body.
+    /// Sends a request without a body, which has nothing to wait for but the daemon.
     pub(crate) async fn request(&self, method: Method, path: &str) -> anyhow::Result<Answer> {
+        match timeout(PATIENCE, self.exchange(method, path)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.mute().await),
+        }
+    }
+
+    /// The same where the answer may take as long as it likes. It is waited for while the daemon answers anything at
+    /// all; `waiting` says on standard error what there is to wait for.
+    pub(crate) async fn request_at_length(&self, method: Method, path: &str, waiting: &str) -> anyhow::Result<Answer> {
+        let mut answer = pin!(self.exchange(method, path));
+        if let Ok(answer) = timeout(NOTICE, &mut answer).await {
+            return answer;
+        }
+        console::complain(waiting);
+        loop {
+            select! {
+                biased;
+                answer = &mut answer => return answer,
+                alive = self.request(Method::GET, "/healthz") => alive?,
+            };
+            if let Ok(answer) = timeout(PATIENCE, &mut answer).await {
+                return answer;
+            }
+        }
+    }
+
+    /// Why nothing comes.
+    async fn mute(&self) -> anyhow::Error {
+        let peer = UnixStream::connect(&self.socket).await.and_then(|stream| stream.peer_cred());
+        let (socket, seconds) = (self.socket.display(), PATIENCE.as_secs());
+        let remedy = match peer.ok().and_then(|peer| peer.pid()) {
+            Some(pid) => format!("if its process {pid} is stopped, `kill -CONT {pid}` lets it go on; else see its log"),
+            None => "see whether its process is stopped, and its log".to_owned(),
+        };
+        anyhow!("the daemon at {socket} says nothing for {seconds} s; {remedy}")
+    }
+
+    async fn exchange(&self, method: Method, path: &str) -> anyhow::Result<Answer> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| explain(&self.socket, error))?;
         let broken = || format!("the daemon at {} broke the connection off", self.socket.display());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(broken)?;
@@ -94,15 +148,33 @@ impl Daemon {
 /// # Errors
 /// What the conversation ends with.
 pub(crate) fn block_on<T>(conversation: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    runtime::Builder::new_current_thread().enable_io().build()?.block_on(conversation)
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(conversation)
 }
 
 impl Answer {
     /// What a problem document says, or nothing.
     pub(crate) fn detail(&self) -> String {
-        let problem: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
-        let detail = problem.as_ref().and_then(|problem| problem.get("detail")).and_then(serde_json::Value::as_str);
-        detail.unwrap_or("it gives no reason").to_owned()
+        self.field("detail").unwrap_or_else(|| "it gives no reason".to_owned())
+    }
+
+    /// What is wrong, for programs.
+    pub(crate) fn kind(&self) -> String {
+        let kind = self.field("type").unwrap_or_default();
+        kind.trim_start_matches("urn:herd:problem:").to_owned()
+    }
+
+    /// Prints the problem for programs that read standard output.
+    pub(crate) fn print(&self) -> anyhow::Result<()> {
+        match serde_json::from_slice::<serde_json::Value>(&self.body) {
+            Ok(problem) => console::print(format_args!("{problem:#}\n")),
+            // It is another program's, and the error says its status.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn field(&self, name: &str) -> Option<String> {
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
+        Some(problem.get(name)?.as_str()?.to_owned())
     }
 }
 
@@ -111,6 +183,11 @@ fn explain(socket: &Path, error: io::Error) -> anyhow::Error {
     match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             anyhow!("no daemon answers on {socket}; start one with `herd`, or name another socket with --socket PATH")
+        }
+        io::ErrorKind::WouldBlock => {
+            anyhow!(
+                "the daemon at {socket} takes no connections: too many wait; see whether it is stopped, and its log"
+            )
         }
         io::ErrorKind::PermissionDenied => {
             anyhow!("no permission to use {socket}; run this as the daemon's user or as root")

@@ -18,10 +18,17 @@ use crate::{
 pub(crate) fn run(args: ReloadArgs) -> anyhow::Result<()> {
     let ReloadArgs { json, daemon } = args;
     let daemon = Daemon::find(daemon.socket)?;
-    let answer = client::block_on(daemon.request(Method::POST, "/v1/reload"))?;
+    let answer = client::block_on(daemon.request_at_length(
+        Method::POST,
+        "/v1/reload",
+        "the daemon looks at the configuration and at what it needs of the host",
+    ))?;
     if answer.status == StatusCode::OK {
         let reloaded: Reloaded = serde_json::from_slice(&answer.body)?;
         return if json { print_json(&json!(reloaded)) } else { console::print(told(&reloaded)) };
+    }
+    if json {
+        answer.print()?;
     }
     ensure!(
         answer.status == StatusCode::UNPROCESSABLE_ENTITY,
@@ -35,9 +42,6 @@ pub(crate) fn run(args: ReloadArgs) -> anyhow::Result<()> {
 /// Lists what is wrong, as `herd check` does.
 fn refused(answer: &Answer, json: bool) -> anyhow::Result<()> {
     let problem: Value = serde_json::from_slice(&answer.body)?;
-    if json {
-        print_json(&problem)?;
-    }
     let mistakes = problem["mistakes"].as_array().map_or(&[][..], Vec::as_slice);
     let mistakes: Vec<_> = mistakes.iter().filter_map(Value::as_str).collect();
     if mistakes.is_empty() {
