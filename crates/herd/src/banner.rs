@@ -16,6 +16,9 @@ pub(crate) struct Banner {
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) control: PathBuf,
     session_key: SessionKey,
+    /// Whether the gateway speaks TLS.
+    tls: bool,
+    admin_tls: bool,
     /// One line for each pool.
     isolations: Vec<String>,
     repl: bool,
@@ -34,6 +37,8 @@ impl Banner {
             admin,
             control,
             session_key: settings.network.session_key.clone(),
+            tls: settings.network.tls.is_some(),
+            admin_tls: settings.network.admin_tls.is_some(),
             isolations: pools
                 .iter()
                 .map(|pool| match settings.pools.len() {
@@ -47,26 +52,35 @@ impl Banner {
 
     /// The arguments that make curl name a session in the way that the gateway looks for first.
     fn curl(&self, session: &str, path: &str) -> String {
-        let gateway = self.gateway;
+        let insecure = if self.tls { "-k " } else { "" };
+        format!("{insecure}{}", self.request(session, path))
+    }
+
+    fn request(&self, session: &str, path: &str) -> String {
+        let gateway = format!("{}://{}", scheme(self.tls), self.gateway);
         if self.session_key == SessionKey::default() {
-            return format!("-H 'X-Session-ID: {session}' http://{gateway}{path}");
+            return format!("-H 'X-Session-ID: {session}' {gateway}{path}");
         }
         let sources = self.session_key.to_string();
         let first = sources.split(',').next().unwrap_or_default();
         match first.split_once(':').unwrap_or((first, "")) {
-            ("header", name) => format!("-H '{name}: {session}' http://{gateway}{path}"),
-            ("cookie", name) => format!("-b '{name}={session}' http://{gateway}{path}"),
-            ("query", name) => format!("'http://{gateway}{path}?{name}={session}'"),
-            ("path", "1") => format!("http://{gateway}/{session}{path}"),
-            ("host", _) => format!("-H 'Host: {session}.localhost' http://{gateway}{path}"),
-            _ => format!("-H 'X-Session-ID: {session}' http://{gateway}{path}"),
+            ("header", name) => format!("-H '{name}: {session}' {gateway}{path}"),
+            ("cookie", name) => format!("-b '{name}={session}' {gateway}{path}"),
+            ("query", name) => format!("'{gateway}{path}?{name}={session}'"),
+            ("path", "1") => format!("{gateway}/{session}{path}"),
+            ("host", _) => format!("-H 'Host: {session}.localhost' {gateway}{path}"),
+            _ => format!("-H 'X-Session-ID: {session}' {gateway}{path}"),
         }
     }
 }
 
+fn scheme(tls: bool) -> &'static str {
+    if tls { "https" } else { "http" }
+}
+
 impl fmt::Display for Banner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "herd {} serves http://{}", env!("CARGO_PKG_VERSION"), self.gateway)?;
+        writeln!(f, "herd {} serves {}://{}", env!("CARGO_PKG_VERSION"), scheme(self.tls), self.gateway)?;
         if self.repl {
             writeln!(f, "\nEach session is a REPL of its own. Try:")?;
             for (script, session) in [("let x = 41", "alice"), ("x + 1", "alice"), ("x + 1", "bob")] {
@@ -76,8 +90,14 @@ impl fmt::Display for Banner {
         } else {
             writeln!(f, "  try      curl {}", self.curl("alice", "/"))?;
         }
+        if self.tls {
+            writeln!(
+                f,
+                "           (-k takes any certificate; trust this one with --cacert FILE and ask by its name)"
+            )?;
+        }
         match self.admin {
-            Some(admin) => writeln!(f, "  admin    http://{admin}/v1/stats")?,
+            Some(admin) => writeln!(f, "  admin    {}://{admin}/v1/stats", scheme(self.admin_tls))?,
             None => writeln!(f, "  admin    off")?,
         }
         writeln!(f, "  control  {}  (herd ps, herd end SESSION)", self.control.display())?;
