@@ -45,9 +45,10 @@ use crate::{
 const BACKLOG: i32 = 4096;
 /// Threads for what blocks: file systems, and launching processes. Idle ones end after some seconds.
 const BLOCKING_THREADS: usize = 32;
-/// How long connections may take to close, once nothing is left that they could serve, and receivers to take what waits
-/// for them.
+/// How long connections may take to close, once nothing is left that they could serve.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long the receivers of webhooks may take for what waits for them.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
 
 /// `herd` and `herd serve`.
 ///
@@ -163,8 +164,7 @@ impl Daemon {
         tasks.spawn(reload::on_hang_up(hang_ups, reloader.clone()));
         tasks.spawn(certificates.clone().watch());
 
-        let tls = settings.network.tls.is_some();
-        let plane = Control::new(pools.clone(), tenants.clone(), draining.clone(), address, tls);
+        let plane = Control::new(pools.clone(), tenants.clone(), draining.clone(), reloader.clone(), address);
         let streams = Streams::default();
         let state = Admin {
             pools: pools.clone(),
@@ -218,7 +218,7 @@ impl Daemon {
         if !pools.close(LAST_WORDS).await {
             tracing::warn!("some workers take long to end; their inits see to it");
         }
-        tokio::join!(webhooks.flush(LAST_WORDS), traces.flush(LAST_WORDS));
+        tokio::join!(webhooks.flush(LAST_EVENTS), traces.flush(LAST_WORDS));
         // Only now: until the last worker is gone, `herd ps` can tell what is being waited for.
         streams.end().await;
         tasks.shutdown().await;

@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -33,6 +33,8 @@ struct Shared {
     all: RwLock<Arc<[Arc<NamedPool>]>>,
     /// One count for all pools, so that a worker's ID names one process of the daemon.
     worker_ids: WorkerIds,
+    /// How many pools there have been.
+    opened: AtomicU64,
     journal: Journal,
     /// What the pools that are gone have counted.
     gone: Mutex<Stats>,
@@ -46,6 +48,8 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) struct NamedPool {
     pub(crate) name: Arc<str>,
+    /// Counts the daemon's pools. One that comes may have the name of one that leaves.
+    pub(crate) serial: u64,
     pub(crate) pool: WorkerPool,
     setup: RwLock<Arc<Setup>>,
     leaving: AtomicBool,
@@ -78,6 +82,7 @@ impl Pools {
         let pools = Self(Arc::new(Shared {
             all: RwLock::new(Arc::new([])),
             worker_ids: WorkerIds::new(),
+            opened: AtomicU64::new(0),
             journal,
             gone: Mutex::default(),
             tasks: Mutex::default(),
@@ -167,7 +172,8 @@ impl Pools {
         let (pool, events) = built.with_context(|| format!("cannot set up the pool {name}"))?;
         self.tasks().spawn(self.0.journal.clone().record(Arc::clone(&name), events));
         let (setup, leaving) = (RwLock::new(Arc::new(setup)), AtomicBool::new(false));
-        Ok(Arc::new(NamedPool { name, pool, setup, leaving }))
+        let serial = self.0.opened.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(NamedPool { name, serial, pool, setup, leaving }))
     }
 
     /// Starts the next workers of a pool by another setup. Its sessions keep their workers, and what those were started by

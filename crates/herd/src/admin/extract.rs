@@ -22,6 +22,10 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Params<T>(pub(super) T);
 
+/// That there is no parameter in the query: one that a page does not know could be meant to limit what it does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NoParams;
+
 /// The ID in the path.
 #[derive(Clone, Debug)]
 pub(super) struct Id(pub(super) String);
@@ -41,6 +45,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
             Problem::new(Kind::BadQuery).detail(format!("{cause}; correct the query, or leave the parameter out"))
         })?;
         Ok(Self(params))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for NoParams {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        if parts.uri.query().unwrap_or_default().is_empty() {
+            return Ok(Self);
+        }
+        Err(Problem::new(Kind::BadQuery).detail("this page takes no parameters; leave the query out"))
     }
 }
 

@@ -1,14 +1,31 @@
 //! Where the gateway is, for those who get a session here and use it there.
 
-use herd_gateway::SessionKey;
 use herd_pool::SessionId;
 
-use super::model::{GatewayAddress, SessionName};
+use super::model::{GatewayAddress, RouteTo, SessionName};
+use crate::config::{
+    Settings,
+    settings::{DEFAULT_POOL, Route},
+};
 
-/// How a client reaches the session through the gateway at `url`, which looks for session IDs where `key` says.
-pub(super) fn address(url: &str, key: &SessionKey, session: &SessionId) -> GatewayAddress {
-    let session_key = key.to_string();
-    GatewayAddress { url: url.to_owned(), name: name(&session_key, session.as_str()), session_key }
+/// How a client reaches the session of this pool through the gateway at `url`.
+pub(super) fn address(url: &str, settings: &Settings, pool: &str, session: &SessionId) -> GatewayAddress {
+    let session_key = settings.network.session_key.to_string();
+    let routes: Vec<_> = settings.routes.iter().filter(|route| route.pool == pool).map(route_to).collect();
+    let is_default = pool == DEFAULT_POOL;
+    let warning = (routes.is_empty() && !is_default).then(|| {
+        format!("no route leads to the pool {pool}, so that no request reaches the session; add one to `routes`")
+    });
+    let name = name(&session_key, session.as_str());
+    GatewayAddress { url: url.to_owned(), name, session_key, routes, is_default, warning }
+}
+
+fn route_to(route: &Route) -> RouteTo {
+    let header = route.header.as_ref().map(|(name, value)| match value {
+        Some(value) => format!("{name}={value}"),
+        None => name.clone(),
+    });
+    RouteTo { host: route.host.clone(), path_prefix: route.path_prefix.clone(), header }
 }
 
 /// How a request names the session, by the first place of the key's text.
@@ -34,13 +51,14 @@ pub(super) fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use herd_gateway::SessionKey;
+
     use super::*;
 
     #[test]
     fn callers_are_told_where_to_write_the_session() {
         let told = |key: &str, id: &str| {
-            let id = SessionId::new(id).unwrap();
-            let SessionName { place, name, value } = address("http://127.0.0.1:8080", &key.parse().unwrap(), &id).name;
+            let SessionName { place, name, value } = name(&key.parse::<SessionKey>().unwrap().to_string(), id);
             (place, name.unwrap_or_default(), value)
         };
         let expected = |place: &str, name: &str, value: &str| (place.to_owned(), name.to_owned(), value.to_owned());

@@ -182,13 +182,15 @@ impl Guard {
             Some(Peer::Address(address)) => Some(address.ip()),
             _ => None,
         };
-        let now = Instant::now();
-        if let Some(delay) = self.0.failures.refuse(from, now) {
-            let detail = format!("try again in {} s, with the right one", delay.as_secs() + 1);
-            return Err(Problem::new(Kind::TooManyBadTokens).detail(detail).retry_after(delay));
-        }
+        // The right token is let in whatever else comes from there: otherwise others could keep the operator out.
         if token.fits(presented) {
             return Ok(());
+        }
+        let now = Instant::now();
+        if let Some(delay) = self.0.failures.refuse(from, now) {
+            let detail =
+                format!("wait {} s before the next wrong one; the right one is always taken", delay.as_secs() + 1);
+            return Err(Problem::new(Kind::TooManyBadTokens).detail(detail).retry_after(delay));
         }
         self.0.failures.count(from, now);
         let challenge = "Bearer realm=\"herd admin API\", error=\"invalid_token\"";

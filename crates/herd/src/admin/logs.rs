@@ -26,9 +26,17 @@ pub(super) struct Following {
 }
 
 impl Following {
-    /// Begins behind the line with the number `after`, or with what is kept.
-    pub(super) fn new(logs: Logs, after: Option<u64>) -> Self {
-        let position = after.map_or(0, |last| last.saturating_add(1));
+    /// Begins behind the line with the number `after`; without one, with what is kept, or with the last `most` lines of
+    /// it. Whoever comes back asks by the address that they were given first, and misses nothing for its limit.
+    pub(super) fn new(logs: Logs, after: Option<u64>, most: Option<usize>) -> Self {
+        let position = match (after, most) {
+            (Some(last), _) => last.saturating_add(1),
+            (None, Some(most)) => {
+                let kept = logs.since(0);
+                kept.get(kept.len().saturating_sub(most)).map_or(0, |line| line.sequence)
+            }
+            (None, None) => 0,
+        };
         Self { logs, position, resumes: after.is_some(), began: false }
     }
 

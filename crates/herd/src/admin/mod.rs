@@ -29,7 +29,10 @@ use axum::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::problem::{Kind, Problem};
+use self::{
+    extract::NoParams,
+    problem::{Kind, Problem},
+};
 pub(crate) use self::{
     guard::{Guard, Rules},
     sse::Streams,
@@ -69,7 +72,7 @@ pub(crate) fn routes(admin: Admin) -> Router {
     let (router, api) = described.split_for_parts();
     let description = description::render(api);
     router
-        .route("/openapi.json", get(async move || description))
+        .route("/openapi.json", get(async move |_: NoParams| description))
         .route("/", get(pages::root))
         .fallback(async || {
             Problem::new(Kind::NoSuchPage).detail("/openapi.json tells which pages there are, and what they take")

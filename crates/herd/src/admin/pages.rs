@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 
 use super::{
     Admin,
-    extract::{Id, Params},
+    extract::{Id, NoParams, Params},
     model::{Page, PoolStats, Stats},
     page::{Gathering, decode, encode, page_limit},
     problem::{Document, Kind, Problem},
@@ -29,16 +29,19 @@ herd admin API
 /openapi.json  all of it, described
 ";
 
-pub(super) async fn root() -> &'static str {
+pub(super) async fn root(_: NoParams) -> &'static str {
     ROOT
 }
 
 /// Whether the daemon answers at all.
 #[utoipa::path(
     get, path = "/healthz", tag = "daemon", operation_id = "getHealth",
-    responses((status = 200, description = "It does", body = String, content_type = "text/plain", example = "ok\n"))
+    responses(
+        (status = 200, description = "It does", body = String, content_type = "text/plain", example = "ok\n"),
+        (status = 400, description = "A parameter is not understood", body = Document, content_type = "application/problem+json"),
+    )
 )]
-pub(super) async fn healthz() -> &'static str {
+pub(super) async fn healthz(_: NoParams) -> &'static str {
     "ok\n"
 }
 
@@ -47,10 +50,11 @@ pub(super) async fn healthz() -> &'static str {
     get, path = "/readyz", tag = "daemon", operation_id = "getReadiness",
     responses(
         (status = 200, description = "It does", body = String, content_type = "text/plain", example = "ok\n"),
+        (status = 400, description = "A parameter is not understood", body = Document, content_type = "application/problem+json"),
         (status = 503, description = "It is draining, or no pool can start a worker", body = Document, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn readyz(State(admin): State<Admin>) -> Result<&'static str, Problem> {
+pub(super) async fn readyz(State(admin): State<Admin>, _: NoParams) -> Result<&'static str, Problem> {
     if admin.draining.has_begun() {
         return Err(Problem::new(Kind::Draining).detail("the daemon is stopping; ask another one"));
     }
@@ -58,20 +62,19 @@ pub(super) async fn readyz(State(admin): State<Admin>) -> Result<&'static str, P
     if pools.iter().any(PoolStats::is_ready) {
         return Ok("ok\n");
     }
-    let failure = pools.iter().find_map(|pool| Some((&pool.pool, pool.last_start_failure.as_ref()?)));
-    let detail = failure.map_or_else(
-        || "there is no pool".to_owned(),
-        |(pool, failure)| format!("the pool {pool} could not: {}; /v1/pools tells about all of them", failure.error),
-    );
-    Err(Problem::new(Kind::NotReady).detail(detail))
+    // Everybody may ask this page. What a worker said before it died is not for everybody.
+    Err(Problem::new(Kind::NotReady).detail("the last start of each failed; /v1/pools and the log say why"))
 }
 
 /// The daemon's numbers in Prometheus' text format.
 #[utoipa::path(
     get, path = "/metrics", tag = "daemon", operation_id = "getMetrics",
-    responses((status = 200, description = "The numbers", body = String, content_type = "text/plain"))
+    responses(
+        (status = 200, description = "The numbers", body = String, content_type = "text/plain"),
+        (status = 400, description = "A parameter is not understood", body = Document, content_type = "application/problem+json"),
+    )
 )]
-pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
+pub(super) async fn metrics(State(admin): State<Admin>, _: NoParams) -> Response {
     let page = admin.metrics.render_fresh().await;
     ([(header::CONTENT_TYPE, crate::metrics::CONTENT_TYPE)], page).into_response()
 }
@@ -79,9 +82,12 @@ pub(super) async fn metrics(State(admin): State<Admin>) -> Response {
 /// The daemon's numbers, in sum and for each pool.
 #[utoipa::path(
     get, path = "/v1/stats", tag = "daemon", operation_id = "getStats",
-    responses((status = 200, description = "The numbers", body = Stats))
+    responses(
+        (status = 200, description = "The numbers", body = Stats),
+        (status = 400, description = "A parameter is not understood", body = Document, content_type = "application/problem+json"),
+    )
 )]
-pub(super) async fn stats(State(admin): State<Admin>) -> Json<Stats> {
+pub(super) async fn stats(State(admin): State<Admin>, _: NoParams) -> Json<Stats> {
     Json(Stats::new(&admin.pools, &admin.metrics, &admin.journal, admin.draining.has_begun()))
 }
 
@@ -111,13 +117,13 @@ pub(super) async fn pools(
     let limit = page_limit(limit.as_deref())?;
     let mut all = PoolStats::all(&admin.pools, &admin.journal);
     if let Some(cursor) = cursor {
-        let [leaving, last] = decode(&cursor)?;
-        let read = all.iter().position(|pool| pool.pool == last && pool.leaving.to_string() == leaving);
+        let [serial] = decode(&cursor)?;
+        let read = all.iter().position(|pool| pool.serial.to_string() == serial);
         all.drain(..read.map_or(0, |read| read + 1));
     }
     let mut gathering = Gathering::new(limit);
     gathering.extend(all);
-    let (items, next) = gathering.finish(|pool| encode(&[&pool.leaving.to_string(), &pool.pool]));
+    let (items, next) = gathering.finish(|pool| encode(&[&pool.serial.to_string()]));
     Ok(Json(Page { items, next }))
 }
 
@@ -127,11 +133,11 @@ pub(super) async fn pools(
     params(("name" = String, Path, description = "The pool's name, percent-encoded", example = "default")),
     responses(
         (status = 200, description = "The pool", body = PoolStats),
-        (status = 400, description = "The name cannot be read", body = Document, content_type = "application/problem+json"),
+        (status = 400, description = "The name or a parameter is not understood", body = Document, content_type = "application/problem+json"),
         (status = 404, description = "There is no such pool", body = Document, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn pool(State(admin): State<Admin>, Id(name): Id) -> Result<Json<PoolStats>, Problem> {
+pub(super) async fn pool(State(admin): State<Admin>, Id(name): Id, _: NoParams) -> Result<Json<PoolStats>, Problem> {
     let mut all = PoolStats::all(&admin.pools, &admin.journal).into_iter();
     // The one of that name that takes sessions on comes first.
     let pool = all.find(|pool| pool.pool == name);

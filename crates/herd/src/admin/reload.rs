@@ -2,6 +2,7 @@ use axum::{Json, extract::State};
 
 use super::{
     Admin,
+    extract::NoParams,
     problem::{Document, Kind, Problem},
 };
 use crate::reload::{ReloadError, Reloaded};
@@ -14,11 +15,12 @@ use crate::reload::{ReloadError, Reloaded};
     post, path = "/v1/reload", tag = "daemon", operation_id = "reload",
     responses(
         (status = 200, description = "What has changed", body = Reloaded),
+        (status = 400, description = "A parameter is not understood", body = Document, content_type = "application/problem+json"),
         (status = 422, description = "Nothing has: the problem's `mistakes` say why", body = Document, content_type = "application/problem+json"),
         (status = 503, description = "The daemon is stopping", body = Document, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn reload(State(admin): State<Admin>) -> Result<Json<Reloaded>, Problem> {
+pub(super) async fn reload(State(admin): State<Admin>, _: NoParams) -> Result<Json<Reloaded>, Problem> {
     match admin.reloader.reload().await {
         Ok(reloaded) => Ok(Json(reloaded)),
         Err(error @ ReloadError::Stopping) => Err(Problem::new(Kind::Draining).detail(error.to_string())),

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -6,19 +6,19 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use herd_pool::{AcquireError, SessionId, SessionInfo, SessionOutline, Tenant, TenantLimits, WorkerId};
+use herd_pool::{AcquireError, InvalidTenant, SessionId, SessionInfo, SessionOutline, Tenant, TenantLimits, WorkerId};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     Admin,
-    extract::{Fields, Id, Params},
+    extract::{Fields, Id, NoParams, Params},
     front::{self, escape},
     model::{Acquired, Ended, Session, SessionState},
     page::{Gathering, Page, bad_cursor, decode, encode, page_limit},
     problem::{Candidate, Document, Kind, Problem},
 };
-use crate::pools::NamedPool;
+use crate::{control, pools::NamedPool};
 
 /// The longest time that somebody may want to wait for a session, in milliseconds: an hour.
 const LONGEST_TIMEOUT: u64 = 60 * 60 * 1000;
@@ -71,30 +71,22 @@ pub(super) async fn list(
             && prefix.as_deref().is_none_or(|prefix| session.id.as_str().starts_with(prefix))
     };
     let mut pools: Vec<_> = pools_named(&admin, named.as_deref()).collect();
-    pools.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut gathering = Gathering::new(limit);
     // One that leaves may have the name of one that came.
-    for namesakes in pools.chunk_by(|a, b| a.name == b.name) {
-        let name = &*namesakes[0].name;
-        let after = match &cursor {
-            Some(cursor) if name < cursor.pool.as_str() => continue,
-            Some(cursor) if name == cursor.pool => Some(&cursor.session),
-            _ => None,
+    pools.sort_by(|a, b| place(a).cmp(&place(b)));
+    let mut gathering = Gathering::new(limit);
+    for pool in &pools {
+        let after = match cursor.as_ref().map(|cursor| place(pool).cmp(&(&cursor.pool, cursor.serial))) {
+            Some(Ordering::Less) => continue,
+            Some(Ordering::Equal) => cursor.as_ref().map(|cursor| &cursor.session),
+            Some(Ordering::Greater) | None => None,
         };
-        let mut found: Vec<Found> = namesakes
-            .iter()
-            .flat_map(|pool| {
-                let sessions = pool.pool.sessions_after(after, gathering.room(), fits);
-                sessions.into_iter().map(move |session| (Arc::clone(pool), session))
-            })
-            .collect();
-        found.sort_by(|(_, a), (_, b)| a.id.cmp(&b.id));
-        gathering.extend(found);
+        let found = pool.pool.sessions_after(after, gathering.room(), fits);
+        gathering.extend(found.into_iter().map(|session| (Arc::clone(pool), session)));
         if gathering.room() == 0 {
             break;
         }
     }
-    let (found, next) = gathering.finish(|(pool, session)| Cursor::of(&pool.name, &session.id));
+    let (found, next) = gathering.finish(|(pool, session)| Cursor::of(pool, &session.id));
     Ok(Json(Page { items: found.iter().map(|(pool, session)| Session::new(pool, session)).collect(), next }))
 }
 
@@ -116,7 +108,7 @@ pub(super) struct Choice {
     responses(
         (status = 200, description = "The session", body = Session),
         (status = 400, description = "The ID or a parameter is not understood", body = Document, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such session", body = Document, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such session or pool", body = Document, content_type = "application/problem+json"),
         (status = 409, description = "Several sessions have this ID; `candidates` tells which", body = Document, content_type = "application/problem+json"),
     )
 )]
@@ -151,7 +143,7 @@ pub(super) struct EndQuery {
     responses(
         (status = 200, description = "It has ended", body = Ended),
         (status = 400, description = "The ID or a parameter is not understood", body = Document, content_type = "application/problem+json"),
-        (status = 404, description = "There is no such session", body = Document, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such session or pool", body = Document, content_type = "application/problem+json"),
         (status = 409, description = "Several sessions have this ID; `candidates` tells which", body = Document, content_type = "application/problem+json"),
     )
 )]
@@ -220,16 +212,21 @@ fn whole_number<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opt
     responses(
         (status = 200, description = "There was such a session", body = Acquired),
         (status = 201, description = "It was started", body = Acquired, headers(("location" = String, description = "Where this API shows it"))),
-        (status = 400, description = "The body is not understood", body = Document, content_type = "application/problem+json"),
+        (status = 400, description = "The body or a parameter is not understood", body = Document, content_type = "application/problem+json"),
         (status = 404, description = "There is no such pool", body = Document, content_type = "application/problem+json"),
         (status = 408, description = "The body did not come in time", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "Nobody could reach a session of a tenant", body = Document, content_type = "application/problem+json"),
         (status = 413, description = "The body is too large", body = Document, content_type = "application/problem+json"),
         (status = 415, description = "The body is not said to be JSON", body = Document, content_type = "application/problem+json"),
         (status = 429, description = "The tenant has as much as it may have", body = Document, content_type = "application/problem+json", headers(("retry-after" = u64, description = "In seconds"))),
         (status = 503, description = "No worker was to be had", body = Document, content_type = "application/problem+json", headers(("retry-after" = u64, description = "In seconds"))),
     )
 )]
-pub(super) async fn acquire(State(admin): State<Admin>, Fields(wish): Fields<Wish>) -> Result<Response, Problem> {
+pub(super) async fn acquire(
+    State(admin): State<Admin>,
+    _: NoParams,
+    Fields(wish): Fields<Wish>,
+) -> Result<Response, Problem> {
     let Wish { id, pool: named, tenant, timeout_ms } = wish;
     let id = match id {
         Some(id) => session_id(&id)?,
@@ -237,8 +234,11 @@ pub(super) async fn acquire(State(admin): State<Admin>, Fields(wish): Fields<Wis
     };
     let id = match tenant {
         Some(name) => {
+            if !control::admits_tenants(&admin.reloader.settings()) {
+                return Err(Problem::new(Kind::NoTenants).detail(control::NO_TENANTS));
+            }
             let tenant = admin.tenants.tenant(&name);
-            id.of(&tenant.map_err(|error| Problem::new(Kind::InvalidTenant).detail(error.to_string()))?)
+            id.of(&tenant.map_err(invalid_tenant)?)
         }
         None => id,
     };
@@ -268,7 +268,7 @@ pub(super) async fn acquire(State(admin): State<Admin>, Fields(wish): Fields<Wis
     // As it is without the lease, unless it had to make room for another one already.
     let session = Session::new(&pool, &pool.pool.session(&id).unwrap_or(info));
     let place = location(&session);
-    let gateway = front::address(&admin.gateway, &admin.reloader.settings().network.session_key, &id);
+    let gateway = front::address(&admin.gateway, &admin.reloader.settings(), &pool.name, &id);
     let answer = Json(Acquired { session, gateway });
     if !is_new {
         return Ok(answer.into_response());
@@ -280,28 +280,41 @@ pub(super) async fn acquire(State(admin): State<Admin>, Fields(wish): Fields<Wis
 #[derive(Debug)]
 struct Cursor {
     pool: String,
+    serial: u64,
     session: SessionId,
 }
 
 impl Cursor {
-    fn of(pool: &str, session: &SessionId) -> String {
-        encode(&[pool, session.tenant().map_or("", Tenant::name), session.as_str()])
+    fn of(pool: &NamedPool, session: &SessionId) -> String {
+        encode(&[&pool.name, &pool.serial.to_string(), session.tenant().map_or("", Tenant::name), session.as_str()])
     }
 
     fn parse(text: &str) -> Result<Self, Problem> {
-        let [pool, tenant, id] = decode(text)?;
+        let [pool, serial, tenant, id] = decode(text)?;
+        let serial = serial.parse().map_err(|_| bad_cursor())?;
         let session = SessionId::new(id).map_err(|_| bad_cursor())?;
         // Tenants are told apart by their names, so this one, which has no limits and no sessions, will do.
         let session = match &*tenant {
             "" => session,
             name => session.of(&Tenant::new(name, TenantLimits::default()).map_err(|_| bad_cursor())?),
         };
-        Ok(Self { pool, session })
+        Ok(Self { pool, serial, session })
     }
+}
+
+/// Where a pool's sessions stand in the list.
+fn place(pool: &NamedPool) -> (&str, u64) {
+    (&pool.name, pool.serial)
 }
 
 /// The only session of this ID that the choice leaves.
 fn find(admin: &Admin, id: &SessionId, choice: &Choice) -> Result<Found, Problem> {
+    if choice.pool.is_some() && pools_named(admin, choice.pool.as_deref()).next().is_none() {
+        return Err(no_such_pool(admin, choice.pool.as_deref()));
+    }
+    if let Some(name) = choice.tenant.as_deref().filter(|name| !name.is_empty()) {
+        Tenant::new(name, TenantLimits::default()).map_err(invalid_tenant)?;
+    }
     let of_this_id = pools_named(admin, choice.pool.as_deref()).flat_map(|pool| {
         let sessions = pool.pool.session_candidates(id.as_str());
         sessions.into_iter().map(move |session| (Arc::clone(&pool), session))
@@ -359,6 +372,10 @@ fn refused(error: &AcquireError) -> Problem {
 
 fn session_id(text: &str) -> Result<SessionId, Problem> {
     SessionId::new(text).map_err(|error| Problem::new(Kind::InvalidSessionId).detail(error.to_string()))
+}
+
+fn invalid_tenant(error: InvalidTenant) -> Problem {
+    Problem::new(Kind::InvalidTenant).detail(error.to_string())
 }
 
 pub(super) fn worker_id(text: &str) -> Result<WorkerId, Problem> {

@@ -12,7 +12,7 @@ use utoipa::IntoParams;
 
 use super::{
     Admin,
-    extract::{Id, Params},
+    extract::{Id, NoParams, Params},
     logs,
     model::{LogLine, Worker, WorkerState},
     page::{Gathering, Page, bad_cursor, decode, encode, limit, page_limit},
@@ -89,11 +89,11 @@ pub(super) async fn list(
     params(("id" = String, Path, description = "The worker's ID", example = "worker-1", pattern = "^worker-[1-9][0-9]{0,17}$")),
     responses(
         (status = 200, description = "The worker", body = Worker),
-        (status = 400, description = "That is no worker ID", body = Document, content_type = "application/problem+json"),
+        (status = 400, description = "That is no worker ID, or a parameter is not understood", body = Document, content_type = "application/problem+json"),
         (status = 404, description = "There is no such worker", body = Document, content_type = "application/problem+json"),
     )
 )]
-pub(super) async fn one(State(admin): State<Admin>, Id(id): Id) -> Result<Json<Worker>, Problem> {
+pub(super) async fn one(State(admin): State<Admin>, Id(id): Id, _: NoParams) -> Result<Json<Worker>, Problem> {
     let (pool, info) = find(&admin, &id)?;
     let worker = tokio::task::spawn_blocking(move || Worker::new(&pool, &info)).await.map_err(|_| unreadable())?;
     Ok(Json(worker))
@@ -106,7 +106,7 @@ pub(super) struct LogsQuery {
     /// Whether lines are streamed as they come, as server-sent events.
     #[serde(default)]
     follow: bool,
-    /// The last lines alone, this many; only without `follow`.
+    /// The last lines alone, this many. A stream begins with them, unless it goes on behind a line that was read.
     #[param(value_type = Option<u16>, minimum = 1, maximum = 1000)]
     limit: Option<String>,
     /// Only lines behind the one with this number, as with the field `last-event-id`, which counts before it.
@@ -147,7 +147,7 @@ pub(super) async fn logs(
     })?;
     let after = sse::resume_after(&headers, last_event_id.as_deref())?;
     if follow {
-        let source = logs::Following::new(worker.logs().clone(), after);
+        let source = logs::Following::new(worker.logs().clone(), after, most);
         return Ok(sse::respond(source, &admin.streams));
     }
     let lines = worker.logs().since(after.map_or(0, |last| last.saturating_add(1)));

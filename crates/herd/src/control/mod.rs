@@ -24,7 +24,23 @@ use tokio::{join, net::UnixListener};
 
 use self::{front::Health, peer::ControlListener, runtime_dir::RuntimeDir, socket::SocketError};
 pub(crate) use self::{service::Control, socket::ControlSocket};
-use crate::{admin::server, draining::Draining};
+use crate::{
+    admin::server,
+    config::settings::{Access, Settings},
+    draining::Draining,
+};
+
+/// Why no session is started for a tenant.
+pub(crate) const NO_TENANTS: &str = "the gateway admits nobody of a tenant, so that nobody could reach the session; \
+                                     configure `access` with tokens that have a `tenant`, or with a `jwt` that has a \
+                                     `tenant_claim`, or name no tenant";
+
+/// Whether some credentials that the gateway takes are a tenant's.
+pub(crate) fn admits_tenants(settings: &Settings) -> bool {
+    settings.access.as_ref().is_some_and(|Access { tokens, jwt, .. }| {
+        tokens.iter().any(|token| token.tenant.is_some()) || jwt.as_ref().is_some_and(|jwt| jwt.tenant_claim.is_some())
+    })
+}
 
 /// Where this user's daemons have their control sockets unless they are told otherwise.
 pub(crate) fn directory() -> PathBuf {

@@ -7,6 +7,7 @@ use herd_pool::Tenant;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use super::{
+    NO_TENANTS, admits_tenants,
     conversation::Conversation,
     wire::{AcquireRequest, AcquireResponse, StatusResponse, herd_service_server::HerdService},
 };
@@ -14,6 +15,7 @@ use crate::{
     access::Tenants,
     draining::Draining,
     pools::{NamedPool, Pools},
+    reload::Reloader,
 };
 
 /// Names the tenant of a session in a request's metadata.
@@ -27,14 +29,21 @@ pub(crate) struct Control {
     /// The gateway's URL, as a process of this host reaches it.
     pub(super) gateway: Arc<str>,
     tenants: Tenants,
+    reloader: Reloader,
 }
 
 impl Control {
-    /// `gateway` is where the gateway listens, and `tls` whether it is to be spoken to with TLS.
-    pub(crate) fn new(pools: Pools, tenants: Tenants, draining: Draining, gateway: SocketAddr, tls: bool) -> Self {
-        let scheme = if tls { "https" } else { "http" };
+    /// `gateway` is where the gateway listens.
+    pub(crate) fn new(
+        pools: Pools,
+        tenants: Tenants,
+        draining: Draining,
+        reloader: Reloader,
+        gateway: SocketAddr,
+    ) -> Self {
+        let scheme = if reloader.settings().network.tls.is_some() { "https" } else { "http" };
         let gateway = format!("{scheme}://{}", reachable(gateway)).into();
-        Self { pools, draining, gateway, tenants }
+        Self { pools, draining, gateway, tenants, reloader }
     }
 
     /// The gateway's URL, as a process of this host reaches it.
@@ -61,6 +70,9 @@ impl Control {
         let Some(name) = named.next() else { return Ok(None) };
         if named.next().is_some() {
             return Err(Status::invalid_argument(format!("the metadata has {TENANT} twice; a session has one tenant")));
+        }
+        if !admits_tenants(&self.reloader.settings()) {
+            return Err(Status::failed_precondition(NO_TENANTS));
         }
         // What is not ASCII is no name either, and told like one.
         let tenant = self.tenants.tenant(name.to_str().unwrap_or_default());

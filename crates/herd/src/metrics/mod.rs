@@ -86,6 +86,11 @@ impl Metrics {
         self.0.others().as_ref().map_or_else(GatewayStats::default, |others| others.gateway.stats())
     }
 
+    /// When the daemon was started.
+    pub(crate) fn started(&self) -> SystemTime {
+        self.0.started
+    }
+
     pub(crate) fn uptime(&self) -> Duration {
         self.0.started.elapsed().unwrap_or_default()
     }

@@ -14,8 +14,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How many addresses are remembered. Further ones are counted as one.
 const MOST_ADDRESSES: usize = 1024;
 
-/// Who sent wrong tokens lately. An address that did so more often than it may is refused whatever it sends, until the
-/// pause is over; otherwise the refusals would tell apart wrong tokens from the right one just as well.
+/// Who sent wrong tokens lately, and is told to wait before the next one. It keeps nobody from guessing, for which tokens
+/// are too long, but says that somebody does.
 #[derive(Debug, Default)]
 pub(super) struct Failures(Mutex<HashMap<Source, Instant>>);
 
@@ -39,7 +39,7 @@ impl From<Option<IpAddr>> for Source {
 }
 
 impl Failures {
-    /// For how long nothing is taken from there, if so.
+    /// For how long no wrong token is expected from there, if so.
     pub(super) fn refuse(&self, from: Option<IpAddr>, now: Instant) -> Option<Duration> {
         let rested = self.lock();
         // Each wrong token puts off the moment at which all is forgotten by one pause.

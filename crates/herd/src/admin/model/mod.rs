@@ -16,7 +16,7 @@ pub(crate) use self::{
 };
 pub(super) use self::{
     log::LogLine,
-    session::{Acquired, GatewayAddress, SessionName, SessionState},
+    session::{Acquired, GatewayAddress, RouteTo, SessionName, SessionState},
     stats::Stats,
     worker::WorkerState,
 };

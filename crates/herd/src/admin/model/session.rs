@@ -80,6 +80,26 @@ pub(crate) struct GatewayAddress {
     #[schema(example = "header:x-session-id")]
     pub(crate) session_key: String,
     pub(crate) name: SessionName,
+    /// The routes that lead to the session's pool: a request has to fit one of them, and none before it that leads
+    /// elsewhere.
+    pub(crate) routes: Vec<RouteTo>,
+    /// Whether requests that fit no route go to the session's pool.
+    pub(crate) is_default: bool,
+    /// What keeps requests from the session; `null`: nothing.
+    #[schema(required = true)]
+    pub(crate) warning: Option<String>,
+}
+
+/// A route, with what a request must have; `null` is whatever it likes.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RouteTo {
+    #[schema(required = true, example = "*.example.com")]
+    pub(crate) host: Option<String>,
+    #[schema(required = true, example = "/python")]
+    pub(crate) path_prefix: Option<String>,
+    /// `NAME` or `NAME=VALUE`.
+    #[schema(required = true, example = "x-kind=python")]
+    pub(crate) header: Option<String>,
 }
 
 /// The first place where the gateway looks for a session ID, and what to write there.

@@ -18,6 +18,9 @@ pub(crate) struct Stats {
     version: &'static str,
     /// The daemon's process.
     pid: u32,
+    /// When the daemon was started. Another value than before means another daemon, which counts its events anew.
+    #[schema(format = DateTime, example = "2026-01-31T12:00:00.000Z")]
+    started: String,
     uptime_ms: u64,
     /// Whether it has stopped taking on sessions.
     draining: bool,
@@ -33,6 +36,8 @@ pub(crate) struct Stats {
 pub(crate) struct PoolStats {
     #[schema(example = "default")]
     pub(crate) pool: String,
+    #[serde(skip)]
+    pub(crate) serial: u64,
     /// Whether it has been removed from the configuration, and ends when its sessions do.
     pub(crate) leaving: bool,
     #[serde(flatten)]
@@ -110,6 +115,7 @@ impl Stats {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
+            started: time(metrics.started()),
             uptime_ms: millis(metrics.uptime()),
             draining,
             sums: Counts::new(&pools.stats(), &journal.exits()),
@@ -135,6 +141,7 @@ impl PoolStats {
                 exits.iter().find(|(name, _)| *name == pool.name).map_or_else(Exits::default, |(_, exits)| *exits);
             Self {
                 pool: pool.name.to_string(),
+                serial: pool.serial,
                 leaving: pool.is_leaving(),
                 counts: Counts::new(&pool.pool.stats(), &exits),
                 last_start_failure: failure.map(|(_, at, error)| StartFailure { at: time(*at), error: error.clone() }),
