@@ -25,7 +25,9 @@ pub enum AcquireError {
     TimedOut {
         /// How long the caller waited.
         after: Duration,
-        /// The last failure to start a worker, if there was one since the last success.
+        /// The last failure to start a worker, if there was one since the last success. Where each worker is
+        /// [for one session](crate::WorkerFactory::is_per_session), that is a failure to start this session's: what
+        /// made it fail may be the session's own, so nobody else is told of it.
         last_spawn_error: Option<SpawnError>,
     },
     /// The worker for the session could not be started.

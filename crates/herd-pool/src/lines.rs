@@ -55,9 +55,16 @@ impl Lines {
         }
     }
 
-    /// Takes out the session whose turn it is. The next turn is another tenant's, if there is one.
-    pub(crate) fn pop(&mut self) -> Option<SessionId> {
-        let (turn, whose) = self.turns.pop_first()?;
+    /// Whose turns come, in order.
+    pub(crate) fn turns(&self) -> impl Iterator<Item = &Whose> {
+        self.turns.values()
+    }
+
+    /// Takes out the session whose turn it is, passing over those for whom this is no turn. The next turn is another
+    /// tenant's, if there is one.
+    pub(crate) fn pop_where(&mut self, fits: impl Fn(&Whose) -> bool) -> Option<SessionId> {
+        let turn = self.turns.iter().find(|(_, whose)| fits(whose)).map(|(turn, _)| *turn)?;
+        let whose = self.turns.remove(&turn)?;
         let line = self.lines.get_mut(&whose)?;
         let (_, session) = line.sessions.pop_first()?;
         self.sessions -= 1;

@@ -68,7 +68,7 @@ impl<F: WorkerFactory> Shared<F> {
             Action::Tell(slot) => slot.tell(),
             Action::Crashed(crash) => self.report(crash),
             Action::Publish(event) => {
-                log(&event);
+                self.span.in_scope(|| log(&event));
                 // An error means that nobody listens.
                 let _ = self.events.send(event);
             }
@@ -202,23 +202,22 @@ async fn end<F: WorkerFactory>(shared: Arc<Shared<F>>, worker: WorkerId, handle:
 }
 
 fn log(event: &Event) {
-    let Event { sequence, kind, .. } = event;
-    match kind {
-        EventKind::WorkerStarting { worker } => tracing::debug!(sequence, %worker, "worker starting"),
-        EventKind::WorkerReady { worker, after } => tracing::debug!(sequence, %worker, ?after, "worker ready"),
+    match &event.kind {
+        EventKind::WorkerStarting { worker } => tracing::debug!(%worker, "worker starting"),
+        EventKind::WorkerReady { worker, after } => tracing::debug!(%worker, ?after, "worker ready"),
         EventKind::SpawnFailed { worker, error } => {
-            tracing::warn!(sequence, %worker, %error, "worker could not be started");
+            tracing::warn!(%worker, %error, "worker could not be started");
         }
-        EventKind::WorkerCrashed { worker, exit } => tracing::warn!(sequence, %worker, %exit, "worker ended by itself"),
-        EventKind::WorkerUnhealthy { worker } => tracing::warn!(sequence, %worker, "worker unhealthy"),
-        EventKind::WorkerGone { worker } => tracing::debug!(sequence, %worker, "worker gone"),
+        EventKind::WorkerCrashed { worker, exit } => tracing::warn!(%worker, %exit, "worker ended by itself"),
+        EventKind::WorkerUnhealthy { worker } => tracing::warn!(%worker, "worker unhealthy"),
+        EventKind::WorkerGone { worker } => tracing::debug!(%worker, "worker gone"),
         EventKind::SessionStarted { session, worker } => {
-            tracing::debug!(sequence, %session, %worker, "session started");
+            tracing::debug!(%session, %worker, "session started");
         }
         EventKind::SessionEnded { session, worker, reason } => {
-            tracing::debug!(sequence, %session, %worker, %reason, "session ended");
+            tracing::debug!(%session, %worker, %reason, "session ended");
         }
-        EventKind::Draining => tracing::info!(sequence, "draining"),
-        EventKind::ShuttingDown => tracing::info!(sequence, "shutting down"),
+        EventKind::Draining => tracing::info!("draining"),
+        EventKind::ShuttingDown => tracing::info!("shutting down"),
     }
 }

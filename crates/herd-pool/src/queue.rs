@@ -51,7 +51,7 @@ struct Party {
 /// Where a party waits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Stand {
-    /// For the end of its session's former worker.
+    /// For the end of its session's former worker, or until a failed start may be tried again.
     Aside,
     /// For any worker that becomes free, or for room for one of its own.
     InLine,
@@ -147,9 +147,10 @@ impl Queue {
         }
     }
 
-    /// Takes out of the lines the session whose turn it is, because a worker of its own is started.
-    pub(crate) fn serve_next(&mut self) -> Option<SessionId> {
-        let session = self.lines.pop()?;
+    /// Takes out of the lines the session whose turn it is, because a worker of its own is started. Tenants for whom
+    /// this is no turn keep theirs.
+    pub(crate) fn serve_next(&mut self, fits: impl Fn(&Whose) -> bool) -> Option<SessionId> {
+        let session = self.lines.pop_where(fits)?;
         // It stands in no line any more, which taking it out once more does not change.
         self.place(&session, Stand::Served);
         Some(session)
@@ -170,7 +171,7 @@ impl Queue {
 
     /// Removes the party whose turn it is.
     pub(crate) fn pop(&mut self) -> Option<(SessionId, Dissolved)> {
-        let session = self.lines.pop()?;
+        let session = self.lines.pop_where(|_| true)?;
         let party = self.dissolve(&session)?;
         Some((session, party))
     }
@@ -206,12 +207,13 @@ impl Queue {
         self.waiters.first_key_value().map(|(_, waiter)| waiter.arrived.after(timeout))
     }
 
-    /// Removes the first caller if it has waited for `timeout` by `now`.
-    pub(crate) fn pop_late(&mut self, timeout: Duration, now: Moment) -> Option<Caller> {
+    /// Removes the first caller if it has waited for `timeout` by `now`, and tells for which session that was.
+    pub(crate) fn pop_late(&mut self, timeout: Duration, now: Moment) -> Option<(SessionId, Caller)> {
         let (&ticket, waiter) = self.waiters.first_key_value()?;
         if waiter.arrived.after(timeout) > now {
             return None;
         }
-        self.leave(ticket)
+        let session = waiter.session.clone();
+        self.leave(ticket).map(|caller| (session, caller))
     }
 }

@@ -15,6 +15,7 @@ use tokio::{
     sync::{Notify, broadcast, oneshot, watch},
     task::{AbortHandle, JoinSet},
 };
+use tracing::{Instrument as _, Span};
 
 use crate::{
     AcquireError, EndReason, Event, Events, Lease, NoSuchSession, WorkerFactory, WorkerId, WorkerIds,
@@ -45,6 +46,8 @@ pub(crate) struct Shared<F: WorkerFactory> {
     /// Where the answers to waiting callers go. Locked after the core, if together with it.
     replies: Mutex<HashMap<Ticket, Reply<F>>>,
     runtime: Handle,
+    /// In which the pool was made. Its lines in the log belong there, whoever's call brings them about.
+    pub(crate) span: Span,
     /// The tasks that start, check, probe and end workers. All of them end by themselves, in bounded time or with the
     /// worker they end.
     tasks: Mutex<JoinSet<()>>,
@@ -98,6 +101,7 @@ impl<F: WorkerFactory> Shared<F> {
                 tickets: AtomicU64::new(0),
                 replies: Mutex::default(),
                 runtime,
+                span: Span::current(),
                 tasks: Mutex::default(),
                 watches: Mutex::default(),
                 events: broadcast::Sender::new(BACKLOG),
@@ -183,7 +187,7 @@ impl<F: WorkerFactory> Shared<F> {
                 tracing::error!(%error, "a task of the pool panicked");
             }
         }
-        tasks.spawn_on(task, &self.runtime);
+        tasks.spawn_on(task.instrument(self.span.clone()), &self.runtime);
     }
 
     /// Runs a task that waits for a worker to exit.

@@ -32,6 +32,8 @@ mod queue;
 mod schedule;
 #[path = "../src/session_id.rs"]
 mod session_id;
+#[path = "../src/setbacks.rs"]
+mod setbacks;
 #[path = "../src/slot.rs"]
 mod slot;
 #[path = "../src/state/mod.rs"]

@@ -16,10 +16,13 @@ const EVICT_FOR: usize = 64;
 impl<W: Clone> State<W> {
     /// Brings the workers in line with what is wanted. Runs after every input, and does nothing if nothing is to do.
     pub(super) fn balance(&mut self, now: Moment) {
-        self.held_back = false;
+        (self.held_back, self.held_until) = (false, None);
         self.evict_on = false;
         if !self.running() {
             return;
+        }
+        for session in self.setbacks.release(now) {
+            self.line_up(&session);
         }
         self.check_spares();
         self.start_workers(now);
@@ -44,11 +47,11 @@ impl<W: Clone> State<W> {
     fn start_workers_for_sessions(&mut self, now: Moment) {
         let room = self.options.max_workers.saturating_sub(self.workers.len());
         for _ in 0..room.min(self.queue.lines().len()) {
-            if !self.backoff.allows(now) {
+            let Some(session) = self.queue.serve_next(|whose| self.setbacks.allows(whose, now)) else {
                 self.held_back = true;
+                self.held_until = self.queue.lines().turns().filter_map(|whose| self.setbacks.until(whose)).min();
                 return;
-            }
-            let Some(session) = self.queue.serve_next() else { return };
+            };
             self.start_worker(Some(session), now);
         }
     }
@@ -64,7 +67,7 @@ impl<W: Clone> State<W> {
         let room = self.options.max_workers.saturating_sub(self.workers.len());
         for _ in 0..for_sessions.max(for_the_floor).min(room) {
             if !self.backoff.allows(now) {
-                self.held_back = true;
+                (self.held_back, self.held_until) = (true, self.backoff.until());
                 return;
             }
             self.start_worker(None, now);
@@ -86,7 +89,7 @@ impl<W: Clone> State<W> {
             if lacking == 0 {
                 return;
             }
-            let Some((whose, worker)) = self.find_idle() else { return };
+            let Some((whose, worker)) = self.find_idle(now) else { return };
             if self.evict_or_relist(worker, now) {
                 self.queue.lines_mut().promise(&whose);
                 lacking -= 1;
@@ -99,9 +102,11 @@ impl<W: Clone> State<W> {
     ///
     /// The tenant with most sessions loses one, but only to a tenant with fewer: to one with as many or more a tenant
     /// loses nothing, however many callers of that one wait. Such a tenant makes room by one of its own.
-    fn find_idle(&self) -> Option<(Whose, WorkerId)> {
+    fn find_idle(&self, now: Moment) -> Option<(Whose, WorkerId)> {
         let (most, richest) = self.idle.richest()?;
-        self.queue.lines().unpromised().take(EVICT_FOR).find_map(|(whose, promised)| {
+        // A place that cannot be taken yet is worth nobody's session.
+        let lines = self.queue.lines().unpromised().filter(|(whose, _)| self.setbacks.allows(whose, now));
+        lines.take(EVICT_FOR).find_map(|(whose, promised)| {
             let has = self.idle.live(whose) + promised;
             let loser = if most > has { richest } else { whose };
             Some((whose.clone(), self.idle.first_of(loser)?))

@@ -28,6 +28,8 @@ pub(crate) struct Audit {
     pub(crate) spares: usize,
     /// Whether a start waits for the back-off.
     pub(crate) held_back: bool,
+    /// Sessions whose last start failed, and until when they are not tried again.
+    pub(crate) set_back: Vec<(Moment, SessionId)>,
 }
 
 /// A session, as the state or the index knows it.
@@ -70,6 +72,7 @@ impl<W: Clone> State<W> {
             in_line: self.queue.in_line(),
             spares: self.count(Kind::Spare),
             held_back: self.held_back,
+            set_back: self.setbacks.held().map(|(at, session)| (at, session.clone())).collect(),
         }
     }
 

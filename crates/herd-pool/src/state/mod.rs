@@ -38,6 +38,7 @@ use crate::{
     options::Options,
     queue::{Queue, Ticket},
     schedule::Schedule,
+    setbacks::Setbacks,
     slot::{Slot, Template},
     sync::Arc,
 };
@@ -163,10 +164,16 @@ pub(crate) struct State<W> {
     silent: Schedule<WorkerId>,
     timers: Schedule<Timer>,
     probes: Probes,
+    /// For workers that any session may get.
     backoff: Backoff,
+    /// The same: such a worker has served nobody, so everybody may hear why it could not be started.
     last_spawn_error: Option<SpawnError>,
+    /// For workers that are for one session.
+    setbacks: Setbacks,
     /// Whether a start waits for the back-off.
     held_back: bool,
+    /// When the first of those may be tried, unless that takes the outcome of another start.
+    held_until: Option<Moment>,
     /// Whether the search for a session to evict was cut short.
     evict_on: bool,
     counters: Stats,
@@ -204,7 +211,9 @@ impl<W: Clone> State<W> {
             probes: Probes::default(),
             backoff: Backoff::default(),
             last_spawn_error: None,
+            setbacks: Setbacks::default(),
             held_back: false,
+            held_until: None,
             evict_on: false,
             counters,
             sequence: 0,

@@ -38,6 +38,9 @@ impl<W: Clone> State<W> {
         // What did not start before says nothing about what is to start now.
         self.backoff = Backoff::default();
         self.last_spawn_error = None;
+        for session in self.setbacks.clear() {
+            self.line_up(&session);
+        }
         self.give_up_starts(Some(generation));
         self.end_free_workers(now);
         // There may be less room than was promised.

@@ -53,17 +53,26 @@ impl<W: Clone> State<W> {
             self.dismiss(other, full, now);
         }
         if is_new {
-            let stand = if self.endings.contains_key(session) {
-                Stand::Aside
-            } else if self.coming.contains_key(session) {
-                Stand::Served
-            } else {
-                Stand::InLine
-            };
-            self.queue.open(ticket, session, stand, counted, now);
+            self.queue.open(ticket, session, self.stand(session), counted, now);
         }
         self.queue.join(ticket, session, caller, now);
         Ok(())
+    }
+
+    /// Where those who wait for a session have to.
+    fn stand(&self, session: &SessionId) -> Stand {
+        if self.endings.contains_key(session) || self.setbacks.holds(session) {
+            Stand::Aside
+        } else if self.coming.contains_key(session) {
+            Stand::Served
+        } else {
+            Stand::InLine
+        }
+    }
+
+    /// Lets those who wait for a session, if there are any, stand where they now have to.
+    pub(super) fn line_up(&mut self, session: &SessionId) {
+        self.queue.place(session, self.stand(session));
     }
 
     /// Counts a session that nobody waits for. It counts already if there is a worker that starts or ends for it.
@@ -270,7 +279,7 @@ impl<W: Clone> State<W> {
         for &ticket in &ending.tickets {
             self.act(Action::Answer { ticket, outcome: Ok(reason) });
         }
-        self.queue.place(slot.id(), Stand::InLine);
+        self.line_up(slot.id());
     }
 
     pub(super) fn drain(&mut self, timeout: Duration, now: Moment) {
@@ -320,6 +329,7 @@ impl<W: Clone> State<W> {
         for caller in self.queue.clear() {
             self.dismiss(caller, error.clone(), now);
         }
+        drop(self.setbacks.clear());
         self.give_up_starts(None);
         self.end_free_workers(now);
     }

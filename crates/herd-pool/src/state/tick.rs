@@ -17,8 +17,7 @@ impl<W: Clone> State<W> {
         let silent = self.silent.first().map(|(at, _)| at);
         let timer = self.timers.first().map(|(at, _)| at);
         let waiter = self.queue.deadline(self.options.acquire_timeout);
-        let backoff = if self.held_back { self.backoff.until() } else { None };
-        [idle, silent, timer, waiter, backoff].into_iter().flatten().min()
+        [idle, silent, timer, waiter, self.held_until, self.setbacks.deadline()].into_iter().flatten().min()
     }
 
     pub(super) fn tick(&mut self, now: Moment) {
@@ -37,9 +36,10 @@ impl<W: Clone> State<W> {
             let Some((_, worker)) = first.filter(|(at, _)| *at <= now) else { break };
             self.expire_or_relist(worker, now);
         }
-        while let Some(caller) = self.queue.pop_late(self.options.acquire_timeout, now) {
+        while let Some((session, caller)) = self.queue.pop_late(self.options.acquire_timeout, now) {
             let after = self.options.acquire_timeout;
-            let last_spawn_error = self.last_spawn_error.clone();
+            // Of a worker for one session that session alone may hear: it may have quoted what the session keeps.
+            let last_spawn_error = self.setbacks.error(&session).or(self.last_spawn_error.as_ref()).cloned();
             self.dismiss(caller, AcquireError::TimedOut { after, last_spawn_error }, now);
         }
     }

@@ -6,9 +6,7 @@ use super::{
     Action, Ending, Force, Mode, Phase, State, Timer,
     entry::{Kind, Probe},
 };
-use crate::{
-    AcquireError, Crash, EndReason, EventKind, Exit, SessionId, SpawnError, WorkerId, clock::Moment, queue::Stand,
-};
+use crate::{AcquireError, Crash, EndReason, EventKind, Exit, SessionId, SpawnError, WorkerId, clock::Moment};
 
 /// Probes that a worker with a session may fail in a row before its session ends.
 const TOLERATED_FAILURES: u8 = 3;
@@ -31,7 +29,10 @@ impl<W: Clone> State<W> {
         {
             entry.counted = self.queue.counted(session);
         }
-        self.backoff.started(worker);
+        match &session {
+            Some(session) => self.setbacks.started(session, worker),
+            None => self.backoff.started(worker),
+        }
         self.publish(EventKind::WorkerStarting { worker });
         self.act(Action::Spawn { worker, session, generation: self.generation });
     }
@@ -47,8 +48,13 @@ impl<W: Clone> State<W> {
         self.counters.spawn_to_ready.record(after);
         self.publish(EventKind::WorkerReady { worker, after });
         if self.is_current(worker) {
-            self.backoff.ready(worker);
-            self.last_spawn_error = None;
+            match self.workers.get(&worker).and_then(|entry| entry.reserved.as_deref()) {
+                Some(session) => self.setbacks.succeeded(session),
+                None => {
+                    self.backoff.ready(worker);
+                    self.last_spawn_error = None;
+                }
+            }
         }
         self.enter(worker, Phase::Checking(handle.clone()));
         self.schedule_first_probe(worker, now);
@@ -66,15 +72,20 @@ impl<W: Clone> State<W> {
         if !self.running() || !is_current {
             return;
         }
-        self.backoff.failed(worker, now);
         let party = match reserved {
-            Some(session) => self.queue.dissolve(&session),
-            None => self.queue.pop().map(|(_, party)| party),
+            Some(session) => {
+                self.setbacks.failed(&session, worker, error.clone(), now);
+                self.queue.dissolve(&session)
+            }
+            None => {
+                self.backoff.failed(worker, now);
+                self.last_spawn_error = Some(error.clone());
+                self.queue.pop().map(|(_, party)| party)
+            }
         };
         for caller in party.into_iter().flat_map(|party| party.callers) {
             self.dismiss(caller, AcquireError::Spawn(error.clone()), now);
         }
-        self.last_spawn_error = Some(error);
     }
 
     pub(super) fn checked(&mut self, worker: WorkerId, healthy: bool, now: Moment) {
@@ -154,7 +165,7 @@ impl<W: Clone> State<W> {
             }
             if self.endings.get(session) == Some(&worker) {
                 self.endings.remove(session);
-                self.queue.place(session, Stand::InLine);
+                self.line_up(session);
             }
         }
         if let Phase::Ending(ending) = entry.phase {

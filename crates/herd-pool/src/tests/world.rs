@@ -29,6 +29,8 @@ use crate::{
 pub(super) const MS: Duration = Duration::from_millis(1);
 pub(super) const TTL: Duration = Duration::from_millis(500);
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(2000);
+/// The longest time that a failed start is not tried again.
+const MOST_SETBACK: Duration = Duration::from_secs(10);
 
 /// One step of the world. Numbers pick from what there is at that moment.
 #[derive(Clone, Debug)]
@@ -171,6 +173,8 @@ pub(super) struct World {
     pub(super) live: BTreeMap<SessionId, WorkerId>,
     /// What counts as idle for live sessions: what did when they started.
     idle_by: BTreeMap<SessionId, IdleBy>,
+    /// Sessions whose own worker could not be started.
+    failures: BTreeSet<SessionId>,
     /// Sessions from their end until their workers are gone or free.
     ending: BTreeMap<WorkerId, SessionId>,
     pub(super) started: u64,
@@ -222,6 +226,7 @@ impl World {
             ends: BTreeSet::new(),
             live: BTreeMap::new(),
             idle_by: BTreeMap::new(),
+            failures: BTreeSet::new(),
             ending: BTreeMap::new(),
             started: 0,
             ended: 0,
@@ -279,9 +284,11 @@ impl World {
                     self.running.insert(worker);
                     Ok(worker)
                 } else {
-                    self.reserved.remove(&worker);
+                    let session = self.reserved.remove(&worker);
                     self.generations.remove(&worker);
-                    Err(SpawnError::new("told to fail"))
+                    let error = session.as_ref().map_or_else(|| "nobody".to_owned(), ToString::to_string);
+                    self.failures.extend(session);
+                    Err(SpawnError::new(error))
                 };
                 self.feed(Input::Spawned { worker, outcome });
             }
@@ -438,6 +445,11 @@ impl World {
                 let Waiting { session, since } = self.answered(ticket);
                 let tenant = session.tenant();
                 match error {
+                    AcquireError::Spawn(error) | AcquireError::TimedOut { last_spawn_error: Some(error), .. }
+                        if self.options.per_session && error.to_string() != session.to_string() =>
+                    {
+                        panic!("{session} is told what {error} said");
+                    }
                     AcquireError::TimedOut { .. } => {
                         assert_eq!(self.now.since(since), ACQUIRE_TIMEOUT, "a time-out at the wrong time");
                     }
@@ -500,10 +512,7 @@ impl World {
     fn line(&self) -> impl Iterator<Item = (&SessionId, Ticket)> {
         let served =
             |session: &SessionId| self.options.per_session && self.reserved.values().any(|other| other == session);
-        self.places
-            .iter()
-            .filter(move |(session, _)| !self.is_ending(session) && !served(session))
-            .map(|(s, t)| (s, *t))
+        self.places.iter().filter(move |(session, _)| !self.is_aside(session) && !served(session)).map(|(s, t)| (s, *t))
     }
 
     /// Whoever has nobody in line loses its turn, and whoever has somebody there without a turn gets the last one.
@@ -531,6 +540,12 @@ impl World {
         }
         self.turns.retain(|turn| *turn != whose);
         self.turns.push(whose);
+    }
+
+    /// Whether those who wait for this session wait for something else than a worker.
+    fn is_aside(&self, session: &SessionId) -> bool {
+        let set_back = self.state.audit().set_back;
+        self.is_ending(session) || set_back.iter().any(|(_, other)| other == session)
     }
 
     fn is_ending(&self, session: &SessionId) -> bool {
@@ -604,12 +619,17 @@ impl World {
         }
         assert_eq!(self.index.all(|_| true).len(), self.live.len());
 
-        let in_line = self.places.keys().filter(|session| !self.is_ending(session)).count();
+        for (until, session) in &audit.set_back {
+            assert!(self.options.per_session && self.failures.contains(session), "{session} waits without a failure");
+            assert!(*until > self.now && until.since(self.now) <= MOST_SETBACK, "{session} waits for too long");
+            assert!(self.state.deadline().is_some_and(|at| at <= *until), "{session} is forgotten");
+        }
+        let in_line = self.places.keys().filter(|session| !self.is_aside(session)).count();
         assert_eq!(audit.in_line, in_line);
 
         // Nobody waits while nothing is being done for them.
         let lacking = if self.options.per_session {
-            let line = self.places.keys().filter(|session| !self.is_ending(session));
+            let line = self.places.keys().filter(|session| !self.is_aside(session));
             line.filter(|session| !self.reserved.values().any(|other| other == *session)).count() > 0
         } else {
             in_line > self.spawning.len() - self.cancelled.len() + self.checks.len()
