@@ -69,6 +69,11 @@ impl<F: WorkerFactory> Shared<F> {
             Action::Crashed(crash) => self.report(crash),
             Action::Publish(event) => {
                 self.span.in_scope(|| log(&event));
+                if let Some(callback) = &self.on_event
+                    && catch_unwind(AssertUnwindSafe(|| callback(&event))).is_err()
+                {
+                    tracing::error!(sequence = event.sequence, "the event callback panicked");
+                }
                 // An error means that nobody listens.
                 let _ = self.events.send(event);
             }

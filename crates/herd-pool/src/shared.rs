@@ -19,7 +19,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::{
     AcquireError, EndReason, Event, Events, Lease, NoSuchSession, WorkerFactory, WorkerId, WorkerIds,
-    builder::CrashCallback,
+    builder::{CrashCallback, EventCallback},
     clock::{Clock, Moment},
     driver,
     event::BACKLOG,
@@ -53,6 +53,7 @@ pub(crate) struct Shared<F: WorkerFactory> {
     tasks: Mutex<JoinSet<()>>,
     /// The tasks that wait for workers to exit; each is aborted when its worker is gone.
     pub(crate) watches: Mutex<HashMap<WorkerId, AbortHandle>>,
+    pub(crate) on_event: Option<EventCallback>,
     pub(crate) events: broadcast::Sender<Event>,
     /// Wakes the driver because something is due earlier than it thinks.
     pub(crate) alarm: Notify,
@@ -83,6 +84,7 @@ impl<F: WorkerFactory> Shared<F> {
         factory: F,
         options: Options,
         on_crash: Option<CrashCallback>,
+        on_event: Option<EventCallback>,
         worker_ids: WorkerIds,
         runtime: Handle,
     ) -> (Arc<Self>, Events) {
@@ -104,6 +106,7 @@ impl<F: WorkerFactory> Shared<F> {
                 span: Span::current(),
                 tasks: Mutex::default(),
                 watches: Mutex::default(),
+                on_event,
                 events: broadcast::Sender::new(BACKLOG),
                 alarm: Notify::new(),
                 starting: watch::Sender::new(Some(generation)),

@@ -10,6 +10,7 @@ use tokio::{
     task::{JoinSet, yield_now},
     time::{Instant, sleep, sleep_until, timeout},
 };
+use tracing::Instrument as _;
 
 use crate::{
     lines::{Line, LineSplitter},
@@ -78,8 +79,8 @@ impl Output {
         let mut readers = JoinSet::new();
         let stdout = Reader::new(worker, OutputStream::Stdout, pipes.stdout, logs.clone(), tap);
         let stderr = Reader::new(worker, OutputStream::Stderr, pipes.stderr, logs.clone(), None);
-        readers.spawn(stdout.run(ended.subscribe()));
-        readers.spawn(stderr.run(ended.subscribe()));
+        readers.spawn(stdout.run(ended.subscribe()).in_current_span());
+        readers.spawn(stderr.run(ended.subscribe()).in_current_span());
         Self { readers, ended, logs }
     }
 

@@ -8,6 +8,7 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     task::spawn_blocking,
 };
+use tracing::Instrument as _;
 
 use crate::{
     cgroups::WorkerCgroup,
@@ -81,7 +82,7 @@ impl Process {
         let (started, start) = oneshot::channel();
         // The task owns itself: it ends when the process does, and that is certain once `commands` is dropped. It must
         // outlive whoever asked for the process, because it has to reap it.
-        tokio::spawn(supervise(launch, started, receiver, publisher));
+        tokio::spawn(supervise(launch, started, receiver, publisher).in_current_span());
         let process = Self { commands, status };
         match start.await {
             Ok(Ok(pids)) => Ok((process, pids)),

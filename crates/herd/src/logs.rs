@@ -25,7 +25,7 @@ pub(crate) fn start(telemetry: &Telemetry) {
     let (json, json_filter) = reload::Layer::new(targets(telemetry, LogFormat::Json));
     let (text, text_filter) = reload::Layer::new(targets(telemetry, LogFormat::Text));
     let lines = || fmt::layer().with_writer(io::stderr);
-    let in_json = lines().json().flatten_event(true).with_current_span(false).with_span_list(false);
+    let in_json = lines().json().flatten_event(true).with_current_span(true).with_span_list(false);
     let in_text = lines().with_ansi(at_terminal && wants_colours());
     let layers = vec![in_json.with_filter(json).boxed(), in_text.with_filter(text).boxed()];
     // A second call could only come from a mistake in here, and a daemon that logs twice is no reason to die.

@@ -16,6 +16,7 @@ use tokio::{
     task::{JoinSet, spawn_blocking},
     time::timeout,
 };
+use tracing::error_span;
 
 use crate::{
     config::settings::DEFAULT_POOL,
@@ -168,7 +169,8 @@ impl Pools {
     pub(crate) fn open(&self, setup: Setup) -> anyhow::Result<Arc<NamedPool>> {
         let name: Arc<str> = setup.settings.name.as_str().into();
         let builder = setup.pool(self.0.worker_ids.clone());
-        let built = builder.build_with_events();
+        // Whatever the level of the log: the span itself is no line.
+        let built = error_span!("pool", pool = &*name).in_scope(|| builder.build_with_events());
         let (pool, events) = built.with_context(|| format!("cannot set up the pool {name}"))?;
         self.tasks().spawn(self.0.journal.clone().record(Arc::clone(&name), events));
         let (setup, leaving) = (RwLock::new(Arc::new(setup)), AtomicBool::new(false));
