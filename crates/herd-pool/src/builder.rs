@@ -2,7 +2,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::runtime::Handle;
 
-use crate::{Crash, Events, IdleBy, OptionsError, Pool, WhenFull, WorkerFactory, WorkerIds, options::Options};
+use crate::{Crash, Event, Events, IdleBy, OptionsError, Pool, WhenFull, WorkerFactory, WorkerIds, options::Options};
 
 /// Sets up a [`Pool`]. Made by [`Pool::builder`].
 #[must_use = "a builder does nothing until `build` is called"]
@@ -10,14 +10,16 @@ pub struct PoolBuilder<F> {
     factory: F,
     options: Options,
     on_crash: Option<CrashCallback>,
+    on_event: Option<EventCallback>,
     worker_ids: WorkerIds,
 }
 
 pub(crate) type CrashCallback = Arc<dyn Fn(&Crash) + Send + Sync>;
+pub(crate) type EventCallback = Box<dyn Fn(&Event) + Send + Sync>;
 
 impl<F: WorkerFactory> PoolBuilder<F> {
     pub(crate) fn new(factory: F) -> Self {
-        Self { factory, options: Options::default(), on_crash: None, worker_ids: WorkerIds::new() }
+        Self { factory, options: Options::default(), on_crash: None, on_event: None, worker_ids: WorkerIds::new() }
     }
 
     /// The fewest workers the pool keeps, with or without sessions. The default is 1; 0 is allowed. Where each worker
@@ -120,6 +122,17 @@ impl<F: WorkerFactory> PoolBuilder<F> {
         self
     }
 
+    /// Calls `callback` for each of the pool's events, from the very first on, one after the other and in their order.
+    /// It misses none, as a [subscriber](Pool::subscribe) does who reads too slowly.
+    ///
+    /// It runs wherever the pool was called, and everybody who waits for the pool waits for it: it must not block, and
+    /// should do no more than write the event down. It holds no lock of the pool and may call it. If it panics, the
+    /// pool logs that and goes on. [Reconfiguring](Pool::reconfigure) a pool does not change it.
+    pub fn on_event(mut self, callback: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Box::new(callback));
+        self
+    }
+
     /// Takes worker IDs from `ids` instead of the pool's own counter, so that several pools in one program never give
     /// the same ID.
     pub fn worker_ids(mut self, ids: WorkerIds) -> Self {
@@ -143,11 +156,11 @@ impl<F: WorkerFactory> PoolBuilder<F> {
     ///
     /// # Errors
     /// Those of [`build`](Self::build).
-    pub fn build_with_events(self) -> Result<(Pool<F>, Events), OptionsError> {
-        let worker_ids = self.worker_ids.clone();
+    pub fn build_with_events(mut self) -> Result<(Pool<F>, Events), OptionsError> {
+        let (worker_ids, on_event) = (self.worker_ids.clone(), self.on_event.take());
         let (factory, options, on_crash) = self.into_parts()?;
         let runtime = Handle::try_current().map_err(|_| OptionsError::NoRuntime)?;
-        Ok(Pool::start(factory, options, on_crash, worker_ids, runtime))
+        Ok(Pool::start(factory, options, on_crash, on_event, worker_ids, runtime))
     }
 
     /// Checks the options, as [`build`](Self::build) does.
@@ -161,7 +174,7 @@ impl<F: WorkerFactory> PoolBuilder<F> {
 
     /// The factory, what the options come to with it, and the crash callback.
     pub(crate) fn into_parts(self) -> Result<(F, Options, Option<CrashCallback>), OptionsError> {
-        let Self { factory, mut options, on_crash, worker_ids: _ } = self;
+        let Self { factory, mut options, on_crash, on_event: _, worker_ids: _ } = self;
         options.check()?;
         if factory.is_per_session() {
             options = options.per_session();

@@ -5,7 +5,7 @@ use tokio::{runtime::Handle, sync::oneshot};
 use crate::{
     AcquireError, EndReason, Events, Lease, NoSuchSession, OptionsError, PoolBuilder, SessionId, SessionInfo,
     SessionOutline, Stats, WorkerFactory, WorkerId, WorkerIds, WorkerInfo,
-    builder::CrashCallback,
+    builder::{CrashCallback, EventCallback},
     options::Options,
     queue::Ticket,
     shared::{Reply, Shared},
@@ -34,10 +34,11 @@ impl<F: WorkerFactory> Pool<F> {
         factory: F,
         options: Options,
         on_crash: Option<CrashCallback>,
+        on_event: Option<EventCallback>,
         worker_ids: WorkerIds,
         runtime: Handle,
     ) -> (Self, Events) {
-        let (shared, events) = Shared::start(factory, options, on_crash, worker_ids, runtime);
+        let (shared, events) = Shared::start(factory, options, on_crash, on_event, worker_ids, runtime);
         (Self { handle: Arc::new(PoolHandle { shared }) }, events)
     }
 
@@ -160,7 +161,8 @@ impl<F: WorkerFactory> Pool<F> {
     ///   [`max_workers`](PoolBuilder::max_workers), no session ends for that: none starts until there are fewer.
     /// - Pauses between starts that failed are over.
     ///
-    /// The pool goes on to draw worker IDs from where it did; the builder's do not count. The former factory is dropped
+    /// The pool goes on to draw worker IDs from where it did, and to tell events to whom it did; the builder's do not
+    /// count. The former factory is dropped
     /// when its last start has been given up; workers that it started may live on. A pool that drains or has shut down
     /// starts nothing any more: for it nothing changes.
     ///
