@@ -48,12 +48,14 @@ fn promtool(args: &[&str], input: &str) {
 async fn page() -> String {
     let daemon = Daemon::configured(CONFIGURATION);
     daemon.gateway.eval("alice", "let x = 1").await;
+    // One that the gateway answers itself.
+    daemon.gateway.get(None, "/").await;
     let complete = async {
         loop {
             let page = daemon.gateway.get(None, "/metrics").await.body;
             let has = |sample: &str| page.lines().any(|line| line.starts_with(sample));
             let wanted = [
-                "herd_request_seconds_count{pool=\"default\"} 1",
+                "herd_request_seconds_count{pool=\"default\"} 2",
                 "herd_pool_memory_bytes{",
                 "herd_worker_exits_total{",
             ];
