@@ -9,11 +9,13 @@ const BATCH: usize = 100;
 /// How many bytes of events are posted together, unless a single one has more.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Events in the order in which they happened, the oldest first, and never more than a bound.
+/// Events in the order in which they happened, the oldest first, and hardly more than a bound.
 #[derive(Debug)]
 pub(super) struct Backlog {
     bound: usize,
     events: VecDeque<Waiting>,
+    /// How many of them, from the oldest on, are being posted. They may have arrived already, so they are not dropped.
+    posted: usize,
     /// How many were dropped since the receiver was told last.
     missed: u64,
 }
@@ -21,7 +23,6 @@ pub(super) struct Backlog {
 /// One event, as the JSON that is posted.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
-    pub(super) sequence: u64,
     pub(super) since: Instant,
     pub(super) json: Arc<str>,
 }
@@ -36,7 +37,7 @@ pub(super) struct Batch {
 
 impl Backlog {
     pub(super) fn new(bound: usize) -> Self {
-        Self { bound, events: VecDeque::new(), missed: 0 }
+        Self { bound, events: VecDeque::new(), posted: 0, missed: 0 }
     }
 
     /// Changes the bound. What is too much then goes; returns how many events.
@@ -60,8 +61,9 @@ impl Backlog {
         self.events.len()
     }
 
-    /// What is to be posted next, if anything. It stays here until it is [`done`](Self::done).
-    pub(super) fn next(&self) -> Option<Batch> {
+    /// What is to be posted next, if anything. It stays here until it is [`done`](Self::done) or
+    /// [given up](Self::give_up), one of which has to come before the next one.
+    pub(super) fn next(&mut self) -> Option<Batch> {
         let mut bytes = 0;
         let fits = |event: &&Waiting| {
             bytes += event.json.len();
@@ -71,41 +73,33 @@ impl Backlog {
         if events.is_empty() {
             events.extend(self.events.front().cloned());
         }
+        self.posted = events.len();
         (!events.is_empty()).then_some(Batch { events, missed: self.missed })
     }
 
-    /// Removes what was posted. Some of it may have been dropped meanwhile: that was no loss, then, and how many that
-    /// were is the answer.
-    pub(super) fn done(&mut self, batch: &Batch) -> u64 {
-        let before = self.events.len();
-        self.remove(batch);
-        let dropped = (batch.events.len() - (before - self.events.len())) as u64;
-        // What was told, and what arrived all the same, is not missed any more.
-        self.missed = self.missed.saturating_sub(batch.missed + dropped);
-        dropped
+    /// Removes what was posted and has arrived.
+    pub(super) fn done(&mut self, batch: &Batch) {
+        self.take_posted();
+        self.missed -= batch.missed;
     }
 
-    /// Removes what nobody will try to post again; returns how many events were still here.
-    pub(super) fn give_up(&mut self, batch: &Batch) -> u64 {
-        let before = self.events.len();
-        self.remove(batch);
-        let lost = (before - self.events.len()) as u64;
+    /// Removes what nobody will try to post again; returns how many events.
+    pub(super) fn give_up(&mut self) -> u64 {
+        let lost = self.take_posted();
         self.missed += lost;
         lost
     }
 
-    fn remove(&mut self, batch: &Batch) {
-        let Some(last) = batch.events.last().map(|event| event.sequence) else { return };
-        while self.events.front().is_some_and(|event| event.sequence <= last) {
-            self.events.pop_front();
-        }
+    fn take_posted(&mut self) -> u64 {
+        let posted = std::mem::take(&mut self.posted);
+        self.events.drain(..posted).len() as u64
     }
 
     fn trim(&mut self) -> u64 {
-        let excess = self.events.len().saturating_sub(self.bound);
-        self.events.drain(..excess);
-        self.missed += excess as u64;
-        excess as u64
+        let excess = self.events.len().saturating_sub(self.bound.max(self.posted));
+        let dropped = self.events.drain(self.posted..self.posted + excess).len() as u64;
+        self.missed += dropped;
+        dropped
     }
 }
 
@@ -115,24 +109,23 @@ mod tests {
 
     use super::*;
 
-    fn event(sequence: u64) -> Waiting {
-        Waiting { sequence, since: Instant::now(), json: "{}".into() }
+    fn event(number: u64) -> Waiting {
+        Waiting { since: Instant::now(), json: number.to_string().into() }
     }
 
-    fn sequences(batch: &Batch) -> Vec<u64> {
-        batch.events.iter().map(|event| event.sequence).collect()
+    fn numbers(batch: &Batch) -> Vec<u64> {
+        batch.events.iter().map(|event| event.json.parse().unwrap()).collect()
     }
 
     #[tokio::test]
     async fn within_the_bound_nothing_is_lost_and_all_comes_in_order() {
         let mut backlog = Backlog::new(500);
-        let dropped: u64 = (1..=500).map(|sequence| backlog.push(event(sequence))).sum();
-        assert_eq!(dropped, 0);
+        assert_eq!((1..=500).map(|number| backlog.push(event(number))).sum::<u64>(), 0);
         let mut seen = Vec::new();
         while let Some(batch) = backlog.next() {
             assert_eq!(batch.missed, 0);
-            seen.extend(sequences(&batch));
-            assert_eq!(backlog.done(&batch), 0);
+            seen.extend(numbers(&batch));
+            backlog.done(&batch);
         }
         assert_eq!(seen, (1..=500).collect::<Vec<_>>());
     }
@@ -140,36 +133,45 @@ mod tests {
     #[tokio::test]
     async fn beyond_the_bound_the_oldest_go_and_the_receiver_is_told_how_many() {
         let mut backlog = Backlog::new(3);
-        assert_eq!((1..=5).map(|sequence| backlog.push(event(sequence))).sum::<u64>(), 2);
+        assert_eq!((1..=5).map(|number| backlog.push(event(number))).sum::<u64>(), 2);
         let batch = backlog.next().unwrap();
-        assert_eq!((sequences(&batch), batch.missed), (vec![3, 4, 5], 2));
+        assert_eq!((numbers(&batch), batch.missed), (vec![3, 4, 5], 2));
         backlog.done(&batch);
         backlog.push(event(6));
-        assert_eq!(backlog.next().unwrap().missed, 0, "it is told once");
+        let batch = backlog.next().unwrap();
+        assert_eq!((numbers(&batch), batch.missed), (vec![6], 0), "it is told once");
+        assert_eq!(backlog.give_up(), 1);
+        backlog.push(event(7));
         assert_eq!(backlog.bound(0), 1);
         assert!(backlog.next().is_none());
+        backlog.bound(1);
+        backlog.push(event(8));
+        assert_eq!(backlog.next().unwrap().missed, 2);
     }
 
     #[tokio::test]
-    async fn what_is_dropped_while_it_is_posted_is_not_missed_if_it_arrives() {
+    async fn what_is_being_posted_is_not_dropped() {
         let mut backlog = Backlog::new(2);
         backlog.push(event(1));
         backlog.push(event(2));
         let batch = backlog.next().unwrap();
-        assert_eq!(backlog.push(event(3)), 1);
-        assert_eq!(backlog.done(&batch), 1, "the first was dropped and has arrived");
+        assert_eq!(backlog.push(event(3)) + backlog.push(event(4)), 2);
+        assert_eq!(backlog.bound(0), 0);
+        backlog.done(&batch);
+        assert_eq!(backlog.bound(2), 0);
+        backlog.push(event(5));
         let next = backlog.next().unwrap();
-        assert_eq!((sequences(&next), next.missed), (vec![3], 0));
+        assert_eq!((numbers(&next), next.missed), (vec![5], 2));
     }
 
     #[tokio::test]
     async fn large_events_are_posted_alone() {
         let mut backlog = Backlog::new(10);
         let large: Arc<str> = "x".repeat(BATCH_BYTES + 1).into();
-        for sequence in 1..=2 {
-            backlog.push(Waiting { json: Arc::clone(&large), ..event(sequence) });
+        for _ in 1..=2 {
+            backlog.push(Waiting { since: Instant::now(), json: Arc::clone(&large) });
         }
-        assert_eq!(sequences(&backlog.next().unwrap()), [1]);
+        assert_eq!(backlog.next().unwrap().events.len(), 1);
     }
 
     proptest! {
@@ -190,18 +192,17 @@ mod tests {
                     2 => posted = posted.or_else(|| backlog.next()),
                     3 => if let Some(batch) = posted.take() {
                         backlog.done(&batch);
-                        delivered.extend(sequences(&batch));
+                        delivered.extend(numbers(&batch));
                         told += batch.missed;
                     },
-                    _ => if let Some(batch) = posted.take() {
-                        backlog.give_up(&batch);
+                    _ => if posted.take().is_some() {
+                        backlog.give_up();
                     },
                 }
                 prop_assert!(backlog.len() <= bound);
             }
-            prop_assert!(delivered.is_sorted());
-            let unique = delivered.len();
-            let accounted = unique as u64 + told + backlog.missed + backlog.len() as u64;
+            prop_assert!(delivered.is_sorted_by(|earlier, later| earlier < later));
+            let accounted = delivered.len() as u64 + told + backlog.missed + backlog.len() as u64;
             prop_assert_eq!(accounted, pushed);
         }
     }

@@ -150,7 +150,7 @@ async fn follow(mut follower: Follower, posts: Arc<Mutex<Vec<Post>>>) {
             match &entry {
                 Entry::Event(event) => {
                     let json = json.get_or_insert_with(|| model::Event::new(event).to_json().into());
-                    let waiting = Waiting { sequence: event.sequence, since, json: Arc::clone(json) };
+                    let waiting = Waiting { since, json: Arc::clone(json) };
                     receiver.offer(event.kind.name(), waiting);
                 }
                 Entry::Missed(count) => receiver.miss(*count),

@@ -16,7 +16,7 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use tokio::{
     sync::Notify,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -30,6 +30,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 /// How much of an answer is read, so that the connection can be kept: nobody looks at it.
 const MOST_OF_ANSWER: usize = 64 * 1024;
+/// How long that may take.
+const REST: Duration = Duration::from_secs(1);
 
 pub(crate) type Client = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
@@ -152,75 +154,61 @@ impl Receiver {
     /// Posts what waits, one batch after the other, for ever.
     pub(super) async fn run(self: Arc<Self>, client: Client) {
         loop {
-            let (batch, options) = self.next().await;
-            self.post(&client, batch, &options).await;
+            let batch = self.next().await;
+            self.post(&client, batch).await;
             if self.lock().backlog.len() == 0 {
                 self.emptied.notify_waiters();
             }
         }
     }
 
-    async fn next(&self) -> (Batch, Options) {
+    async fn next(&self) -> Batch {
         loop {
             // A permit of `notify_one` is kept, so what comes between the look and the wait is not missed.
-            {
-                let state = self.lock();
-                if let Some(batch) = state.backlog.next() {
-                    return (batch, state.options.clone());
-                }
+            if let Some(batch) = self.lock().backlog.next() {
+                return batch;
             }
             self.changed.notified().await;
         }
     }
 
-    /// Posts a batch until the receiver takes it, its time is over, or the settings change.
-    async fn post(&self, client: &Client, batch: Batch, options: &Options) {
+    /// Posts a batch until the receiver takes it or its time is over. It stays the same post, whatever becomes of the
+    /// settings meanwhile.
+    async fn post(&self, client: &Client, batch: Batch) {
         let body = body(&batch);
-        let (Some(id), Some(since)) = (new_id(), batch.events.first().map(|event| event.since)) else {
-            // Without random bytes there are no IDs; they come back.
-            return sleep(FIRST_PAUSE).await;
-        };
+        let id = new_id().await;
+        let since = batch.events.first().map_or_else(Instant::now, |event| event.since);
         let mut pause = FIRST_PAUSE;
         loop {
-            let refusal = match attempt(client, options, &id, body.clone()).await {
-                Ok(()) => {
-                    let mut state = self.lock();
-                    let arrived_late = state.backlog.done(&batch);
-                    state.counts.dropped -= arrived_late;
-                    state.counts.delivered += batch.events.len() as u64;
-                    return;
-                }
-                Err(refusal) => refusal,
+            let options = self.lock().options.clone();
+            let Err(refusal) = attempt(client, &options, &id, body.clone()).await else {
+                let mut state = self.lock();
+                state.backlog.done(&batch);
+                state.counts.delivered += batch.events.len() as u64;
+                return;
             };
             let to = origin(&options.url);
-            let is_first = pause == FIRST_PAUSE;
             self.lock().counts.failures += 1;
             if since.elapsed() >= options.give_up_after {
                 let mut state = self.lock();
-                let lost = state.backlog.give_up(&batch);
-                state.counts.dropped += lost;
-                tracing::warn!(to, events = lost, %refusal, "a webhook's receiver did not take events in time; they are dropped");
+                let events = state.backlog.give_up();
+                state.counts.dropped += events;
+                tracing::warn!(to, events, %refusal, "a webhook's receiver did not take events in time; they are dropped");
                 return;
             }
-            if is_first {
+            if pause == FIRST_PAUSE {
                 tracing::warn!(to, %refusal, "a webhook's receiver does not take events; they wait, and are posted again");
             }
             let wait = refusal.retry_after.unwrap_or(pause).max(jittered(pause)).min(LONGEST_PAUSE);
             pause = (pause * 2).min(LONGEST_PAUSE);
-            tokio::select! {
-                () = sleep(wait) => {}
-                // Only a change of the settings is a reason not to wait; that more has come is none.
-                () = self.reconfigured(options) => return,
-            }
+            // Only a change of the settings is a reason not to wait; that more has come is none.
+            let _ = timeout(wait, self.reconfigured(&options)).await;
         }
     }
 
     async fn reconfigured(&self, options: &Options) {
-        loop {
+        while self.lock().options == *options {
             self.changed.notified().await;
-            if self.lock().options != *options {
-                return;
-            }
         }
     }
 
@@ -258,16 +246,15 @@ async fn attempt(client: &Client, options: &Options, id: &str, body: Bytes) -> R
         request = request.header("webhook-signature", key.sign(id, timestamp, &body));
     }
     let request = request.body(Full::new(body)).map_err(|error| refused(error.to_string()))?;
-    let exchange = async {
-        let response = client.request(request).await.map_err(|error| refused(causes(&error)))?;
-        let answer = judge(&response);
-        // What is left unread costs the connection and nothing else.
-        let _ = Limited::new(response.into_body(), MOST_OF_ANSWER).collect().await;
-        answer
+    let answered = timeout(options.timeout, client.request(request)).await;
+    let response = match answered {
+        Ok(answer) => answer.map_err(|error| refused(causes(&error)))?,
+        Err(_) => return Err(refused(format!("it did not answer within {:?}", options.timeout))),
     };
-    timeout(options.timeout, exchange)
-        .await
-        .unwrap_or_else(|_| Err(refused(format!("it did not answer within {:?}", options.timeout))))
+    let answer = judge(&response);
+    // The head is the answer; a body that is left unread costs the connection and nothing else.
+    let _ = timeout(REST, Limited::new(response.into_body(), MOST_OF_ANSWER).collect()).await;
+    answer
 }
 
 /// Every 2xx is a yes. A redirect is none: where events go is the operator's decision.
@@ -298,10 +285,13 @@ fn body(batch: &Batch) -> Bytes {
     format!("{{\"events\":[{}],\"missed\":{}}}", events.join(","), batch.missed).into()
 }
 
-fn new_id() -> Option<String> {
+/// A new post's ID. Without random bytes there is none; they come back.
+async fn new_id() -> String {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).ok()?;
-    Some(format!("msg_{:032x}", u128::from_be_bytes(bytes)))
+    while getrandom::fill(&mut bytes).is_err() {
+        sleep(FIRST_PAUSE).await;
+    }
+    format!("msg_{:032x}", u128::from_be_bytes(bytes))
 }
 
 /// Somewhere between half of the pause and all of it, so that many daemons do not come back at the same moment.
@@ -319,8 +309,6 @@ fn origin(url: &Uri) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     #[test]
@@ -343,7 +331,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_one_document_with_what_was_missed() {
-        let event = |json: &str| Waiting { sequence: 1, since: Instant::now(), json: json.into() };
+        let event = |json: &str| Waiting { since: Instant::now(), json: json.into() };
         let batch = Batch { events: vec![event(r#"{"a":1}"#), event(r#"{"b":2}"#)], missed: 7 };
         let document: serde_json::Value = serde_json::from_slice(&body(&batch)).unwrap();
         assert_eq!(document, serde_json::json!({ "events": [{ "a": 1 }, { "b": 2 }], "missed": 7 }));

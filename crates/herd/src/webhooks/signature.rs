@@ -3,16 +3,16 @@
 //! The scheme is that of the Standard Webhooks specification, for which receivers find libraries in most languages: the
 //! HMAC-SHA256 of `ID.TIMESTAMP.BODY` in Base64, behind the version `v1,`.
 
-use std::{fmt, fs, io::Read as _, path::Path};
+use std::{fmt, path::Path};
 
 use anyhow::{Context as _, ensure};
 use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
+use crate::access::secret_file;
+
 /// Shorter keys, in bytes, are refused: they could be guessed.
 const SHORTEST: usize = 16;
-/// A file with more bytes holds something else.
-const LARGEST_FILE: u64 = 4096;
 /// What stands before a key that is written in Base64.
 const PREFIX: &str = "whsec_";
 
@@ -29,13 +29,16 @@ impl Key {
     /// # Errors
     /// If it cannot be read or is no key. What it holds is not told.
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
-        let shown = path.display();
-        let mut text = String::new();
-        fs::File::open(path)
-            .and_then(|file| file.take(LARGEST_FILE).read_to_string(&mut text))
-            .with_context(|| format!("cannot read the webhook's key in {shown}; check its path and permissions"))?;
-        Self::parse(text.lines().next().unwrap_or_default().trim())
-            .with_context(|| format!("{shown} holds no key for a webhook; make one with `openssl rand -base64 32`"))
+        let content = secret_file::read(path).context("the key of a webhook is not to be had")?;
+        if let Some(advice) = secret_file::exposed(path) {
+            tracing::warn!("{advice}");
+        }
+        let refused = || {
+            let shown = path.display();
+            format!("{shown} holds no key for a webhook; make one with `openssl rand -base64 32`")
+        };
+        let text = std::str::from_utf8(&content).ok().context("it is no text").with_context(refused)?;
+        Self::parse(text.lines().next().unwrap_or_default().trim()).with_context(refused)
     }
 
     fn parse(text: &str) -> anyhow::Result<Self> {
@@ -72,6 +75,8 @@ impl fmt::Debug for Key {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -89,13 +94,13 @@ mod tests {
     fn what_is_no_key_is_refused_without_being_told() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
-        for text in ["", "short-secret", "whsec_%%%secret-secret-secret%%%", "whsec_c2hvcnQ="] {
+        for text in ["short-secret", "whsec_%%%secret-secret-secret%%%", "whsec_c2hvcnQ="] {
             fs::write(&path, text).unwrap();
             let told = format!("{:#}", Key::read(&path).unwrap_err());
             assert!(told.contains("openssl rand") && !told.contains("secret-") && !told.contains("c2hv"), "{told}");
         }
         let missing = format!("{:#}", Key::read(&directory.path().join("none")).unwrap_err());
-        assert!(missing.contains("check its path"), "{missing}");
+        assert!(missing.contains("No such file"), "{missing}");
         assert_eq!(format!("{:?}", Key::parse("0123456789abcdef").unwrap()), "Key");
     }
 }
