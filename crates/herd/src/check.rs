@@ -2,7 +2,7 @@
 
 use crate::{
     cli::CheckArgs,
-    config::{self, Settings},
+    config::{self, Mode, Settings},
     console,
 };
 
@@ -11,14 +11,17 @@ use crate::{
 /// # Errors
 /// If there is one, or if the file cannot be read.
 pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<()> {
-    let (raw, mistakes) = config::read(&args.file)?;
+    let mode = if args.start { Mode::Start } else { Mode::Serve };
+    let (raw, mistakes) = config::read_as(&args.file, mode)?;
     let settled = config::settle(raw, mistakes);
-    for warning in settled.iter().flat_map(Settings::warnings) {
+    let warnings = settled.as_ref().map(Settings::warnings).unwrap_or_default();
+    for warning in warnings.lines() {
         console::complain(format_args!("warning: {warning}"));
     }
     let found = settled.err().unwrap_or_default();
     if args.json {
-        console::print(format_args!("{:#}\n", found.to_json()))?;
+        let all = if found.is_empty() { &warnings } else { &found };
+        console::print(format_args!("{:#}\n", all.to_json()))?;
     } else if found.is_empty() {
         console::print(format_args!("{}: no mistakes\n", args.file.display()))?;
     } else {

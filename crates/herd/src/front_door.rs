@@ -53,35 +53,7 @@ pub(crate) fn options(
 
 /// Says what is hardly meant as it is configured.
 pub(crate) fn warn(settings: &Settings) {
-    if is_open_to_all(settings) {
-        tracing::warn!(
-            gateway = %settings.network.data_bind,
-            "the gateway asks nobody who they are, and is open to the network: ask for tokens (`access`, `herd token`), \
-             or let only those reach it who may use it"
-        );
-    }
-    for sentence in settings.warnings() {
-        tracing::warn!("{sentence}");
-    }
-}
-
-/// Whether others than this host can reach the gateway, and nobody is asked who they are.
-fn is_open_to_all(settings: &Settings) -> bool {
-    !settings.network.data_bind.ip().is_loopback() && settings.access.is_none()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{self, Mistakes, raw::Raw, settings::Access};
-
-    #[test]
-    fn a_gateway_is_open_to_all_if_the_network_reaches_it_and_no_token_is_asked_for() {
-        let mut settings = config::settle(Raw::default(), Mistakes::default()).unwrap();
-        assert!(!is_open_to_all(&settings), "loopback");
-        settings.network.data_bind = "0.0.0.0:8080".parse().unwrap();
-        assert!(is_open_to_all(&settings));
-        settings.access = Some(Access { tokens: Vec::new(), jwt: None, query_parameter: None });
-        assert!(!is_open_to_all(&settings));
+    for warning in settings.warnings().all {
+        tracing::warn!("{warning}");
     }
 }

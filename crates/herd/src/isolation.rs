@@ -5,21 +5,23 @@
 
 use std::{
     env,
+    ffi::OsStr,
     fmt::{self, Display},
     fs, io,
-    path::{Path, PathBuf},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf, absolute},
 };
 
-use herd_process::Limits;
-use herd_sandbox::{Files, Layer};
+use herd_process::{Limits, path_in};
+use herd_sandbox::{Files, Layer, real_path};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     config::{
-        Mistakes, Settings,
-        mistake::{Mistake, Origin},
-        settings::{Pool, SandboxMode},
+        self, Mistakes, Settings,
+        mistake::{Mistake, Origin, Written},
+        settings::{Command, Pool, SandboxMode},
     },
     control,
     workers::{self, Factory},
@@ -114,6 +116,19 @@ impl Isolation {
         self.missing.iter().filter(|missing| missing.layer != Layer::Cgroup.name())
     }
 
+    /// What to say if nothing keeps workers from the files that are herd's alone, although a sandbox was asked for.
+    pub(crate) fn unsealed(&self, settings: &Pool) -> Option<String> {
+        let seals = [Layer::Files, Layer::Landlock, Layer::Identity];
+        let is_sealed = self.mode == SandboxMode::Off || seals.iter().any(|layer| self.layers.contains(layer));
+        (!is_sealed && !settings.secrets.is_empty()).then(|| {
+            format!(
+                "on this host workers run as herd's own user and see all of its files, and can read what is herd's alone: \
+                 {}; see `herd doctor` for what is missing",
+                settings.secrets.join(", ")
+            )
+        })
+    }
+
     /// The mode in the configuration's words.
     pub(crate) fn mode(&self) -> &'static str {
         match self.mode {
@@ -150,58 +165,203 @@ struct OwnPlace {
     origin: Origin,
 }
 
-/// Keeps from workers what is herd's: hides the configuration where they would see it, and refuses to show them the rest,
-/// by whatever name.
+/// A file of herd's own that no worker may read, or put another one in the place of.
+struct Secret {
+    /// Without symbolic links.
+    real: PathBuf,
+    /// Where its name stands, which may be a symbolic link to it.
+    name: PathBuf,
+    origin: Origin,
+    kind: SecretKind,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum SecretKind {
+    /// It holds a key or a token.
+    Key,
+    /// Its content is a value of the configuration.
+    Filled,
+    Configuration,
+}
+
+impl Secret {
+    /// `None` if it is no file: nothing is there to hide, and whoever needs it says so.
+    fn find(path: &Path, origin: Origin, kind: SecretKind) -> Option<Self> {
+        let real = fs::canonicalize(path).ok().filter(|real| real.is_file())?;
+        let name = match (path.parent(), path.file_name()) {
+            (Some(directory), Some(name)) => real_path(directory).join(name),
+            _ => real.clone(),
+        };
+        Some(Self { real, name, origin, kind })
+    }
+
+    /// What it is called in sentences.
+    fn what(&self) -> String {
+        match self.kind {
+            SecretKind::Key => format!("what `{}` names", self.origin.name),
+            SecretKind::Filled => format!("a file whose content `{}` is filled with", self.origin.name),
+            SecretKind::Configuration => "herd's configuration".to_owned(),
+        }
+    }
+
+    /// Whether the path leads to it, by whatever name, or is another name of it in the file system.
+    fn is(&self, path: &Path) -> bool {
+        let (Ok(own), Ok(other)) = (fs::metadata(&self.real), fs::metadata(path)) else { return false };
+        (own.dev(), own.ino()) == (other.dev(), other.ino())
+    }
+}
+
+/// Keeps from workers what is herd's: hides its files where they would see them, and refuses to show them the rest, by
+/// whatever name.
 ///
 /// # Errors
 /// Every path that would show it.
 pub(crate) fn guard(settings: &mut Settings) -> Result<(), Mistakes> {
     let own = own_places(settings);
+    let secrets = secrets(settings);
     let mut mistakes = Mistakes { file: settings.file.clone(), all: Vec::new() };
     for pool in settings.pools.iter_mut().filter(|pool| pool.sandbox.mode != SandboxMode::Off) {
         guard_pool(pool, &own, &mut mistakes);
+        for secret in &secrets {
+            settings.warnings.extend(guard_secret(pool, secret, &mut mistakes));
+        }
     }
     mistakes.sort();
     if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
 }
 
-fn guard_pool(settings: &mut Pool, own: &[OwnPlace], mistakes: &mut Mistakes) {
+/// Every file that is herd's alone. The configuration may hold what is not the workers' to know, and may lie where they
+/// see it, beside their program for example.
+fn secrets(settings: &Settings) -> Vec<Secret> {
+    let keys = config::secrets(&settings.raw).into_iter();
+    let keys = keys.filter_map(|(path, origin)| Secret::find(path, origin.clone(), SecretKind::Key));
+    let filled = settings.raw.filled.iter();
+    let filled = filled.filter_map(|file| Secret::find(&file.value, file.origin.clone(), SecretKind::Filled));
+    let file = settings.file.as_deref().and_then(|file| {
+        let path = absolute(file).ok()?;
+        Secret::find(&path, Origin::flag("the configuration"), SecretKind::Configuration)
+    });
+    keys.chain(filled).chain(file).collect()
+}
+
+fn guard_pool(settings: &Pool, own: &[OwnPlace], mistakes: &mut Mistakes) {
     let files = shown(settings);
-    let raw = &settings.raw;
-    let lists = [&raw.sandbox.read_only, &raw.sandbox.writable].into_iter().flatten().flat_map(|list| &list.value);
-    let listed = lists.map(|path| (path.value.as_path(), &path.origin));
-    let cwd = raw.worker.cwd.iter().filter_map(|cwd| Some((cwd.value.as_deref()?, &cwd.origin)));
-    let listed: Vec<_> = listed.chain(cwd).collect();
-    let before = mistakes.all.len();
-    let mut refuse = |origin: &Origin, path: &Path, problem: String, remedy: &str| {
-        let mistake = Mistake::new(origin.clone(), problem, remedy);
-        mistakes.push(mistake.found(path.display().to_string()).unavailable());
-    };
-    for (path, origin) in &listed {
+    for (path, origin) in listed(settings) {
         let shows = |own: &&OwnPlace| files.sights(&own.path).iter().any(|sight| sight.source == *path);
         if let Some(own) = own.iter().find(shows) {
-            refuse(origin, path, format!("would show workers {}", own.what), "name something narrower");
+            refuse(&origin, path, format!("would show workers {}", own.what), "name something narrower", mistakes);
         }
     }
     for OwnPlace { path, what, origin } in own {
         if let Some(sight) = files.sights(path).iter().find(|sight| sight.system) {
             let problem = format!("lies in {}, which every worker sees, with {what}", sight.source.display());
-            refuse(origin, path, problem, "choose a place elsewhere");
+            refuse(origin, path, problem, "choose a place elsewhere", mistakes);
         }
     }
-    // It may hold what is not the workers' to know, and may lie where they see it, beside their program for example.
-    let configuration = settings.file.as_ref().and_then(|file| fs::canonicalize(file).ok());
-    let configuration = configuration.filter(|file| file.is_file());
-    let sights = configuration.as_deref().map_or_else(Vec::new, |file| files.sights(file));
-    for sight in sights.iter().filter(|sight| sight.writable) {
-        if let Some((path, origin)) = listed.iter().find(|(path, _)| *path == sight.source) {
-            let problem = "holds herd's configuration, which one worker could move to where others see it".to_owned();
-            refuse(origin, path, problem, "keep that elsewhere, or name something narrower");
+}
+
+/// Hides the file where workers would see it, and answers with what hiding it does not do. Refuses what would show it all
+/// the same, or let a worker put another file in its place.
+fn guard_secret(settings: &mut Pool, secret: &Secret, mistakes: &mut Mistakes) -> Option<Mistake> {
+    let files = shown(settings);
+    let before = mistakes.all.len();
+    let sights = files.sights(&secret.real);
+    let named = files.sights(&secret.name);
+    for (path, origin) in listed(settings) {
+        let is_seen = sights.iter().any(|sight| sight.source == path) || secret.is(path);
+        let is_writable = sights.iter().chain(&named).any(|sight| sight.writable && sight.source == path);
+        if is_seen && secret.kind == SecretKind::Key {
+            mistakes.push(config::shows(&origin, path, &secret.origin).unavailable());
+        } else if is_writable {
+            let problem = format!("holds {}, which one worker could move to where others see it", secret.what());
+            let remedy = "keep that elsewhere, or name something narrower";
+            refuse(&origin, path, problem, remedy, mistakes);
+        } else if secret.is(path) {
+            let problem = format!("is {}, which no worker may see", secret.what());
+            refuse(&origin, path, problem, "leave it out", mistakes);
         }
     }
-    if mistakes.all.len() == before && !sights.is_empty() {
-        settings.sandbox.hidden.extend(configuration);
+    for (word, origin) in words(settings) {
+        let path = path_in(word);
+        let path = settings.worker.cwd.as_deref().map_or_else(|| path.to_owned(), |cwd| cwd.join(path));
+        if path.is_absolute() && secret.is(&path) {
+            let problem = format!("names {}, which no worker may see", secret.what());
+            let mistake = Mistake::new(origin, problem, "give workers a file of their own");
+            mistakes.push(mistake.found(word.to_string_lossy()).unavailable());
+        }
     }
+    let is_seen = !sights.is_empty() || surroundings(settings).iter().any(|path| secret.real.starts_with(path));
+    if mistakes.all.len() > before || !is_seen || settings.sandbox.hidden.contains(&secret.real) {
+        return None;
+    }
+    settings.sandbox.hidden.push(secret.real.clone());
+    // What cannot be hidden is told with its place.
+    let written = settings
+        .raw
+        .sandbox
+        .hidden
+        .get_or_insert_with(|| Written { value: Vec::new(), origin: Origin::flag("sandbox.hidden") });
+    written.value.push(Written { value: secret.real.clone(), origin: secret.origin.clone() });
+    let is_closed = CLOSED.iter().any(|directory| secret.real.starts_with(directory));
+    (secret.kind == SecretKind::Key && !is_closed).then(|| {
+        let problem = format!(
+            "{} is hidden from workers, and lies where they see its directory: a file that is renamed to its name is \
+             visible to workers that run by then",
+            secret.real.display()
+        );
+        Mistake::warning(secret.origin.clone(), problem, "keep it where workers see nothing, such as /etc/herd")
+    })
+}
+
+/// Directories in places of the system that no worker sees anything of.
+const CLOSED: [&str; 3] = ["/etc/pki/CA/private", "/etc/pki/tls/private", "/etc/ssl/private"];
+
+fn refuse(origin: &Origin, path: &Path, problem: String, remedy: &str, mistakes: &mut Mistakes) {
+    let mistake = Mistake::new(origin.clone(), problem, remedy);
+    mistakes.push(mistake.found(path.display().to_string()).unavailable());
+}
+
+/// What the operator shows workers, and where it is written.
+fn listed(settings: &Pool) -> Vec<(&Path, Origin)> {
+    let raw = &settings.raw;
+    let lists = [&raw.sandbox.read_only, &raw.sandbox.writable].into_iter().flatten().flat_map(|list| &list.value);
+    let listed = lists.map(|path| (path.value.as_path(), path.origin.clone()));
+    let cwd = raw.worker.cwd.iter().filter_map(|cwd| Some((cwd.value.as_deref()?, cwd.origin.clone())));
+    listed.chain(cwd).collect()
+}
+
+/// The words of the command, and where they are written.
+fn words(settings: &Pool) -> Vec<(&OsStr, Origin)> {
+    let words = settings.raw.worker.command.iter().flat_map(|command| &command.value);
+    words.map(|word| (word.value.as_os_str(), word.origin.clone())).collect()
+}
+
+/// Where workers may see more than is listed: what belongs to their program, and working directories that depend on the
+/// worker.
+fn surroundings(settings: &Pool) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    if let Command::Program { program, .. } = &settings.worker.command {
+        let paths = env::var_os("PATH").unwrap_or_default();
+        let in_path = env::split_paths(&paths).map(|directory| directory.join(program));
+        for file in in_path.chain(absolute(program)).filter(|file| file.is_absolute() && file.is_file()) {
+            // What a program in `PREFIX/bin` needs lies in `PREFIX`, see herd-process.
+            for name in [&file, &real_path(&file)] {
+                let prefix = name.parent().filter(|directory| directory.ends_with("bin")).and_then(Path::parent);
+                found.extend(prefix.map(real_path));
+            }
+        }
+    }
+    if let Some(cwd) = settings.worker.cwd.as_deref().filter(|cwd| cwd.is_absolute() && has_template(cwd)) {
+        let fixed = cwd.ancestors().find(|above| !has_template(above));
+        found.extend(fixed.map(real_path));
+    }
+    // The whole host is nothing that belongs to a program.
+    found.retain(|path| path.parent().is_some());
+    found
+}
+
+fn has_template(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().windows(2).any(|pair| pair == b"{{")
 }
 
 /// What workers are shown of the host.
@@ -210,7 +370,7 @@ fn shown(settings: &Pool) -> Files {
     files.read_only.clone_from(&settings.sandbox.read_only);
     files.writable.clone_from(&settings.sandbox.writable);
     // One that depends on the worker is looked at when there is one.
-    files.read_only.extend(settings.worker.cwd.clone().filter(|cwd| !cwd.to_string_lossy().contains("{{")));
+    files.read_only.extend(settings.worker.cwd.clone().filter(|cwd| !has_template(cwd)));
     files
 }
 

@@ -42,7 +42,7 @@ impl Setup {
 
     /// Whether workers would be started and kept as by these settings, wherever in the file they are written.
     pub(crate) fn is_for(&self, settings: &settings::Pool) -> bool {
-        let settings::Pool { name, worker, resources, sandbox, file: _, raw: _ } = settings;
+        let settings::Pool { name, worker, resources, sandbox, secrets: _, file: _, raw: _ } = settings;
         let own = &self.settings;
         (name, worker, resources, sandbox) == (&own.name, &own.worker, &own.resources, &own.sandbox)
     }
@@ -103,6 +103,9 @@ impl Setup {
         }
         for missing in grouped(self.isolation.absent()) {
             tracing::warn!(pool, "the sandbox has no {missing}");
+        }
+        if let Some(sentence) = self.isolation.unsealed(&self.settings) {
+            tracing::warn!(pool, "{sentence}");
         }
         self.announce_limits(pool);
     }

@@ -45,7 +45,7 @@ fn hash_of(input: impl io::Read) -> anyhow::Result<TokenHash> {
     let read = input.take(64 * 1024).read_to_string(&mut text);
     read.context("cannot read a token from standard input")?;
     let line = text.lines().next().unwrap_or_default().trim();
-    token::check(line).context("there is no token on standard input")?;
+    token::check(line).context("the first line of standard input can be no token")?;
     Ok(TokenHash::of(line.as_bytes()))
 }
 

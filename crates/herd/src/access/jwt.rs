@@ -32,6 +32,9 @@ pub(super) struct Jwt {
     leeway: u64,
 }
 
+/// What is said of a token that is no JSON Web Token.
+pub(super) const MALFORMED: &str = "the token is no JSON Web Token that was signed";
+
 /// What a token that is believed says.
 #[derive(Clone, Debug)]
 pub(super) struct Verified {
@@ -82,11 +85,13 @@ impl Jwt {
             return Err(Refusal::Invalid("the token's issuer is another one"));
         }
         let member = self.tenant_claim.as_ref().map(|claim| {
-            let name = claims.text(claim).ok_or(Refusal::Invalid("the token names no tenant"))?;
+            let name =
+                claims.required(claim, "the token names no tenant", "what the token calls a tenant is no text")?;
             tenants.member(name).map_err(|_| Refusal::Invalid("what the token calls a tenant can be no tenant's name"))
         });
         let session = self.session_claim.as_ref().map(|claim| {
-            let id = claims.text(claim).ok_or(Refusal::Invalid("the token names no session"))?;
+            let id =
+                claims.required(claim, "the token names no session", "what the token calls a session is no text")?;
             SessionId::new(id).map_err(|_| Refusal::Invalid("what the token calls a session can be no session's ID"))
         });
         Ok(Verified { member: member.transpose()?, session: session.transpose()?, until })
@@ -97,7 +102,7 @@ impl Jwt {
         if token.len() > token::MAX_LEN {
             return Err(Refusal::Invalid("the token is too long"));
         }
-        let malformed = || Refusal::Invalid("the token is no JSON Web Token that was signed");
+        let malformed = || Refusal::Invalid(MALFORMED);
         let mut parts = token.rsplitn(2, |byte| *byte == b'.');
         let (Some(signature), Some(message)) = (parts.next(), parts.next()) else { return Err(malformed()) };
         let mut parts = message.split(|byte| *byte == b'.');
@@ -136,6 +141,12 @@ impl Object {
 
     fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.as_str()
+    }
+
+    /// A text, or what is said if there is nothing of that name, or something else.
+    fn required(&self, name: &str, absent: &'static str, no_text: &'static str) -> Result<&str, Refusal> {
+        let value = self.0.get(name).ok_or(Refusal::Invalid(absent))?;
+        value.as_str().ok_or(Refusal::Invalid(no_text))
     }
 
     /// Whether `aud` names one of these.

@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{anyhow, bail};
 
 /// Far above any key or token: what is longer is some other file.
 const MAX_LEN: u64 = 64 * 1024;
@@ -16,14 +16,15 @@ const MAX_LEN: u64 = 64 * 1024;
 /// If the file cannot be read, is empty or far too long, or is no regular file: a pipe could hold the daemon up.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
-    let metadata = fs::metadata(path)
-        .with_context(|| format!("cannot read {shown}; name a file that exists and that herd's user may read"))?;
+    let metadata = fs::metadata(path).map_err(|error| {
+        anyhow!("cannot read {shown}: {error}; name a file that exists and that herd's user may read")
+    })?;
     if !metadata.is_file() {
         bail!("{shown} is no regular file; a secret is read from a file that is there again at the next reload");
     }
     let mut content = Vec::new();
     let read = File::open(path).and_then(|file| file.take(MAX_LEN + 1).read_to_end(&mut content));
-    read.with_context(|| format!("cannot read {shown}; let herd's user (and nobody else) read it"))?;
+    read.map_err(|error| anyhow!("cannot read {shown}: {error}; let herd's user (and nobody else) read it"))?;
     if content.len() as u64 > MAX_LEN {
         bail!("{shown} has more than {} KiB, so it is hardly the file that was meant", MAX_LEN / 1024);
     }
@@ -37,10 +38,14 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 pub(crate) fn exposed(path: &Path) -> Option<String> {
     let metadata = fs::metadata(path).ok()?;
     let mode = metadata.permissions().mode() & 0o7777;
-    (metadata.mode() & 0o007 != 0).then(|| {
-        let shown = path.display();
-        format!("every user of this host can read or change {shown} (mode {mode:o}): run `chmod o= {shown}`")
-    })
+    let deed = match metadata.mode() & 0o006 {
+        0o006 => "read and change",
+        0o004 => "read",
+        0o002 => "change",
+        _ => return None,
+    };
+    let shown = path.display();
+    Some(format!("every user of this host can {deed} {shown} (mode {mode:o}): run `chmod o= {shown}`"))
 }
 
 #[cfg(test)]
@@ -80,5 +85,12 @@ mod tests {
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         let said = exposed(&path).unwrap();
         assert!(said.contains("(mode 644)") && said.contains("chmod o="), "{said}");
+        for (mode, deed) in [(0o644, "can read /"), (0o642, "can change /"), (0o666, "can read and change /")] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let said = exposed(&path).unwrap();
+            assert!(said.contains(deed), "{said}");
+        }
+        fs::set_permissions(&path, Permissions::from_mode(0o641)).unwrap();
+        assert_eq!(exposed(&path), None, "to run it is to read nothing");
     }
 }

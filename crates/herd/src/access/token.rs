@@ -10,7 +10,7 @@ use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 use super::secret_file;
 
 /// The shortest token, in bytes. At 6 bits a byte these are 96 bits, which nobody guesses.
-const MIN_LEN: usize = 16;
+pub(crate) const MIN_LEN: usize = 16;
 
 /// The longest token, in bytes; JSON Web Tokens too.
 pub(crate) const MAX_LEN: usize = 8 * 1024;
@@ -61,7 +61,7 @@ impl TokenHash {
                 )
             });
         }
-        check(line).with_context(|| format!("{shown} does not begin with a token"))?;
+        check(line).with_context(|| format!("the first line of {shown} can be no token"))?;
         if let Some(exposed) = secret_file::exposed(path) {
             tracing::warn!("{exposed}");
         }
@@ -74,7 +74,7 @@ impl TokenHash {
     }
 }
 
-const REMEDY: &str = "write a token, or `sha256:` and its hash, into its first line (`herd token` makes both)";
+const REMEDY: &str = "write a token, or `sha256:` and its hash, there (`herd token` makes both)";
 
 /// Checks that a text can be a bearer token.
 ///
@@ -82,7 +82,7 @@ const REMEDY: &str = "write a token, or `sha256:` and its hash, into its first l
 /// What is wrong with it, without a byte of it.
 pub(crate) fn check(token: &str) -> anyhow::Result<()> {
     if token.is_empty() {
-        bail!("the first line is empty; {REMEDY}");
+        bail!("it is empty; {REMEDY}");
     }
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         bail!("a token is visible ASCII without spaces; {REMEDY}");
@@ -171,7 +171,7 @@ mod tests {
         for (content, expected) in [
             ("short", "a token of 5 bytes can be guessed"),
             ("two words of a token", "visible ASCII without spaces"),
-            ("\nhidden-hidden-hidden", "the first line is empty"),
+            ("\nhidden-hidden-hidden", "can be no token: it is empty"),
             ("sha256:abc", "64 hexadecimal digits"),
             (&format!("sha256:{}", "zz".repeat(32)), "64 hexadecimal digits"),
             (&format!("sha256:{}", "é".repeat(32)), "64 hexadecimal digits"),

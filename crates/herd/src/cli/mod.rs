@@ -156,7 +156,10 @@ pub(crate) struct CheckArgs {
     /// The configuration file (YAML)
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Print the mistakes as a JSON list
+    /// Check it as `herd start` reads it: variables and files are not filled in
+    #[arg(long)]
+    pub(crate) start: bool,
+    /// Print the mistakes as a JSON list; without one the warnings, whose "kind" is "warning"
     #[arg(long)]
     pub(crate) json: bool,
 }

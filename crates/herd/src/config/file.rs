@@ -51,11 +51,12 @@ pub(super) fn read(text: &[u8], mode: Mode, variables: Variables<'_>, mistakes: 
             return raw;
         }
     };
-    if mode == Mode::Serve {
-        interpolation::fill(&mut root, variables, mistakes);
-    }
+    let filled = match mode {
+        Mode::Serve => interpolation::fill(&mut root, variables, mistakes),
+        Mode::Start => Vec::new(),
+    };
     let Some(mut fields) = Fields::of(root, "", mistakes) else { return raw };
-    raw = Raw { mode, ..document(&mut fields) };
+    raw = Raw { mode, filled, ..document(&mut fields) };
     fields.finish();
     raw
 }
@@ -79,6 +80,7 @@ pub(super) fn document(f: &mut Fields<'_>) -> Raw {
         webhooks: webhooks::read(f),
         telemetry: section(f, "telemetry", about("Logs, metrics and traces."), telemetry::read),
         mode: Mode::Serve,
+        filled: Vec::new(),
     }
 }
 

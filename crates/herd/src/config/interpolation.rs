@@ -7,13 +7,13 @@ use std::{
     ffi::OsString,
     fs::File,
     io::{self, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{Mode, OFlags};
 
 use super::{
-    mistake::{Mistake, Mistakes, Origin},
+    mistake::{Mistake, Mistakes, Origin, Position, Written},
     yaml::{Kind, Node},
 };
 
@@ -25,14 +25,20 @@ const LARGEST_SUM: usize = 1 << 20;
 /// What variables are: `std::env::var_os`, or what a test makes up.
 pub(super) type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// Fills in every value of the document. One that cannot be is a mistake, and broken from then on.
-pub(super) fn fill(root: &mut Node, variables: Variables<'_>, mistakes: &mut Mistakes) {
-    Filling { variables, left: LARGEST_SUM, mistakes }.node(root, "");
+/// Fills in every value of the document, and answers with the files that were read for it and where they are named. A
+/// value that cannot be filled in is a mistake, and broken from then on.
+pub(super) fn fill(root: &mut Node, variables: Variables<'_>, mistakes: &mut Mistakes) -> Vec<Written<PathBuf>> {
+    let mut filling = Filling { variables, left: LARGEST_SUM, files: Vec::new(), read: Vec::new(), mistakes };
+    filling.node(root, "");
+    filling.files
 }
 
 struct Filling<'a> {
     variables: Variables<'a>,
     left: usize,
+    files: Vec<Written<PathBuf>>,
+    /// The files of the value that is being filled in.
+    read: Vec<PathBuf>,
     mistakes: &'a mut Mistakes,
 }
 
@@ -52,6 +58,7 @@ impl Filling<'_> {
         match &mut node.kind {
             Kind::Map(entries) => {
                 for entry in entries {
+                    self.key(&entry.key, entry.key_at);
                     let name = if name.is_empty() { entry.key.clone() } else { format!("{name}.{}", entry.key) };
                     self.node(&mut entry.value, &name);
                 }
@@ -64,16 +71,27 @@ impl Filling<'_> {
             Kind::Broken => {}
             Kind::Scalar { text, filled, .. } if text.contains("${") => match self.text(text) {
                 Ok((new, is_filled)) => {
+                    let origin = || Origin::key(name, node.at);
+                    self.files.extend(self.read.drain(..).map(|value| Written { value, origin: origin() }));
                     let written = std::mem::replace(text, new);
                     *filled = is_filled.then_some(written);
                 }
                 Err(Unfilled(problem, remedy)) => {
+                    self.read.clear();
                     let origin = Origin::key(name, node.at).text(text);
                     self.mistakes.push(Mistake::new(origin, problem, remedy));
                     node.kind = Kind::Broken;
                 }
             },
             Kind::Scalar { .. } => {}
+        }
+    }
+
+    /// A key with `${` in it is some name that nobody knows, and that alone would not say why.
+    fn key(&mut self, key: &str, at: Position) {
+        if key.contains("${") {
+            let problem = "has a `${`, and keys are not filled in";
+            self.mistakes.push(Mistake::new(Origin::key("", at).text(key), problem, "write the key itself"));
         }
     }
 
@@ -108,11 +126,12 @@ impl Filling<'_> {
     }
 
     /// What `body` of `${body}` stands for.
-    fn reference(&self, body: &str) -> Result<String, Unfilled> {
+    fn reference(&mut self, body: &str) -> Result<String, Unfilled> {
         if body.contains("${") {
             return Err(Unfilled::new("has a `${` within another", "write one after the other; there is no nesting"));
         }
         if let Some(path) = body.strip_prefix("file:").filter(|path| !path.starts_with('-')) {
+            self.read.push(PathBuf::from(path));
             return content(Path::new(path));
         }
         let (name, default) = match body.split_once(":-") {

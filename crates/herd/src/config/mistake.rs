@@ -81,7 +81,7 @@ impl<T: fmt::Debug> fmt::Debug for Written<T> {
     }
 }
 
-/// What kind of mistake it is, which decides the exit code of commands that take flags.
+/// What kind of mistake it is, which decides exit codes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Fault {
@@ -89,6 +89,8 @@ pub(crate) enum Fault {
     Invalid,
     /// It is understood, but this version or host cannot do it.
     Unavailable,
+    /// It is no mistake, and hardly what is wanted.
+    Warning,
 }
 
 /// One mistake: `found` at `origin` has this `problem`, and `remedy` says what is allowed or what to do.
@@ -102,6 +104,11 @@ pub(crate) struct Mistake {
 }
 
 impl Mistake {
+    /// What is no mistake, and hardly what is wanted. A `remedy` may be empty, where the problem says what it could be.
+    pub(crate) fn warning(origin: Origin, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { origin, fault: Fault::Warning, found: None, problem: problem.into(), remedy: remedy.into() }
+    }
+
     /// A mistake that quotes what was written, if it is known.
     pub(crate) fn new(origin: Origin, problem: impl Into<String>, remedy: impl Into<String>) -> Self {
         let found = origin.text.clone();
@@ -149,7 +156,8 @@ impl fmt::Display for Mistake {
         if let Some(found) = &self.found {
             write!(f, "`{}` ", Quoted(found))?;
         }
-        write!(f, "{}; {}", self.problem, self.remedy)
+        f.write_str(&self.problem)?;
+        if self.remedy.is_empty() { Ok(()) } else { write!(f, "; {}", self.remedy) }
     }
 }
 
@@ -210,6 +218,18 @@ impl Mistakes {
         self.all.sort_by_key(|mistake| mistake.origin.position);
     }
 
+    /// Each as `file:line:column: key: …`.
+    pub(crate) fn lines(&self) -> impl Iterator<Item = impl fmt::Display> {
+        self.all.iter().map(move |mistake| {
+            fmt::from_fn(move |f| {
+                if let (Some(file), Some(at)) = (&self.file, mistake.origin.position) {
+                    write!(f, "{file}:{}:{}: ", at.line, at.column)?;
+                }
+                write!(f, "{mistake}")
+            })
+        })
+    }
+
     /// For programs: a list of objects.
     pub(crate) fn to_json(&self) -> serde_json::Value {
         let rows = self.all.iter().map(|mistake| MistakeRow {
@@ -229,14 +249,11 @@ impl Mistakes {
 impl fmt::Display for Mistakes {
     /// One line each, `file:line:column: key: …`, without a line break after the last.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, mistake) in self.all.iter().enumerate() {
+        for (index, line) in self.lines().enumerate() {
             if index > 0 {
                 writeln!(f)?;
             }
-            if let (Some(file), Some(at)) = (&self.file, mistake.origin.position) {
-                write!(f, "{file}:{}:{}: ", at.line, at.column)?;
-            }
-            write!(f, "{mistake}")?;
+            write!(f, "{line}")?;
         }
         Ok(())
     }

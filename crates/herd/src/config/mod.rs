@@ -31,10 +31,13 @@ use std::{
     path::Path,
 };
 
-use anyhow::Context as _;
-
 use self::{mistake::Mistake, raw::Raw};
-pub(crate) use self::{mistake::Mistakes, schema::schema, settings::Settings};
+pub(crate) use self::{
+    mistake::Mistakes,
+    pools::{secrets, shows},
+    schema::schema,
+    settings::Settings,
+};
 use crate::workers;
 
 /// For which command a file is read.
@@ -61,8 +64,9 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<(Raw, Mistakes)> {
 /// # Errors
 /// If the file cannot be read at all.
 pub(crate) fn read_as(path: &Path, mode: Mode) -> anyhow::Result<(Raw, Mistakes)> {
-    let text = read_bytes(path)
-        .with_context(|| format!("cannot read the configuration {}; check its path and permissions", path.display()))?;
+    let text = read_bytes(path).map_err(|error| {
+        anyhow::anyhow!("cannot read the configuration {}: {error}; check its path and permissions", path.display())
+    })?;
     let mut mistakes = Mistakes::of_file(&path.display().to_string());
     let raw = file::read(&text, mode, &|name| env::var_os(name), &mut mistakes);
     Ok((raw, mistakes))
@@ -80,10 +84,21 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
 /// # Errors
 /// All mistakes: those found before, and those of values that don't go together.
 pub(crate) fn settle(raw: Raw, mut mistakes: Mistakes) -> Result<Settings, Mistakes> {
+    let mode = raw.mode;
     let settings = resolve::resolve(raw, &mut mistakes);
     mistakes.all.extend(settings.pools.iter().flat_map(workers::mistakes).map(Mistake::without_values));
+    if mode == Mode::Start {
+        mistakes.all.iter_mut().for_each(explain_unfilled);
+    }
     mistakes.sort();
     if mistakes.is_empty() { Ok(settings) } else { Err(mistakes) }
+}
+
+/// Whoever wrote `${NAME}` meant what it stands for.
+fn explain_unfilled(mistake: &mut Mistake) {
+    if mistake.origin.text.as_ref().or(mistake.found.as_ref()).is_some_and(|text| text.contains("${")) {
+        mistake.remedy += "; `herd start` does not fill in variables and files, as `herd serve` does";
+    }
 }
 
 #[cfg(test)]

@@ -189,8 +189,8 @@ fn resolve_session_key(raw: Maybe<Vec<Written<String>>>, mistakes: &mut Mistakes
 }
 
 /// What is no mistake and hardly wanted.
-pub(super) fn warnings(raw: &RawNetwork, network: &Network, has_access: bool) -> Vec<String> {
-    let name = |origin: Option<&Origin>, key: &str| origin.map_or(key.to_owned(), |origin| origin.name.clone());
+pub(super) fn warnings(raw: &RawNetwork, network: &Network, has_access: bool) -> Vec<Mistake> {
+    let place = |origin: Option<&Origin>, key: &str| origin.cloned().unwrap_or_else(|| Origin::flag(key));
     let mut warnings = Vec::new();
     let admin_settings = [
         raw.admin_tls.as_ref().map(|written| &written.origin),
@@ -198,25 +198,31 @@ pub(super) fn warnings(raw: &RawNetwork, network: &Network, has_access: bool) ->
         raw.admin_hosts.as_ref().filter(|hosts| !hosts.value.is_empty()).map(|written| &written.origin),
     ];
     match network.admin_bind {
-        None => warnings.extend(
-            admin_settings
-                .into_iter()
-                .flatten()
-                .map(|origin| format!("{}: means nothing, since there is no admin address", origin.name)),
-        ),
-        Some(address) if !address.ip().is_loopback() && network.admin_tls.is_none() => {
-            let key = name(raw.admin_bind.as_ref().map(|written| &written.origin), "network.admin_bind");
-            warnings.push(format!(
-                "{key}: the admin token travels in the clear beyond this host; write `network.admin_tls` too"
-            ));
-        }
+        None => warnings.extend(admin_settings.into_iter().flatten().map(|origin| {
+            Mistake::warning(origin.clone(), "means nothing, since there is no admin address", "leave it out")
+        })),
+        Some(address) if !address.ip().is_loopback() && network.admin_tls.is_none() => warnings.push(Mistake::warning(
+            place(raw.admin_bind.as_ref().map(|written| &written.origin), "network.admin_bind"),
+            "the admin token travels in the clear beyond this host",
+            "write `network.admin_tls` too",
+        )),
         Some(_) => {}
     }
-    if has_access && !network.data_bind.ip().is_loopback() && network.tls.is_none() {
-        let key = name(raw.data_bind.as_ref().map(|written| &written.origin), "network.data_bind");
-        warnings.push(format!(
-            "{key}: tokens travel in the clear beyond this host; write `network.tls` too, unless a proxy in front of \
-             herd has TLS"
+    if network.data_bind.ip().is_loopback() {
+        return warnings;
+    }
+    let gateway = place(raw.data_bind.as_ref().map(|written| &written.origin), "network.data_bind");
+    if !has_access {
+        warnings.push(Mistake::warning(
+            gateway,
+            "the gateway asks nobody who they are, and is open to the network",
+            "ask for tokens (`access`, `herd token`), or let only those reach it who may use it",
+        ));
+    } else if network.tls.is_none() {
+        warnings.push(Mistake::warning(
+            gateway,
+            "tokens travel in the clear beyond this host",
+            "write `network.tls` too, unless a proxy in front of herd has TLS",
         ));
     }
     warnings

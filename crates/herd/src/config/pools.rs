@@ -13,7 +13,7 @@ use super::{
     mistake::{Mistake, Mistakes, Origin, Written},
     raw::{Raw, RawPool, RawResources, RawSandbox, RawWorker},
     resolve::resolve_pool,
-    settings::{DEFAULT_POOL, Pool, Workspace},
+    settings::{DEFAULT_POOL, Pool, SandboxMode, Workspace},
 };
 use crate::workers::kept_workspaces;
 
@@ -272,7 +272,39 @@ pub(super) fn resolve(raw: &Raw, mistakes: &mut Mistakes) -> Vec<Pool> {
     }
     check_workspaces(&pools, mistakes);
     check_what_pools_see(raw, &pools, mistakes);
+    let secrets: Vec<_> = secrets(raw).into_iter().map(|(_, origin)| origin.name.clone()).collect();
+    for pool in &mut pools {
+        pool.secrets.clone_from(&secrets);
+    }
     pools
+}
+
+/// What is no mistake and hardly wanted.
+pub(super) fn warnings(raw: &Raw, pools: &[Pool]) -> Vec<Mistake> {
+    let in_the_open = pools.iter().filter(|pool| pool.sandbox.mode == SandboxMode::Off && !pool.secrets.is_empty());
+    let in_the_open = in_the_open.map(|pool| {
+        let RawPool { resources, sandbox, .. } = &pool.raw;
+        let mode = sandbox.mode.as_ref().map(|mode| &mode.origin);
+        let origin = mode.or(resources.insecure_sandbox.as_ref().map(|insecure| &insecure.origin)).cloned();
+        let problem = format!(
+            "workers run as herd's own user without a sandbox, and can read what is herd's alone: {}",
+            pool.secrets.join(", ")
+        );
+        let origin = origin.unwrap_or_else(|| Origin::flag("sandbox.mode"));
+        Mistake::warning(origin, problem, "write `required`, unless you trust the workers with it")
+    });
+    let in_commands = raw.filled.iter().filter(|file| is_in_command(&file.origin.name)).map(|file| {
+        let problem = "puts what is in a file into an argument, and every user of this host can read the arguments of all \
+                       processes";
+        Mistake::warning(file.origin.clone(), problem, "use `worker.env`, or let the worker read a file of its own")
+    });
+    in_the_open.chain(in_commands).collect()
+}
+
+/// Whether this is the name of a word of a pool's command.
+fn is_in_command(key: &str) -> bool {
+    let pool = key.strip_prefix("pools.").and_then(|key| key.split_once('.')).map(|(_, key)| key);
+    pool.unwrap_or(key).starts_with("worker.command")
 }
 
 /// A session's workspace is found by the session's ID, which can be the same in two pools.
@@ -308,20 +340,28 @@ fn check_what_pools_see(raw: &Raw, pools: &[Pool], mistakes: &mut Mistakes) {
         });
         let own: Vec<(&Path, &Origin)> = workspaces.chain(secrets.iter().copied()).collect();
         let sandbox = &pool.raw.sandbox;
-        for path in [&sandbox.read_only, &sandbox.writable].into_iter().flatten().flat_map(|paths| &paths.value) {
-            if let Some((_, what)) = own.iter().find(|(own, _)| own.starts_with(&path.value)) {
-                let problem = format!("would show workers what `{}` names", what.name);
-                mistakes.push(
-                    Mistake::new(path.origin.clone(), problem, "name something narrower, or keep the two apart")
-                        .found(path.value.display().to_string()),
-                );
+        let lists = [&sandbox.read_only, &sandbox.writable].into_iter().flatten().flat_map(|paths| &paths.value);
+        let listed = lists.map(|path| (path.value.as_path(), &path.origin));
+        // Without a sandbox a working directory shows nothing that workers do not see anyway.
+        let cwd = pool.raw.worker.cwd.as_ref().filter(|_| pool.sandbox.mode != SandboxMode::Off);
+        let cwd = cwd.and_then(|cwd| Some((cwd.value.as_deref()?, &cwd.origin)));
+        for (path, origin) in listed.chain(cwd) {
+            if let Some((_, what)) = own.iter().find(|(own, _)| own.starts_with(path)) {
+                mistakes.push(shows(origin, path, what));
             }
         }
     }
 }
 
-/// Every file with a key or a token in it.
-fn secrets(raw: &Raw) -> Vec<(&Path, &Origin)> {
+/// A path that would show workers a file which another setting names.
+pub(crate) fn shows(origin: &Origin, path: &Path, what: &Origin) -> Mistake {
+    let problem = format!("would show workers what `{}` names", what.name);
+    Mistake::new(origin.clone(), problem, "name something narrower, or keep the two apart")
+        .found(path.display().to_string())
+}
+
+/// Every file with a key or a token in it, and where it is named.
+pub(crate) fn secrets(raw: &Raw) -> Vec<(&Path, &Origin)> {
     fn some(written: Option<&Written<PathBuf>>) -> Option<(&Path, &Origin)> {
         written.map(|written| (written.value.as_path(), &written.origin))
     }

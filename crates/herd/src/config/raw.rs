@@ -33,6 +33,8 @@ pub(crate) struct Raw {
     pub(crate) telemetry: RawTelemetry,
     /// For which command the file was read.
     pub(crate) mode: Mode,
+    /// The files whose content was filled in (`${file:/path}`), and where they are named.
+    pub(crate) filled: Vec<Written<PathBuf>>,
 }
 
 /// What can be said of one kind of worker.

@@ -32,8 +32,10 @@ pub(super) fn resolve(raw: Raw, mistakes: &mut Mistakes) -> Settings {
     let network = network::resolve(raw.network, raw.mode, mistakes);
     let webhooks = webhooks::resolve(raw.webhooks, mistakes);
     let mut warnings = network::warnings(&written.network, &network, access.is_some());
-    warnings.extend(routes::warnings(&routes, &pools, DEFAULT_POOL));
+    warnings.extend(routes::warnings(&routes, &pools, &written.pools, DEFAULT_POOL));
     warnings.extend(webhooks::warnings(&written.webhooks));
+    warnings.extend(pools::warnings(&written, &pools));
+    warnings.extend(tenants::warnings(&written));
     Settings {
         network,
         pools,
@@ -63,6 +65,7 @@ pub(super) fn resolve_pool(
         worker: resolve_worker(worker, mistakes),
         resources: resolve_resources(resources, sandbox.workspace, mistakes),
         sandbox,
+        secrets: Vec::new(),
         file: mistakes.file.clone(),
         raw,
     }

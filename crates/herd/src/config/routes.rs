@@ -3,8 +3,8 @@
 use super::{
     fields::{Fields, about},
     form::{BOOLEAN, HEADER, HOST_PATTERN, PATH_PREFIX, POOL_NAME},
-    mistake::{Mistake, Mistakes, Written},
-    raw::RawRoute,
+    mistake::{Mistake, Mistakes, Origin, Written},
+    raw::{RawPool, RawRoute},
     resolve::or,
     settings::{Pool, Route},
     telemetry::HEALTH_PAGE,
@@ -108,12 +108,21 @@ fn is_below(host: &str, pattern: &str) -> bool {
 }
 
 /// What is no mistake and hardly wanted.
-pub(super) fn warnings(routes: &[Route], pools: &[Pool], default: &str) -> Vec<String> {
+pub(super) fn warnings(
+    routes: &[Route],
+    pools: &[Pool],
+    names: &[(Written<String>, RawPool)],
+    default: &str,
+) -> Vec<Mistake> {
     let is_reached = |pool: &Pool| pool.name == default || routes.iter().any(|route| route.pool == pool.name);
     let unreached = pools.iter().filter(|pool| !is_reached(pool));
     unreached
         .map(|pool| {
-            format!("pools.{}: no route leads there, so that only the control plane starts sessions", pool.name)
+            let written = names.iter().find(|(name, _)| name.value == pool.name);
+            let origin = written
+                .map(|(name, _)| name.origin.clone())
+                .unwrap_or_else(|| Origin::flag(&format!("pools.{}", pool.name)));
+            Mistake::warning(origin, "no route leads there, so that only the control plane starts sessions", "")
         })
         .collect()
 }

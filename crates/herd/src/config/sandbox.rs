@@ -69,8 +69,8 @@ fn list<T>(written: Maybe<Vec<Written<T>>>) -> Vec<T> {
     value(written, Vec::new()).into_iter().map(|written| written.value).collect()
 }
 
-fn skip(origin: &Origin, what: &str) -> String {
-    format!("{}: {what} is skipped because the sandbox is off", origin.name)
+fn skip(origin: &Origin, what: &str) -> Mistake {
+    Mistake::warning(origin.clone(), format!("{what} is skipped because the sandbox is off"), "")
 }
 
 /// Zero and -1 ask for no limit, which is not to ask for one.

@@ -8,7 +8,10 @@ use herd_gateway::SessionKey;
 use herd_process::{Readiness, Signal};
 pub(crate) use herd_sandbox::{Mode as SandboxMode, Network as NetworkMode, Reach, Seccomp};
 
-use super::raw::{Raw, RawPool};
+use super::{
+    mistake::{Mistake, Mistakes},
+    raw::{Raw, RawPool},
+};
 
 /// The daemon's settings.
 #[derive(Clone)]
@@ -24,7 +27,7 @@ pub(crate) struct Settings {
     pub(crate) webhooks: Vec<Webhook>,
     pub(crate) telemetry: Telemetry,
     /// What is no mistake and yet hardly what is wanted, besides what the sandbox skips.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Mistake>,
     /// The configuration file as it was named; `None` if the settings came as flags, or nobody wrote any.
     pub(crate) file: Option<String>,
     /// What was written, and where, for what is found out later.
@@ -41,16 +44,21 @@ pub(crate) struct Pool {
     pub(crate) worker: Worker,
     pub(crate) resources: Resources,
     pub(crate) sandbox: Sandbox,
+    /// The settings that name a file which no worker may read.
+    pub(crate) secrets: Vec<String>,
     /// The configuration file as it was named.
     pub(crate) file: Option<String>,
     pub(crate) raw: RawPool,
 }
 
 impl Settings {
-    /// What is no mistake and yet hardly what is wanted, one sentence each.
-    pub(crate) fn warnings(&self) -> Vec<String> {
+    /// What is no mistake and yet hardly what is wanted, in the order of the file.
+    pub(crate) fn warnings(&self) -> Mistakes {
         let skipped = self.pools.iter().flat_map(|pool| &pool.sandbox.skipped);
-        self.warnings.iter().chain(skipped).cloned().collect()
+        let all = self.warnings.iter().chain(skipped).cloned().collect();
+        let mut warnings = Mistakes { file: self.file.clone(), all };
+        warnings.sort();
+        warnings
     }
 }
 
@@ -243,8 +251,8 @@ pub(crate) struct Sandbox {
     /// Users and groups that workers run as, if the daemon is root.
     pub(crate) uid_range: Option<RangeInclusive<u32>>,
     pub(crate) limits: Limits,
-    /// What the operator asked for that the mode `off` skips, one sentence each.
-    pub(crate) skipped: Vec<String>,
+    /// What the operator asked for that the mode `off` skips, as warnings.
+    pub(crate) skipped: Vec<Mistake>,
 }
 
 /// What a worker may use at most. What is `None` was not asked for.
@@ -280,7 +288,7 @@ pub(crate) struct Telemetry {
     pub(crate) metrics_path: String,
     /// Where traces go (OTLP over HTTP), in builds with the feature `otlp`.
     pub(crate) otlp_endpoint: Option<String>,
-    /// The share of requests that are traced, unless the client's `traceparent` says: 0 to 1.
+    /// The share of requests that are traced, whatever the client's `traceparent` says: 0 to 1.
     pub(crate) trace_ratio: f64,
 }
 

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::{
     fields::{Fields, about},
     form::{POSITIVE, RATE, TENANT},
-    raw::{RawTenantLimits, RawTenants},
+    mistake::{Mistake, Origin},
+    raw::{Raw, RawAccess, RawTenantLimits, RawTenants},
     resolve::or,
     settings::{TenantLimits, Tenants},
 };
@@ -48,6 +49,39 @@ pub(super) fn resolve(raw: RawTenants) -> Tenants {
     let named: BTreeMap<_, _> =
         or(named, Vec::new()).into_iter().map(|(name, limits)| (name.value, resolve_limits(limits))).collect();
     Tenants { default: resolve_limits(or(default, RawTenantLimits::default())), named }
+}
+
+/// What is no mistake and hardly wanted: limits of tenants where nobody is a tenant.
+pub(super) fn warnings(raw: &Raw) -> Option<Mistake> {
+    let origin = limits(&raw.tenants)?;
+    let problem = match &raw.access {
+        None => "limits nobody: without `access` no request has a tenant",
+        Some(access) if !names_tenants(&access.value) => {
+            "limits nobody: no token names a tenant, and there is no `access.jwt.tenant_claim`"
+        }
+        Some(_) => return None,
+    };
+    Some(Mistake::warning(origin.clone(), problem, "give tokens a `tenant`, or leave the limits out"))
+}
+
+/// Where the first limit is written.
+fn limits(raw: &RawTenants) -> Option<&Origin> {
+    let RawTenants { default, named } = raw;
+    let named = named.iter().flat_map(|named| &named.value).map(|(_, limits)| limits);
+    default.iter().map(|limits| &limits.value).chain(named).find_map(|limits| {
+        let RawTenantLimits { max_sessions, max_waiting, requests_per_second } = limits;
+        let sessions = max_sessions.as_ref().filter(|limit| limit.value.is_some()).map(|limit| &limit.origin);
+        let waiting = max_waiting.as_ref().filter(|limit| limit.value.is_some()).map(|limit| &limit.origin);
+        let rate = requests_per_second.as_ref().filter(|limit| limit.value.is_some()).map(|limit| &limit.origin);
+        sessions.or(waiting).or(rate)
+    })
+}
+
+fn names_tenants(access: &RawAccess) -> bool {
+    let mut tokens = access.tokens.iter().flat_map(|tokens| &tokens.value);
+    let claim = access.jwt.as_ref().and_then(|jwt| jwt.value.tenant_claim.as_ref());
+    claim.is_some_and(|claim| claim.value.is_some())
+        || tokens.any(|token| token.value.tenant.as_ref().is_some_and(|tenant| tenant.value.is_some()))
 }
 
 fn resolve_limits(raw: RawTenantLimits) -> TenantLimits {

@@ -219,7 +219,7 @@ telemetry:
     .unwrap_or_else(|mistakes| panic!("{mistakes}"));
     assert_eq!(settings.pools[0].sandbox.mode, SandboxMode::Off);
     assert_eq!(
-        settings.pools[0].sandbox.skipped,
+        settings.pools[0].sandbox.skipped.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
             "resources.memory_limit_mb: a memory limit is skipped because the sandbox is off",
             "resources.cpu_limit_cores: a CPU limit is skipped because the sandbox is off",

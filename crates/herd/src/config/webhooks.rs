@@ -31,7 +31,8 @@ pub(super) fn read(f: &mut Fields<'_>) -> Vec<Written<RawWebhook>> {
         max_queue: f.value(
             "max_queue",
             POSITIVE,
-            about("How many events may wait for the receiver; what comes then is dropped and counted.").default("1000"),
+            about("How many events may wait for the receiver; beyond that the oldest are dropped and counted.")
+                .default("1000"),
         ),
         give_up_after: f.value(
             "give_up_after",
@@ -67,12 +68,13 @@ pub(super) fn resolve(raw: Vec<Written<RawWebhook>>, mistakes: &mut Mistakes) ->
 }
 
 /// What is no mistake and hardly wanted.
-pub(super) fn warnings(raw: &[Written<RawWebhook>]) -> impl Iterator<Item = String> {
+pub(super) fn warnings(raw: &[Written<RawWebhook>]) -> impl Iterator<Item = Mistake> {
     raw.iter().filter_map(|hook| {
         let url = hook.value.url.as_ref()?;
         let uri: Uri = url.value.parse().ok()?;
         let travels = uri.scheme_str() == Some("http") && !uri.host().is_some_and(is_loopback);
-        travels.then(|| format!("{}: events travel in the clear beyond this host; use https", url.origin.name))
+        let problem = "events travel in the clear beyond this host";
+        travels.then(|| Mistake::warning(url.origin.clone(), problem, "use https"))
     })
 }
 

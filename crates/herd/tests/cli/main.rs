@@ -19,6 +19,7 @@ mod metrics;
 mod pools;
 mod reload;
 mod sandbox;
+mod secrets;
 mod sessions;
 mod start;
 mod startup;

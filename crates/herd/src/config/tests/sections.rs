@@ -517,12 +517,17 @@ fn what_is_no_mistake_and_hardly_wanted_is_a_warning() {
         ),
         (
             "network: {admin_bind: off, admin_token_file: /t}",
-            "network.admin_token_file: means nothing, since there is no admin address",
+            "network.admin_token_file: means nothing, since there is no admin address; leave it out",
         ),
         (
             "network: {data_bind: 0.0.0.0:80}\naccess: {tokens: [{name: a, file: /t}]}",
             "network.data_bind: tokens travel in the clear beyond this host; write `network.tls` too, unless a proxy in \
              front of herd has TLS",
+        ),
+        (
+            "network: {data_bind: 0.0.0.0:80}",
+            "network.data_bind: the gateway asks nobody who they are, and is open to the network; ask for tokens \
+             (`access`, `herd token`), or let only those reach it who may use it",
         ),
         ("pools: {a: {}}", "pools.a: no route leads there, so that only the control plane starts sessions"),
         (
@@ -532,7 +537,10 @@ fn what_is_no_mistake_and_hardly_wanted_is_a_warning() {
     ];
     for (text, expected) in table {
         let settings = load(text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
-        assert_eq!(settings.warnings(), [expected], "{text}");
+        let warnings = settings.warnings();
+        assert!(warnings.all.iter().all(|warning| warning.origin.position.is_some()), "{warnings:?}");
+        let told: Vec<_> = warnings.all.iter().map(ToString::to_string).collect();
+        assert_eq!(told, [expected], "{text}");
     }
     for quiet in
         ["webhooks: [{url: 'http://[::1]:80/x'}, {url: 'http://127.0.0.1/x'}, {url: 'http://localhost/x'}]", ""]
