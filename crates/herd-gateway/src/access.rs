@@ -46,6 +46,8 @@ pub struct Admission {
     /// The only session that the caller may use. A request that names another one is refused with 403, and one that
     /// names none means this one.
     pub session: Option<SessionId>,
+    /// What logs call the caller; nothing of the credential.
+    pub caller: Option<Arc<str>>,
     /// What the gateway takes out of the request, before anything else of it is read.
     pub credential: Credential,
 }
@@ -64,7 +66,7 @@ pub enum Credential {
 }
 
 /// Why a request is not let in.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
     /// It says nothing of who sent it. Answered with 401.
     #[error("the request has no credentials")]
@@ -80,6 +82,8 @@ pub enum Refusal {
     TooManyRequests {
         /// When another request may be let in. It is rounded up to whole seconds.
         retry_after: Duration,
+        /// What logs call the caller; nothing of the credential.
+        caller: Option<Arc<str>>,
     },
 }
 

@@ -1,9 +1,11 @@
 use std::{sync::Arc, time::Instant};
 
-use herd_pool::WorkerFactory;
+use herd_pool::{Tenant, WorkerFactory};
 use hyper::{StatusCode, header::HeaderValue};
+use tracing::Level;
 
 use crate::{
+    Admission,
     latency::Phase,
     setup::Seat,
     trace::{Trace, TraceEnd},
@@ -21,6 +23,15 @@ pub(crate) struct Account<F: WorkerFactory> {
     trace: Option<Box<dyn Trace>>,
     status: Option<StatusCode>,
     session_is_new: Option<bool>,
+    /// Who sent it, if the log wants to know.
+    pub(crate) caller: Option<Caller>,
+}
+
+/// Who was let in.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    pub(crate) name: Option<Arc<str>>,
+    pub(crate) tenant: Option<Tenant>,
 }
 
 impl<F: WorkerFactory> Account<F> {
@@ -35,11 +46,22 @@ impl<F: WorkerFactory> Account<F> {
             trace: None,
             status: None,
             session_is_new: None,
+            caller: None,
         }
     }
 
     pub(crate) fn follow(&mut self, trace: Option<Box<dyn Trace>>) {
         self.trace = trace;
+    }
+
+    /// The caller was let in.
+    pub(crate) fn admitted(&mut self, admission: &Admission) {
+        if !tracing::enabled!(Level::DEBUG) {
+            return;
+        }
+        let (name, tenant) = (admission.caller.clone(), admission.tenant.clone());
+        tracing::trace!(caller = name.as_deref(), tenant = tenant.as_ref().map(Tenant::name), "a caller was let in");
+        self.caller = Some(Caller { name, tenant });
     }
 
     /// The request goes to this pool.

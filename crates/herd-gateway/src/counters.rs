@@ -6,6 +6,8 @@ use std::{
 
 use hyper::StatusCode;
 
+use crate::{failure_kind::FailureKind, refusal_log::RefusalLog};
+
 /// What a gateway has done, and what it does at this moment.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
@@ -22,6 +24,8 @@ pub struct GatewayStats {
     pub requests: u64,
     /// Requests answered so far, by the first digit of the status: the first is 1xx.
     pub responses_total: [u64; 5],
+    /// As [`failures_total`](Self::failures_total) tells them, in the order of their names' list.
+    failures: [u64; FailureKind::NAMES.len()],
     /// Upgraded connections that are open.
     pub upgrades: u64,
     /// Upgraded connections so far.
@@ -34,12 +38,24 @@ pub struct GatewayStats {
     pub sent_bytes_total: u64,
 }
 
+impl GatewayStats {
+    /// Requests that the gateway answered itself with a failure so far, by the name in `herd-error`: all names, also of
+    /// what never happened.
+    pub fn failures_total(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        FailureKind::NAMES.into_iter().zip(self.failures)
+    }
+}
+
 impl Add for GatewayStats {
     type Output = Self;
 
     fn add(self, other: Self) -> Self {
         let mut responses_total = self.responses_total;
         for (sum, count) in responses_total.iter_mut().zip(other.responses_total) {
+            *sum += count;
+        }
+        let mut failures = self.failures;
+        for (sum, count) in failures.iter_mut().zip(other.failures) {
             *sum += count;
         }
         Self {
@@ -49,6 +65,7 @@ impl Add for GatewayStats {
             handshake_failures_total: self.handshake_failures_total + other.handshake_failures_total,
             requests: self.requests + other.requests,
             responses_total,
+            failures,
             upgrades: self.upgrades + other.upgrades,
             upgrades_total: self.upgrades_total + other.upgrades_total,
             upstream_connections_total: self.upstream_connections_total + other.upstream_connections_total,
@@ -72,6 +89,8 @@ pub(crate) struct Counters {
     pub(crate) handshake_failures: AtomicU64,
     pub(crate) requests: Gauge,
     responses: [AtomicU64; 5],
+    failures: [AtomicU64; FailureKind::NAMES.len()],
+    pub(crate) refusals: RefusalLog,
     pub(crate) upgrades: Gauge,
     pub(crate) upstream_connections: AtomicU64,
     received_bytes: AtomicU64,
@@ -107,6 +126,11 @@ impl Counters {
         self.responses[class - 1].fetch_add(1, Relaxed);
     }
 
+    /// A client is about to hear of a failure.
+    pub(crate) fn failed(&self, kind: FailureKind) {
+        self.failures[kind as usize].fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn received(&self, bytes: usize) {
         self.received_bytes.fetch_add(bytes as u64, Relaxed);
     }
@@ -123,6 +147,7 @@ impl Counters {
             handshake_failures_total: self.handshake_failures.load(Relaxed),
             requests: self.requests.open(),
             responses_total: std::array::from_fn(|class| self.responses[class].load(Relaxed)),
+            failures: std::array::from_fn(|kind| self.failures[kind].load(Relaxed)),
             upgrades: self.upgrades.open(),
             upgrades_total: self.upgrades.begun.load(Relaxed),
             upstream_connections_total: self.upstream_connections.load(Relaxed),

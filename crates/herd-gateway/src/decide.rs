@@ -39,7 +39,7 @@ impl<F: WorkerFactory> Setup<F> {
     /// Finds out where the request goes, and makes its target the worker's.
     pub(crate) fn decide<B>(&self, request: &mut Request<B>, account: &mut Account<F>) -> Result<Decision<F>, Failure> {
         let page = self.page(request);
-        let admission = match self.admit(request) {
+        let admission = match self.admit(request, account) {
             Ok(admission) => admission,
             // Whoever only wants to know whether the gateway is there need not be known to it.
             Err(_) if matches!(page, Some(Page::Health)) && self.names_none(request)? => {
@@ -89,9 +89,10 @@ impl<F: WorkerFactory> Setup<F> {
     }
 
     /// *access*: who sends it?
-    fn admit<B>(&self, request: &mut Request<B>) -> Result<Admission, Refusal> {
+    fn admit<B>(&self, request: &mut Request<B>, account: &mut Account<F>) -> Result<Admission, Refusal> {
         let Some(access) = &self.options.access else { return Ok(Admission::default()) };
         let admission = access.admit(request.headers(), request.uri())?;
+        account.admitted(&admission);
         admission.strip(request, access.query_parameter());
         Ok(admission)
     }

@@ -6,7 +6,7 @@ use hyper::{
     header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use crate::{Refusal, SessionKey, session_key::KeyError};
+use crate::{Refusal, SessionKey, failure_kind::FailureKind, session_key::KeyError};
 
 /// Names the kind of a failure, so that programs need not read the `detail`.
 pub(crate) const HERD_ERROR: HeaderName = HeaderName::from_static("herd-error");
@@ -57,36 +57,55 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The failure's name in `herd-error`, `type` and metrics.
-    fn name(&self) -> &'static str {
+    /// What it is called in `herd-error`, `type` and metrics.
+    pub(crate) fn kind(&self) -> FailureKind {
         match self {
-            Self::Malformed(_) | Self::ClientBody => "bad-request",
-            Self::Access(Refusal::TooManyRequests { .. }) => "too-many-requests",
-            Self::Access(_) => "unauthorized",
-            Self::ForbiddenSession => "forbidden-session",
-            Self::ForbiddenPage => "forbidden-page",
-            Self::NoRoute => "no-route",
-            Self::Unsupported(_) => "not-implemented",
-            Self::NoKey(_) => "no-session-id",
-            Self::Key(_) => "invalid-session-id",
-            Self::NoSession => "no-such-session",
+            Self::Malformed(_) | Self::ClientBody => FailureKind::BadRequest,
+            Self::Access(Refusal::TooManyRequests { .. }) => FailureKind::TooManyRequests,
+            Self::Access(_) => FailureKind::Unauthorized,
+            Self::ForbiddenSession => FailureKind::ForbiddenSession,
+            Self::ForbiddenPage => FailureKind::ForbiddenPage,
+            Self::NoRoute => FailureKind::NoRoute,
+            Self::Unsupported(_) => FailureKind::NotImplemented,
+            Self::NoKey(_) => FailureKind::NoSessionId,
+            Self::Key(_) => FailureKind::InvalidSessionId,
+            Self::NoSession => FailureKind::NoSuchSession,
             Self::Acquire(error) => match error {
-                AcquireError::QueueFull { .. } => "queue-full",
-                AcquireError::TenantSessions { .. } => "tenant-sessions",
-                AcquireError::TenantWaiting { .. } => "tenant-waiting",
-                AcquireError::TimedOut { .. } => "acquire-timeout",
-                AcquireError::Spawn(_) => "spawn-failed",
-                AcquireError::Draining => "draining",
-                AcquireError::ShutDown => "shutdown",
-                AcquireError::Ended(_) => "session-ended",
-                _ => "no-worker",
+                AcquireError::QueueFull { .. } => FailureKind::QueueFull,
+                AcquireError::TenantSessions { .. } => FailureKind::TenantSessions,
+                AcquireError::TenantWaiting { .. } => FailureKind::TenantWaiting,
+                AcquireError::TimedOut { .. } => FailureKind::AcquireTimeout,
+                AcquireError::Spawn(_) => FailureKind::SpawnFailed,
+                AcquireError::Draining => FailureKind::Draining,
+                AcquireError::ShutDown => FailureKind::Shutdown,
+                AcquireError::Ended(_) => FailureKind::SessionEnded,
+                _ => FailureKind::NoWorker,
             },
-            Self::Ended(reason) if reason.is_failure() => "worker-crashed",
-            Self::Ended(_) => "session-ended",
-            Self::Connect(_) => "worker-unreachable",
-            Self::Answer(_) => "bad-gateway",
-            Self::TimedOut(_) => "worker-timeout",
-            Self::Random => "internal",
+            Self::Ended(reason) if reason.is_failure() => FailureKind::WorkerCrashed,
+            Self::Ended(_) => FailureKind::SessionEnded,
+            Self::Connect(_) => FailureKind::WorkerUnreachable,
+            Self::Answer(_) => FailureKind::BadGateway,
+            Self::TimedOut(_) => FailureKind::WorkerTimeout,
+            Self::Random => FailureKind::Internal,
+        }
+    }
+
+    /// Whether it is about who the caller is, and not about what they ask for.
+    pub(crate) fn refuses(&self) -> bool {
+        matches!(
+            self,
+            Self::Access(_)
+                | Self::ForbiddenSession
+                | Self::ForbiddenPage
+                | Self::Acquire(AcquireError::TenantSessions { .. } | AcquireError::TenantWaiting { .. })
+        )
+    }
+
+    /// Who is refused, as far as only the refusal tells.
+    pub(crate) fn caller(&self) -> Option<&str> {
+        match self {
+            Self::Access(Refusal::TooManyRequests { caller, .. }) => caller.as_deref(),
+            _ => None,
         }
     }
 
@@ -119,7 +138,7 @@ impl Failure {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Access(Refusal::TooManyRequests { retry_after }) => Some(*retry_after),
+            Self::Access(Refusal::TooManyRequests { retry_after, .. }) => Some(*retry_after),
             // A pool that shuts down says nothing about when the next one is there.
             Self::Acquire(error) => Some(error.retry_after().unwrap_or(Duration::from_secs(5))),
             _ => None,
@@ -159,7 +178,7 @@ impl Failure {
 
     /// The answer that tells the client about it (RFC 9457).
     pub(crate) fn into_response(self, session: Option<&SessionId>) -> Response<String> {
-        let mut response = problem(self.status(), self.name(), &self.detail(), session);
+        let mut response = problem(self.status(), self.kind(), &self.detail(), session);
         let headers = response.headers_mut();
         if let Some(delay) = self.retry_after() {
             let seconds = delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0));
@@ -178,10 +197,11 @@ impl Failure {
 /// A response with a problem document. JSON escapes whatever a hostile peer put into the texts.
 pub(crate) fn problem(
     status: StatusCode,
-    name: &'static str,
+    kind: FailureKind,
     detail: &str,
     session: Option<&SessionId>,
 ) -> Response<String> {
+    let name = kind.name();
     let mut document = serde_json::json!({
         "type": format!("urn:herd:problem:{name}"),
         "title": status.canonical_reason().unwrap_or("Error"),

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use herd_pool::{Connect, WorkerFactory};
+use herd_pool::{Connect, SessionId, WorkerFactory};
 use hyper::{
     Request, Response,
     body::Incoming,
@@ -116,18 +116,32 @@ where
                 }
                 let exchange = Exchange { upstreams: &self.upstreams, seat: &seat, survey: &survey, from, account };
                 let result = exchange.run(request, &mut named).await;
-                let failed = |failure: Failure| failure.into_response(Some(&named.session)).map(Content::from);
-                let mut response = result.unwrap_or_else(failed);
+                let mut response =
+                    result.unwrap_or_else(|failure| self.tell(failure, Some(&named.session), from, &open.account));
                 if let Some(name) = &seat.shown {
                     response.headers_mut().insert(HERD_POOL, name.clone());
                 }
                 response
             }
-            Err(failure) => failure.into_response(None).map(Content::from),
+            Err(failure) => self.tell(failure, None, from, account),
         };
         self.upstreams.counters.responded(response.status());
         open.account.respond(response.status());
         response.map(|content| ResponseBody::new(content, open))
+    }
+
+    /// Tells the client, and whoever looks after the gateway, that there is no answer from a worker.
+    fn tell(
+        &self,
+        failure: Failure,
+        session: Option<&SessionId>,
+        from: Origin<'_>,
+        account: &Account<F>,
+    ) -> Response<Content<F>> {
+        let counters = &self.upstreams.counters;
+        counters.failed(failure.kind());
+        counters.refusals.tell(&failure, from.address, account.caller.as_ref());
+        failure.into_response(session).map(Content::from)
     }
 
     fn decide(

@@ -24,6 +24,9 @@
 //! `shutdown`, `session-ended`, `worker-crashed`, `worker-unreachable`, `worker-timeout`, `bad-gateway`,
 //! `not-implemented`, `request-timeout`, `header-too-large`, `target-too-long`, `tls-required`, `internal`.
 //!
+//! [`Gateway::stats`] counts them by that name. Callers who are refused for who they are (401, 403, 429) are told of in the
+//! log at the level debug, up to ten in a second on each serving thread, and never with what they showed.
+//!
 //! How long each phase takes is told by [`Gateway::latencies`], for each pool, and by a [`Tracer`] for each request.
 //!
 //! # What a worker can rely on
@@ -58,6 +61,7 @@ mod decode;
 mod encode;
 mod exchange;
 mod failure;
+mod failure_kind;
 mod gateway;
 mod http1;
 mod latency;
@@ -65,6 +69,7 @@ mod options;
 mod pipe;
 mod prefix;
 mod query;
+mod refusal_log;
 mod request_body;
 mod response_body;
 mod rewrite;

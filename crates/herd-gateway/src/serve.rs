@@ -31,6 +31,8 @@ use tokio::{
 use crate::{
     Gateway,
     client::{Client, Order, Phase},
+    counters::Counters,
+    failure_kind::FailureKind,
     gateway::Origin,
     stream::{ClientStream, Spoken},
     tasks::Streams,
@@ -261,7 +263,9 @@ where
     let chosen = match tls {
         None => None,
         // A handshake takes much room, and for a short time. Without a result, it was too slow, or the gateway stops.
-        Some(config) => Some(unless_ordered(&client, Box::pin(shake_hands(&client, config))).await.flatten()),
+        Some(config) => {
+            Some(unless_ordered(&client, Box::pin(shake_hands(&client, config, &counters))).await.flatten())
+        }
     };
     if let Some(None) = chosen {
         counters.handshake_failures.fetch_add(1, Relaxed);
@@ -277,13 +281,19 @@ where
 }
 
 /// Shakes hands, and tells what the client has chosen to speak.
-async fn shake_hands(client: &Client, config: Arc<ServerConfig>) -> Option<Spoken> {
+async fn shake_hands(client: &Client, config: Arc<ServerConfig>, counters: &Counters) -> Option<Spoken> {
     let socket = client.begin_handshake()?;
     match tls::greet(socket, config).await {
         Ok(Greeted::Tls(stream)) => {
             let spoken = if tls::speaks_http2(&stream) { Spoken::Http2 } else { Spoken::Http1 };
             client.secure(stream);
             Some(spoken)
+        }
+        Ok(Greeted::Plain(socket)) => {
+            tracing::debug!(client = ?client.address, "a client spoke plain HTTP where TLS is asked for");
+            counters.failed(FailureKind::TlsRequired);
+            client.refuse(socket);
+            None
         }
         Ok(Greeted::Refused { socket, error }) => {
             tracing::debug!(client = ?client.address, %error, "a TLS handshake failed");
@@ -302,7 +312,8 @@ async fn serve<F: WorkerFactory>(gateway: Gateway<F>, client: &Arc<Client>, chos
 where
     F::Worker: Connect,
 {
-    let mut stream = ClientStream::new(client.clone(), gateway.shared.options.max_header_bytes);
+    let mut stream =
+        ClientStream::new(client.clone(), gateway.upstreams.counters.clone(), gateway.shared.options.max_header_bytes);
     let spoken = match chosen {
         // What such a client sends is HTTP/1.1 or nothing, whatever it looks like.
         Some(Spoken::Http1) => Some(Ok(Spoken::Http1)),

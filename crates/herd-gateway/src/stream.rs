@@ -13,7 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     client::{Client, Order, Phase},
+    counters::Counters,
     failure,
+    failure_kind::FailureKind,
 };
 
 /// How an HTTP/2 connection begins (RFC 9113 §3.4).
@@ -27,6 +29,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 #[derive(Debug)]
 pub(crate) struct ClientStream {
     client: Arc<Client>,
+    counters: Arc<Counters>,
     read_ahead: Vec<u8>,
     read_ahead_used: usize,
     max_header_bytes: usize,
@@ -44,10 +47,11 @@ pub(crate) enum Spoken {
 }
 
 impl ClientStream {
-    pub(crate) fn new(client: Arc<Client>, max_header_bytes: usize) -> Self {
+    pub(crate) fn new(client: Arc<Client>, counters: Arc<Counters>, max_header_bytes: usize) -> Self {
         let is_buffered = client.is_tls();
         Self {
             client,
+            counters,
             read_ahead: Vec::new(),
             read_ahead_used: 0,
             max_header_bytes,
@@ -108,25 +112,27 @@ impl ClientStream {
     /// to a client that reads nothing.
     fn say(&mut self, cx: &mut Context<'_>, status: StatusCode, detail: &str) {
         self.refused = true;
-        let name = match status {
-            StatusCode::REQUEST_TIMEOUT => "request-timeout",
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => "header-too-large",
-            StatusCode::URI_TOO_LONG => "target-too-long",
-            _ => "bad-request",
+        let kind = match status {
+            StatusCode::REQUEST_TIMEOUT => FailureKind::RequestTimeout,
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => FailureKind::HeaderTooLarge,
+            StatusCode::URI_TOO_LONG => FailureKind::TargetTooLong,
+            _ => FailureKind::BadRequest,
         };
-        let text = refusal(status, name, detail);
+        self.counters.failed(kind);
+        let text = refusal(status, kind, detail);
         let _ = self.client.with_socket(|socket| socket.poll_write(cx, text.as_bytes()));
     }
 }
 
 /// A problem document as HTTP/1.1, where no parser is there to write it.
-pub(crate) fn refusal(status: StatusCode, name: &'static str, detail: &str) -> String {
-    let body = failure::problem(status, name, detail, None).into_body();
+pub(crate) fn refusal(status: StatusCode, kind: FailureKind, detail: &str) -> String {
+    let body = failure::problem(status, kind, detail, None).into_body();
     format!(
-        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n{}: {name}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        "HTTP/1.1 {} {}\r\ncontent-type: application/problem+json\r\n{}: {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         status.as_str(),
         status.canonical_reason().unwrap_or("Error"),
         failure::HERD_ERROR,
+        kind.name(),
         body.len(),
     )
 }

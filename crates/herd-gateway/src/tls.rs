@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::stream;
+use crate::{failure_kind::FailureKind, stream};
 
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
@@ -84,7 +84,9 @@ fn config(certificate: CertifiedKey) -> Result<Arc<ServerConfig>, rustls::Error>
 pub(crate) enum Greeted {
     /// The handshake is done.
     Tls(Box<TlsStream<Wire>>),
-    /// The client does not speak TLS, and was told that it must. Or the handshake failed, and the client was told why.
+    /// The client does not speak TLS, and was told that it must.
+    Plain(TcpStream),
+    /// The handshake failed, and the client was told why.
     Refused { socket: TcpStream, error: io::Error },
 }
 
@@ -103,8 +105,7 @@ pub(crate) async fn greet(mut socket: TcpStream, config: Arc<ServerConfig>) -> i
     // A handshake begins with 22 (RFC 8446 §5.1), a method with a letter.
     if first[0].is_ascii_alphabetic() {
         socket.write_all(plain_refusal().as_bytes()).await?;
-        let error = io::Error::new(io::ErrorKind::InvalidData, "the client speaks plain HTTP");
-        return Ok(Greeted::Refused { socket, error });
+        return Ok(Greeted::Plain(socket));
     }
     let wire = Wire { tcp: socket, moved: false };
     Ok(match TlsAcceptor::from(config).accept(wire).into_fallible().await {
@@ -116,7 +117,7 @@ pub(crate) async fn greet(mut socket: TcpStream, config: Arc<ServerConfig>) -> i
 /// What a client hears that speaks HTTP without TLS.
 fn plain_refusal() -> String {
     let detail = "this address speaks HTTP over TLS only: use https:// (or wss://)";
-    stream::refusal(StatusCode::BAD_REQUEST, "tls-required", detail)
+    stream::refusal(StatusCode::BAD_REQUEST, FailureKind::TlsRequired, detail)
 }
 
 /// The socket of a client.

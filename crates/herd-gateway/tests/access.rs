@@ -38,15 +38,18 @@ impl Access for Door {
             (None, Some(secret)) => (secret, Credential::Query("key".into())),
             (None, None) => return Err(Refusal::NoCredentials),
         };
-        let of =
-            |tenant: &Tenant| Admission { tenant: Some(tenant.clone()), credential: credential.clone(), session: None };
+        let of = |tenant: &Tenant| Admission {
+            tenant: Some(tenant.clone()),
+            credential: credential.clone(),
+            ..Admission::default()
+        };
         match secret {
             "acme-secret" => Ok(of(&self.acme)),
             "other-secret" => Ok(of(&self.other)),
             "pinned-secret" => Ok(Admission { session: Some(SessionId::new("mine").unwrap()), ..of(&self.acme) }),
             "nobodys-secret" => Ok(Admission { credential, ..Admission::default() }),
             "old-secret" => Err(Refusal::Expired),
-            "busy-secret" => Err(Refusal::TooManyRequests { retry_after: Duration::from_millis(2100) }),
+            "busy-secret" => Err(Refusal::TooManyRequests { retry_after: Duration::from_millis(2100), caller: None }),
             _ => Err(Refusal::Invalid("nobody has \"this\" token\u{e9}")),
         }
     }
@@ -115,6 +118,8 @@ async fn a_refused_caller_starts_nothing_and_is_told_what_to_show() {
     }
     let stats = fixture.pool.stats();
     assert_eq!((stats.workers, stats.sessions, stats.acquire_requests), (0, 0, 0));
+    let counted: Vec<_> = fixture.gateway.stats().failures_total().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(counted, [("unauthorized", 3), ("too-many-requests", 1)]);
     client.send(by("acme-secret", "a")).await;
     assert_eq!(client.answer().await.status, 200);
 }

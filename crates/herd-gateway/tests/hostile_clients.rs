@@ -169,6 +169,8 @@ async fn a_head_beyond_the_limit_is_answered_with_431() {
     let many: String = (0..200).map(|number| format!("x{number}: y\r\n")).collect();
     let answer = fixture.ask(&format!("GET / HTTP/1.1\r\n{S}{many}\r\n")).await;
     assert_eq!(answer.status, 431);
+    let stats = fixture.gateway.stats();
+    assert!(stats.failures_total().any(|failures| failures == ("header-too-large", 3)), "{stats:?}");
 }
 
 #[tokio::test]

@@ -275,7 +275,9 @@ async fn plain_http_hears_that_tls_is_needed() {
         assert!(client.is_closed().await);
     }
     connections(&fixture, 0).await;
-    assert_eq!(fixture.gateway.stats().handshake_failures_total, 2);
+    let stats = fixture.gateway.stats();
+    assert_eq!(stats.handshake_failures_total, 2);
+    assert!(stats.failures_total().any(|failures| failures == ("tls-required", 2)), "{stats:?}");
     assert_eq!(fixture.pool.stats().sessions, 0);
 }
 

@@ -10,10 +10,10 @@ use herd_gateway::{Admission, Refusal};
 use hyper::{HeaderMap, Uri};
 
 use super::{
-    jwt::{Jwt, Verified},
+    jwt::{self, Jwt, Verified},
     presented::Presented,
     tenants::{Member, Tenants},
-    token::TokenHash,
+    token::{self, TokenHash},
     verified::VerifiedTokens,
 };
 use crate::config::settings::{self, TokenSecret};
@@ -31,7 +31,8 @@ pub(crate) struct Access {
 
 /// A token of the settings.
 struct Known {
-    name: Box<str>,
+    /// What logs call it.
+    name: Arc<str>,
     member: Option<Arc<Member>>,
 }
 
@@ -81,28 +82,45 @@ impl Access {
 
     pub(super) fn admit_at(&self, headers: &HeaderMap, uri: &Uri, now: Now) -> Result<Admission, Refusal> {
         let Presented { token, credential } = Presented::find(headers, uri, self.query_parameter.as_ref())?;
+        if !(token::MIN_LEN..=token::MAX_LEN).contains(&token.len()) {
+            // Also one whose hash somebody has configured: it could be guessed.
+            return Err(Refusal::Invalid("a token has 16 to 8192 bytes"));
+        }
         let hash = TokenHash::of(&token);
-        let (member, session) = match (self.tokens.get(&hash), &self.jwt) {
-            (Some(known), _) => {
-                tracing::trace!(token = known.name, "a known token was shown");
-                (known.member.clone(), None)
-            }
+        let (member, session, name) = match (self.tokens.get(&hash), &self.jwt) {
+            (Some(known), _) => (known.member.clone(), None, Some(&known.name)),
             (None, Some(jwt)) => {
-                let Verified { member, session, .. } = self.verified(jwt, &token, hash, now.unix_ms)?;
-                (member, session)
+                let verified = self.verified(jwt, &token, hash, now.unix_ms);
+                let Verified { member, session, .. } = verified.map_err(|refusal| self.explained(refusal))?;
+                (member, session, None)
             }
             (None, None) => return Err(Refusal::Invalid("the token is not known")),
         };
         if let Some(member) = &member {
-            member.admit(now.rate).map_err(|retry_after| Refusal::TooManyRequests { retry_after })?;
+            member.admit(now.rate).map_err(|retry_after| {
+                // A token without a name in the settings is one of the tenant's many.
+                let caller = name.cloned().unwrap_or_else(|| member.tenant.name().into());
+                Refusal::TooManyRequests { retry_after, caller: Some(caller) }
+            })?;
         }
-        Ok(Admission { tenant: member.map(|member| member.tenant.clone()), session, credential })
+        let tenant = member.map(|member| member.tenant.clone());
+        Ok(Admission { tenant, session, caller: name.cloned(), credential })
     }
 
     /// Whether the token is known to be signed without a look at its signature.
     #[cfg(test)]
     pub(super) fn remembers(&self, token: &str) -> bool {
         self.verified.find(&TokenHash::of(token.as_bytes())).is_some()
+    }
+
+    /// What looks like no JSON Web Token may have been meant as one of the settings' tokens.
+    fn explained(&self, refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::Invalid(jwt::MALFORMED) if !self.tokens.is_empty() => {
+                Refusal::Invalid("the token is neither a known one nor a JSON Web Token that was signed")
+            }
+            refusal => refusal,
+        }
     }
 
     fn verified(&self, jwt: &Jwt, token: &[u8], hash: TokenHash, now: u64) -> Result<Verified, Refusal> {

@@ -84,13 +84,45 @@ fn a_known_token_is_its_tenants_and_any_other_is_refused() {
     assert!(admission.session.is_none());
     assert_eq!(tenant(&show(&access, BOB, NOW).unwrap()), None);
     let unknown = Refusal::Invalid("the token is not known");
-    for token in
-        [&ALICE[..ALICE.len() - 1], "herd_alice-0123456780", "a.b.c", &TokenHash::of(ALICE.as_bytes()).to_string()]
-    {
+    for token in [
+        &ALICE[..ALICE.len() - 1],
+        "herd_alice-0123456780",
+        "aaaaaa.bbbbbb.cccccc",
+        &TokenHash::of(ALICE.as_bytes()).to_string(),
+    ] {
         assert_eq!(show(&access, token, NOW).unwrap_err(), unknown, "{token}");
     }
     let nothing = access.admit(&HeaderMap::new(), &Uri::from_static("/"));
     assert_eq!(nothing.unwrap_err(), Refusal::NoCredentials);
+}
+
+#[test]
+fn a_token_that_could_be_guessed_is_refused_even_if_its_hash_is_configured() {
+    let access = open(&tokens(vec![known("alice", None, "test"), known("bob", None, "test-test-test-t")]));
+    assert_eq!(show(&access, "test", NOW).unwrap_err(), Refusal::Invalid("a token has 16 to 8192 bytes"));
+    assert!(show(&access, "test-test-test-t", NOW).is_ok());
+}
+
+#[test]
+fn a_mistyped_token_beside_json_web_tokens_is_said_to_be_neither() {
+    let directory = TempDir::new().unwrap();
+    let neither = Refusal::Invalid("the token is neither a known one nor a JSON Web Token that was signed");
+    assert_eq!(show(&open(&jwt(&directory)), "herd_alice-0123456780", NOW).unwrap_err(), neither);
+    let no_jwt = Refusal::Invalid("the token is no JSON Web Token that was signed");
+    let alone = settings::Access { tokens: Vec::new(), ..jwt(&directory) };
+    assert_eq!(show(&open(&alone), "herd_alice-0123456780", NOW).unwrap_err(), no_jwt);
+}
+
+#[test]
+fn a_tenant_that_is_no_text_is_said_to_be_none() {
+    let directory = TempDir::new().unwrap();
+    let access = open(&jwt(&directory));
+    let refused = |claims: Value| show(&access, &signed(&claims), NOW).unwrap_err();
+    let exp = NOW.unix_ms / 1000 + 60;
+    let tenant = refused(json!({ "aud": "herd", "org": 7, "sid": "main", "exp": exp }));
+    assert_eq!(tenant, Refusal::Invalid("what the token calls a tenant is no text"));
+    let session = refused(json!({ "aud": "herd", "org": "acme", "sid": ["main"], "exp": exp }));
+    assert_eq!(session, Refusal::Invalid("what the token calls a session is no text"));
 }
 
 #[test]
@@ -177,7 +209,9 @@ fn each_tenant_has_its_own_rate_over_all_of_its_tokens() {
     let mut let_in = [ALICE, &same, ALICE, &same].map(|token| show(&access, token, NOW).is_ok());
     assert_eq!(let_in, [true; 4]);
     let retry_after = Duration::from_millis(250);
-    assert_eq!(show(&access, ALICE, NOW).unwrap_err(), Refusal::TooManyRequests { retry_after });
+    let refused = |name: &str| Refusal::TooManyRequests { retry_after, caller: Some(name.into()) };
+    assert_eq!(show(&access, ALICE, NOW).unwrap_err(), refused("alice"));
+    assert_eq!(show(&access, &same, NOW).unwrap_err(), refused("acme"), "which has no name but its tenant's");
     let_in = [&other; 4].map(|token| show(&access, token, NOW).is_ok());
     assert_eq!(let_in, [true; 4], "another tenant is not held up");
     assert!((0..100).all(|_| show(&access, BOB, NOW).is_ok()), "without a tenant there is no limit");

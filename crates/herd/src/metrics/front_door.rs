@@ -18,6 +18,11 @@ pub(super) fn connections(gateway: &Gateway<Factory>, page: &mut Page) {
     let help = "All responses by status class, those without a pool included.";
     let mut responses = page.family("herd_gateway_responses_total", Kind::Counter, help);
     by_class(&mut responses, None, stats.responses_total);
+    let help = "Requests that the gateway answered with a failure of its own, by the name in herd-error.";
+    let mut failures = page.family("herd_gateway_failures_total", Kind::Counter, help);
+    for (error, count) in stats.failures_total() {
+        failures.one(&[("error", error)], count);
+    }
     page.gauge("herd_gateway_upgrades", "Upgraded connections that are open.", stats.upgrades);
     page.counter("herd_gateway_upgrades_total", "Upgraded connections.", stats.upgrades_total);
     let help = "Connections opened to workers.";

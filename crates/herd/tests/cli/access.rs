@@ -21,6 +21,7 @@ use crate::{
 
 const ACME: &str = "herd_acme-4f1d7c2b9a08e635";
 const GLOBEX: &str = "herd_globex-90c3e8d2175fb6a4";
+const OPERATOR: &str = "herd_operator-7e20b4a91c3d586f";
 const SECRET: &str = "a-shared-secret-of-herd-and-its-issuer-7d20";
 
 /// Workers that tell everything that they were told: the request's target and fields, and their environment.
@@ -133,6 +134,39 @@ fn one_session_id_of_two_tenants_is_two_sessions_with_two_workers() {
     assert_eq!(names, [("acme", "main"), ("globex", "main")], "{listed}");
     let workers: BTreeSet<_> = sessions.iter().map(|(.., worker)| worker).collect();
     assert_eq!(workers.len(), 2, "{listed}");
+}
+
+#[test]
+fn the_log_names_who_was_let_in_and_who_was_refused_and_the_metrics_count_refusals() {
+    let place = Place::new(&format!(
+        "{}    - {{ name: operator, sha256: {} }}\ntenants: {{ named: {{ acme: {{ requests_per_second: 0 }} }} }}\n",
+        two_tenants(),
+        sha256(OPERATOR)
+    ));
+    let mut daemon = place.serve(&["--log-level", "trace"]);
+    assert_eq!(eval(&daemon, GLOBEX, "main", "1").status, 200);
+    let line = daemon.log_line(|line| line["message"] == "a caller was let in");
+    assert_eq!((&line["caller"], &line["tenant"]), (&json!("second"), &json!("globex")), "{line}");
+    let mut refusal = |status: u16, token: &str| {
+        assert_eq!(request(daemon.gateway, "GET", "/metrics", &[("authorization", token)]).status, status);
+        let is_refusal =
+            |line: &Value| line["message"].as_str().is_some_and(|it| it.starts_with("a caller was refused"));
+        let line = daemon.log_line(is_refusal);
+        assert_eq!((&line["level"], &line["client"]), (&json!("DEBUG"), &json!("127.0.0.1")), "{line}");
+        assert!(!line.to_string().contains(token.trim_start_matches("Bearer ")), "{line}");
+        (line["error"].clone(), line["caller"].clone(), line["tenant"].clone())
+    };
+    let unknown = "Bearer herd_acme-4f1d7c2b9a08e634";
+    assert_eq!(refusal(401, unknown), (json!("unauthorized"), Value::Null, Value::Null));
+    assert_eq!(refusal(429, &format!("Bearer {ACME}")), (json!("too-many-requests"), json!("first"), Value::Null));
+    assert_eq!(refusal(403, &format!("Bearer {GLOBEX}")), (json!("forbidden-page"), json!("second"), json!("globex")));
+    // An operator's token gets the page.
+    let page = request(daemon.gateway, "GET", "/metrics", &[("authorization", &format!("Bearer {OPERATOR}"))]);
+    assert_eq!(page.status, 200);
+    for (error, count) in [("unauthorized", 1), ("too-many-requests", 1), ("forbidden-page", 1), ("no-route", 0)] {
+        let sample = format!("\nherd_gateway_failures_total{{error=\"{error}\"}} {count}\n");
+        assert!(page.body.contains(&sample), "{sample}{}", page.body);
+    }
 }
 
 #[test]
@@ -290,7 +324,9 @@ fn no_secret_shows_anywhere() {
         shown += &get(daemon.admin, page).body;
     }
     let authorization = format!("Bearer {ACME}");
-    shown += &request(daemon.gateway, "GET", "/metrics", &[("authorization", &authorization)]).body;
+    let refused = request(daemon.gateway, "GET", "/metrics", &[("authorization", &authorization)]);
+    assert_eq!(refused.status, 403, "the page tells of all tenants: {refused:?}");
+    shown += &refused.body;
     for worker in daemon.page("/v1/workers")["items"].as_array().unwrap() {
         shown += &get(daemon.admin, &format!("/v1/workers/{}/logs", worker["id"].as_str().unwrap())).body;
     }
