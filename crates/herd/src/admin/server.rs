@@ -3,6 +3,7 @@
 //! Whoever connects can make the daemon hold only so much: connections are bounded in all and for each peer, a request
 //! head and a TLS handshake have to come in time, and a peer that takes nothing of its answers is cut.
 
+mod connections;
 mod room;
 mod stream;
 
@@ -11,7 +12,7 @@ use std::{
     future::Future,
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    pin::pin,
     time::Duration,
 };
 
@@ -26,13 +27,17 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
+    select,
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tower_service::Service;
 
 pub(crate) use self::room::{Bounds, Room, Throttle};
-use self::stream::{Protocol, ServedStream};
+use self::{
+    connections::{Activity, Connections, WatchedBody},
+    stream::{Protocol, ServedStream},
+};
 
 /// How many connections one listener has at once.
 const CONNECTIONS: Bounds = Bounds { most: 512, most_of_one: 128, reserve: 64 };
@@ -43,6 +48,9 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a peer that speaks HTTP/2 is asked whether it is still there, and how long it may take to say so.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// For how long an HTTP/2 connection may be open while there is nothing to do for it. Its peer may go on to open streams
+/// for a moment, and is told not to.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest list of fields of an HTTP/2 request, in bytes.
 const MOST_FIELD_BYTES: u32 = 16 * 1024;
 /// How much of an HTTP/2 request's body may be on its way, in bytes: requests are small.
@@ -134,7 +142,7 @@ where
     S: Service<Request<IncomingBody>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
-    let room = Arc::new(Room::new(CONNECTIONS));
+    let all = Connections::new(Room::new(CONNECTIONS));
     let refusals = Throttle::default();
     let most_streams = listener.most_streams();
     let mut connections = JoinSet::new();
@@ -151,7 +159,7 @@ where
         };
         let peer = incoming.peer();
         // Who finds no room is turned away and does not wait: those behind may be others, for whom there is some.
-        let Some(place) = room.enter(peer.key()) else {
+        let Some(connection) = all.enter(peer.key()) else {
             if let Some(times) = refusals.admit() {
                 tracing::warn!(?peer, times, "an admin or control connection was refused: there are too many");
             }
@@ -159,24 +167,38 @@ where
         };
         let service = service.clone();
         connections.spawn(async move {
-            // A connection that breaks is its client's business.
-            let _ = converse(incoming, peer, service, most_streams).await;
-            drop(place);
+            select! {
+                // A connection that breaks is its client's business.
+                _ = converse(incoming, peer, service, most_streams, connection.activity.clone()) => {}
+                () = connection.evicted() => {}
+            }
         });
     }
 }
 
-async fn converse<S>(incoming: impl Incoming, peer: Peer, service: S, most_streams: u32) -> io::Result<()>
+async fn converse<S>(
+    incoming: impl Incoming,
+    peer: Peer,
+    service: S,
+    most_streams: u32,
+    activity: Activity,
+) -> io::Result<()>
 where
     S: Service<Request<IncomingBody>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
     let established = async { ServedStream::detect(incoming.establish().await?).await };
     let (stream, protocol) = timeout(HEADER_TIMEOUT, established).await??;
+    let doing = activity.clone();
     let service = service_fn(move |mut request: Request<IncomingBody>| {
         request.extensions_mut().insert(peer);
         // A clone of routes is always ready, and so is what is made of them.
-        service.clone().call(request)
+        let (busy, doing, answer) = (doing.begin(), doing.clone(), service.clone().call(request));
+        async move {
+            let answer = answer.await?;
+            drop(busy);
+            Ok::<_, Infallible>(answer.map(|body| WatchedBody::new(body, doing)))
+        }
     });
     let stream = TokioIo::new(stream);
     let served = match protocol {
@@ -196,7 +218,14 @@ where
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_send_buf_size(HTTP2_SEND_BUFFER);
-            server.serve_connection(stream, service).await
+            let mut connection = pin!(server.serve_connection(stream, service));
+            select! {
+                served = connection.as_mut() => served,
+                () = activity.idle_for(IDLE_TIMEOUT) => {
+                    connection.as_mut().graceful_shutdown();
+                    timeout(HEADER_TIMEOUT, connection).await?
+                }
+            }
         }
     };
     served.map_err(io::Error::other)
@@ -206,7 +235,10 @@ where
 mod tests {
     use std::{
         convert::Infallible,
-        sync::atomic::{AtomicUsize, Ordering},
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
     };
 
     use axum::{Router, body::Bytes, routing::get};
@@ -244,7 +276,13 @@ mod tests {
         };
         let (mut peer, ours) = duplex(PIPE);
         let mut served = JoinSet::new();
-        served.spawn(converse(ours, Peer::Process(1), Router::new().route("/", get(endless)), 100));
+        served.spawn(converse(
+            ours,
+            Peer::Process(1),
+            Router::new().route("/", get(endless)),
+            100,
+            Activity::default(),
+        ));
         // A head that is too long is not read to its end.
         let _ = peer.write_all(head.as_bytes()).await;
         (peer, given, served)
@@ -270,5 +308,35 @@ mod tests {
             peer.read_exact(&mut answer).await.unwrap();
             assert_eq!(std::str::from_utf8(&answer).unwrap(), format!("HTTP/1.1 {status}"));
         }
+    }
+
+    /// Speaks HTTP/2 with a service, and asks for `path` once; how long the connection lasts after that.
+    async fn lasts(path: &str, window: u32) -> Duration {
+        let never = || async { Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()) };
+        let routes = Router::new().route("/", get(|| async { "ok" })).route("/never", get(never));
+        let (peer, ours) = duplex(64 * 1024);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(converse(ours, Peer::Process(1), routes, 100, Activity::default()));
+        let client = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(window)
+            .handshake::<_, Body>(TokioIo::new(peer));
+        let (mut sender, connection) = client.await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::builder().uri(format!("http://h{path}")).body(Body::empty()).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let asked = tokio::time::Instant::now();
+        let _ = timeout(Duration::from_secs(600), tasks.join_next()).await;
+        drop((answer, sender));
+        asked.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_http2_connection_goes_when_nothing_is_to_be_done_for_it() {
+        let (most, least) = (IDLE_TIMEOUT + HEADER_TIMEOUT, IDLE_TIMEOUT);
+        let idle = lasts("/", 65535).await;
+        assert!((least..=most + Duration::from_secs(1)).contains(&idle), "{idle:?}");
+        let takes_nothing = lasts("/", 0).await;
+        assert!((least..=most + Duration::from_secs(1)).contains(&takes_nothing), "{takes_nothing:?}");
+        assert_eq!(lasts("/never", 65535).await.as_secs(), 600, "a stream that waits for news is held");
     }
 }

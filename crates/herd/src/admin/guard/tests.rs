@@ -147,6 +147,7 @@ fn who_guesses_has_to_wait() {
     let statuses: Vec<_> = (0..12).map(|_| answer(&guard, "/", &["Bearer wrong"])).collect();
     assert_eq!((statuses[..10].to_vec(), statuses[11]), (vec![401; 10], 429));
     assert_eq!(answer(&guard, "/healthz", &[]), 200);
+    assert_eq!(answer(&guard, "/", &[&format!("Bearer {TOKEN}")]), 200, "others cannot lock the operator out");
 }
 
 #[test]
