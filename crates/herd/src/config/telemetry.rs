@@ -39,7 +39,7 @@ pub(super) fn read(f: &mut Fields<'_>) -> RawTelemetry {
         trace_ratio: f.value(
             "trace_ratio",
             RATIO,
-            about("The share of requests that are traced, 0 to 1, unless the client's traceparent says.")
+            about("The share of requests that are traced, 0 to 1, whatever the client's traceparent says.")
                 .default("1.0"),
         ),
     }

@@ -1,6 +1,6 @@
 //! The way to the collector: the daemon's own HTTP client behind what the exporter asks for.
 
-use std::{error::Error, pin::Pin, time::Duration};
+use std::{error::Error, fmt, pin::Pin, time::Duration};
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{Request, Response, Uri, body::Bytes};
@@ -16,8 +16,15 @@ const MOST_OF_ANSWER: usize = 64 * 1024;
 const TRACES: &str = "/v1/traces";
 
 /// Where spans are posted.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Address(Uri);
+
+/// Only the origin: the rest may hold a secret.
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({})", self.origin())
+    }
+}
 
 impl Address {
     /// An endpoint names the place as a whole, or only the collector.
@@ -36,9 +43,10 @@ impl Address {
         Ok(Self(Uri::from_parts(parts)?))
     }
 
-    /// Without its path and its query, which may hold a secret.
+    /// Without its user, its path and its query, which may hold a secret.
     pub(super) fn origin(&self) -> String {
         let authority = self.0.authority().map_or("", |authority| authority.as_str());
+        let authority = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         format!("{}://{authority}", self.0.scheme_str().unwrap_or("http"))
     }
 
@@ -83,5 +91,17 @@ impl HttpClient for Collector {
         Self: 'future,
     {
         Box::pin(self.post(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_an_address_that_may_be_secret_is_shown() {
+        let address = Address::of("https://user:secret@host:1/secret/?key=secret").unwrap();
+        assert_eq!((&*address.origin(), &*format!("{address:?}")), ("https://host:1", "Address(https://host:1)"));
+        assert_eq!(address.url(), "https://user:secret@host:1/secret/v1/traces?key=secret");
     }
 }

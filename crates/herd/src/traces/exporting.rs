@@ -8,7 +8,7 @@ use opentelemetry::{KeyValue, trace::TracerProvider as _};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::{
     Resource,
-    trace::{Sampler, SdkTracerProvider, SpanExporter as _},
+    trace::{SdkTracerProvider, SpanExporter as _},
 };
 use tokio::task::AbortHandle;
 
@@ -16,6 +16,7 @@ use super::{
     Counts,
     collector::{Address, Collector},
     queue::{self, Queue},
+    share::Share,
     spans::Spans,
 };
 use crate::config::settings::Telemetry;
@@ -59,7 +60,7 @@ impl Traces {
         let (queue, waiting) = queue::new();
         let sending = tokio::spawn(waiting.send(exporter, origin)).abort_handle();
         let provider = SdkTracerProvider::builder()
-            .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(telemetry.trace_ratio))))
+            .with_sampler(Share::new(telemetry.trace_ratio))
             .with_resource(resource)
             .with_span_processor(queue.clone())
             .build();

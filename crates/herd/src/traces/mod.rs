@@ -12,6 +12,8 @@ mod exporting;
 #[cfg(feature = "otlp")]
 mod queue;
 #[cfg(feature = "otlp")]
+mod share;
+#[cfg(feature = "otlp")]
 mod spans;
 
 #[cfg(not(feature = "otlp"))]

@@ -7,7 +7,7 @@ use hyper::{HeaderMap, Method, header::HeaderValue};
 use opentelemetry::{
     Context, KeyValue,
     propagation::TextMapPropagator as _,
-    trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _},
+    trace::{Span as _, SpanBuilder, SpanKind, Status, Tracer as _},
 };
 use opentelemetry_http::HeaderExtractor;
 use opentelemetry_sdk::{
@@ -40,11 +40,6 @@ impl Spans {
 impl Tracer for Spans {
     fn begin(&self, method: &Method, headers: &HeaderMap) -> Option<Box<dyn Trace>> {
         let parent = self.propagator.extract_with_context(&Context::new(), &HeaderExtractor(headers));
-        let told = parent.span().span_context().clone();
-        if told.is_valid() && !told.is_sampled() {
-            // The client has decided, and its field passes as it is.
-            return None;
-        }
         let known = known_method(method);
         let builder = SpanBuilder::from_name(known.unwrap_or("HTTP"))
             .with_kind(SpanKind::Server)

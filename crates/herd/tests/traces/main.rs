@@ -125,19 +125,27 @@ fn a_request_without_a_trace_begins_one_and_a_failure_is_marked() {
 }
 
 #[test]
-fn what_the_client_decided_counts_more_than_the_ratio() {
+fn no_client_decides_whether_its_requests_are_traced() {
     let mut collector = Collector::start(&["200 OK"]);
-    let traced = Traced::start(collector.address, 0.0, "");
+    let all = Traced::start(collector.address, 1.0, "");
     let unsampled = format!("00-{TRACE}-{PARENT}-00");
-    assert_eq!(traced.ask("/", &[("traceparent", &unsampled)]).body, format!("{unsampled} None"), "it passes as it is");
-    // The worker hears that it need not sample what this daemon does not.
-    let own = traced.ask("/", &[]).body;
-    assert!(own.starts_with("00-") && own.ends_with("-00 None"), "{own}");
+    let told = all.ask("/unsampled", &[("traceparent", &unsampled)]).body;
+    let span = collector.span();
+    assert_eq!(told, format!("00-{TRACE}-{}-01 None", span.id()), "the trace goes on, and is sampled from here on");
+    assert_eq!((span.trace(), span.parent()), (TRACE.to_owned(), PARENT.to_owned()));
+    drop(all);
+
+    let mut none = Traced::start(collector.address, 0.0, "");
     let sampled = format!("00-{TRACE}-{PARENT}-01");
-    traced.ask("/sampled", &[("traceparent", &sampled)]);
-    assert_eq!(collector.span().attribute("url.path").as_deref(), Some("/sampled"));
+    let told = none.ask("/sampled", &[("traceparent", &sampled)]).body;
+    // The worker hears that it need not sample what this daemon does not.
+    assert!(told.starts_with(&format!("00-{TRACE}-")) && told.ends_with("-00 None"), "{told}");
+    let own = none.ask("/", &[]).body;
+    assert!(own.starts_with("00-") && own.ends_with("-00 None"), "{own}");
+    // What waits is sent before the daemon ends, so by then the collector would have it.
+    none.daemon.signal(Signal::TERM);
+    assert!(none.daemon.wait().success());
     assert!(collector.is_empty());
-    eventually(|| traced.sample("herd_trace_spans_exported_total") == 1);
 }
 
 #[test]
