@@ -43,11 +43,16 @@ pub(super) fn read(text: &[u8], mode: Mode, variables: Variables<'_>, mistakes: 
         Ok(Some(root)) => root,
         Ok(None) => return raw,
         Err(error) => {
-            let remedy = match bare_template(text, error.at.line) {
-                Some(template) => format!("quote what has braces: \"{template}\"; the rest is checked afterwards"),
-                None => "correct it; the rest is checked afterwards".to_owned(),
+            let (problem, remedy) = match bare_template(text, error.at.line) {
+                Some(template) => (
+                    format!("the file has `{template}` outside of quotes, where braces are maps for YAML"),
+                    format!("quote it: \"{template}\"; the rest is checked afterwards"),
+                ),
+                None => {
+                    (format!("the file {}", error.problem), "correct it; the rest is checked afterwards".to_owned())
+                }
             };
-            mistakes.push(Mistake::new(Origin::key("", error.at), format!("the file {}", error.problem), remedy));
+            mistakes.push(Mistake::new(Origin::key("", error.at), problem, remedy));
             return raw;
         }
     };

@@ -1,5 +1,12 @@
-use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, process::Stdio};
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    process::Stdio,
+    thread,
+};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -42,6 +49,47 @@ fn end_ends_a_session_and_names_one_that_is_not_there() {
     let ended = daemon.command(&["end", "--json", "carol"]);
     let json: Value = serde_json::from_slice(&ended.stdout).unwrap();
     assert_eq!(json, serde_json::json!({ "pool": "default", "tenant": null, "id": "carol", "reason": "released" }));
+}
+
+#[test]
+fn commands_give_up_on_a_daemon_that_is_stopped_and_say_how_to_wake_it() {
+    let daemon = Daemon::repl();
+    eval(daemon.gateway, "alice", "1");
+    daemon.signal(Signal::STOP);
+    let socket = daemon.socket.to_str().unwrap();
+    let begun = [&["ps"][..], &["end", "alice"], &["reload"]].map(|command| {
+        let mut command = herd(&[command, &["--socket", socket]].concat(), daemon.directory());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    });
+    for (command, waits_for) in begun.into_iter().zip([None, Some("the worker of alice"), Some("the configuration")]) {
+        let output = command.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let pid = daemon.pid().as_raw_nonzero();
+        assert!(
+            said.contains(&format!("says nothing for 10 s; if its process {pid} is stopped, `kill -CONT")),
+            "{said}"
+        );
+        assert!(waits_for.is_none_or(|text| said.lines().next().unwrap().contains(text)), "{said}");
+    }
+}
+
+#[test]
+fn a_problem_is_json_for_those_who_want_json() {
+    let directory = TempDir::new().unwrap();
+    let path = directory.path().join("other.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let problem = r#"{"type": "urn:herd:problem:internal", "detail": "it is broken"}"#;
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let head = "HTTP/1.1 500 Internal Server Error\r\nconnection: close\r\ncontent-length: ";
+        stream.read(&mut [0; 1024]).unwrap();
+        write!(stream, "{head}{}\r\n\r\n{problem}", problem.len()).unwrap();
+    });
+    let listed = output(&["ps", "--json", "--socket", path.to_str().unwrap()], directory.path());
+    let said = String::from_utf8(listed.stderr).unwrap();
+    assert!(listed.status.code() == Some(1) && said.contains("500") && said.contains("it is broken"), "{said}");
+    assert_eq!(serde_json::from_slice::<Value>(&listed.stdout).unwrap()["type"], "urn:herd:problem:internal");
 }
 
 #[test]
@@ -128,7 +176,7 @@ fn what_is_no_mistake_and_hardly_wanted_is_a_warning() {
     let checked = output(&["check", file], directory.path());
     assert!(checked.status.success());
     let expected = "resources.memory_limit_mb: a memory limit is skipped because the sandbox is off";
-    assert_eq!(String::from_utf8(checked.stderr).unwrap(), format!("herd: warning: {expected}\n"));
+    assert_eq!(String::from_utf8(checked.stderr).unwrap(), format!("herd: warning: {file}:2:30: {expected}\n"));
     let mut daemon = Daemon::serve(&["--config", file]);
     let warning = daemon.log_line(|line| line["level"] == "WARN");
     assert_eq!(warning["message"], expected, "{warning}");

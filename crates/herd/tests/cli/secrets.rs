@@ -130,7 +130,7 @@ fn refusal(place: &Place, text: &str) -> String {
 const REFUSED: [(&str, &str, &str); 8] = [
     (
         "worker: {command: ['true'], cwd: '{{at}}/link'}\naccess: {tokens: [{name: a, file: '{{at}}/shown/token'}]}\n",
-        "herd.yaml:1:35: worker.cwd: ",
+        "herd.yaml:1:34: worker.cwd: ",
         "would show workers what `access.tokens[0].file` names",
     ),
     (
@@ -166,7 +166,7 @@ const REFUSED: [(&str, &str, &str); 8] = [
     (
         "pools:\n  a: {}\n  b: {sandbox: {read_only: ['{{at}}/link']}}\naccess: {jwt: {algorithm: HS256, audience: a, key_file: \
          '{{at}}/shown/token'}}\n",
-        "herd.yaml:3:30: pools.b.sandbox.read_only[0]: ",
+        "herd.yaml:3:29: pools.b.sandbox.read_only[0]: ",
         "would show workers what `access.jwt.key_file` names",
     ),
 ];
@@ -223,7 +223,7 @@ resources: {min_workers: 0, spare: 0, acquire_timeout: 20s}
     assert!(eval(daemon.gateway, "alice", "1").body.contains("hush"), "it is no secret yet");
     place.configure(&format!("{before}access: {{tokens: [{{name: a, file: '{{{{at}}}}/shown/token'}}]}}\n"));
     let reloaded = daemon.command(&["reload"]);
-    let said = String::from_utf8(reloaded.stderr).unwrap();
+    let said = String::from_utf8([reloaded.stdout, reloaded.stderr].concat()).unwrap();
     assert_eq!(reloaded.status.code(), Some(1), "{said}");
     assert!(said.contains("worker.cwd: ") && said.contains("what `access.tokens[0].file` names"), "{said}");
     place.configure(&before.replace("resources:", "  env: ['A=${file:{{at}}/shown/filled}']\nresources:"));

@@ -124,6 +124,27 @@ fn herd_start_leaves_texts_as_they_are() {
 }
 
 #[test]
+fn herd_start_says_that_it_fills_nothing_in_where_that_is_the_matter() {
+    let said = |text: &str| {
+        let (raw, mistakes) = read(text, Mode::Start, &[("A", "127.0.0.1:80")]);
+        settle(raw, mistakes).unwrap_err().to_string()
+    };
+    let explained = "`herd start` does not fill in variables and files";
+    assert!(said("network: {data_bind: '${A}'}").contains(explained));
+    assert!(!said("network: {data_bind: 'A'}").contains(explained));
+}
+
+#[test]
+fn a_key_with_a_variable_is_said_not_to_be_filled_in() {
+    let (raw, mistakes) = read("network:\n  ${A}: 1\n", Mode::Serve, &[("A", "threads")]);
+    let said = settle(raw, mistakes).unwrap_err().to_string();
+    assert!(
+        said.contains("herd.yaml:2:3: `${A}` has a `${`, and keys are not filled in; write the key itself"),
+        "{said}"
+    );
+}
+
+#[test]
 fn herd_start_only_looks_sessions_up_and_has_no_admin_address_unless_it_is_named() {
     let start = |text: &str| {
         let (raw, mistakes) = read(text, Mode::Start, &[]);

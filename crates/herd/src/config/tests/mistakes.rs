@@ -107,11 +107,11 @@ fn each_mistake_is_told_with_its_place_its_text_and_what_is_allowed() {
         ),
         (
             "worker:\n  command: [a, {{.Port}}]",
-            "2:17: the file is a list or map where a key is expected; quote what has braces: \"{{.Port}}\"; the rest is checked afterwards",
+            "2:17: the file has `{{.Port}}` outside of quotes, where braces are maps for YAML; quote it: \"{{.Port}}\"; the rest is checked afterwards",
         ),
         (
             "worker:\n  command: ['{{.Port}}', --port={{.Port}}]",
-            "2:33: the file is not valid YAML: while parsing a flow sequence, expected ',' or ']'; quote what has braces: \"--port={{.Port}}\"; the rest is checked afterwards",
+            "2:33: the file has `--port={{.Port}}` outside of quotes, where braces are maps for YAML; quote it: \"--port={{.Port}}\"; the rest is checked afterwards",
         ),
         ("worker: {env: [A]}", "1:16: worker.env[0]: `A` has no =; write NAME=VALUE"),
         (

@@ -428,7 +428,7 @@ fn each_mistake_of_what_several_pools_and_tenants_need_is_told_with_its_place() 
         ),
         (
             "worker: {health_path: ${A}}",
-            "1:24: the file is not valid YAML: while parsing a flow mapping, did not find expected ',' or '}'; quote what has braces: \"${A}\"; the rest is checked afterwards",
+            "1:24: the file has `${A}` outside of quotes, where braces are maps for YAML; quote it: \"${A}\"; the rest is checked afterwards",
         ),
         (
             "worker: {health_path: '${UNSET:-nopath}'}",
@@ -520,7 +520,7 @@ fn what_is_no_mistake_and_hardly_wanted_is_a_warning() {
             "network.admin_token_file: means nothing, since there is no admin address; leave it out",
         ),
         (
-            "network: {data_bind: 0.0.0.0:80}\naccess: {tokens: [{name: a, file: /t}]}",
+            "network: {data_bind: 0.0.0.0:80, admin_bind: off}\naccess: {tokens: [{name: a, file: /t}]}",
             "network.data_bind: tokens travel in the clear beyond this host; write `network.tls` too, unless a proxy in \
              front of herd has TLS",
         ),
@@ -528,6 +528,31 @@ fn what_is_no_mistake_and_hardly_wanted_is_a_warning() {
             "network: {data_bind: 0.0.0.0:80}",
             "network.data_bind: the gateway asks nobody who they are, and is open to the network; ask for tokens \
              (`access`, `herd token`), or let only those reach it who may use it",
+        ),
+        (
+            "access: {tokens: [{name: a, file: /t}]}",
+            "network.admin_bind: other users of this host, and workers with `network: host`, may use the admin API, and \
+             so end and start every tenant's sessions; write `network.admin_token_file`, or `admin_bind: off`",
+        ),
+        (
+            "tenants: {default: {max_waiting: null}, named: {a: {max_sessions: 3}}}",
+            "tenants.named.a.max_sessions: limits nobody: without `access` no request has a tenant; give tokens a \
+             `tenant`, or leave the limits out",
+        ),
+        (
+            "tenants: {default: {requests_per_second: 5}}\naccess: {tokens: [{name: a, file: /t}]}",
+            "tenants.default.requests_per_second: limits nobody: no token names a tenant, and there is no \
+             `access.jwt.tenant_claim`; give tokens a `tenant`, or leave the limits out",
+        ),
+        (
+            "worker: {command: [x, '${file:/etc/hosts}']}",
+            "worker.command[1]: puts what is in a file into an argument, and every user of this host can read the \
+             arguments of all processes; use `worker.env`, or let the worker read a file of its own",
+        ),
+        (
+            "sandbox: {mode: off}\naccess: {tokens: [{name: a, file: /t}]}",
+            "sandbox.mode: workers run as herd's own user without a sandbox, and can read what is herd's alone: \
+             access.tokens[0].file; write `required`, unless you trust the workers with it",
         ),
         ("pools: {a: {}}", "pools.a: no route leads there, so that only the control plane starts sessions"),
         (
