@@ -1,11 +1,97 @@
 //! What differs between the settings of a daemon that runs and those of a changed file.
 
+use std::{
+    fmt,
+    fs::{self, File},
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::digest::{Context, Digest, SHA256};
+
 use crate::config::{
     Mistakes, Settings,
     mistake::{Mistake, Origin},
     raw::Maybe,
-    settings::{Network, Telemetry},
+    settings::{Network, Telemetry, Tls, TokenSecret},
 };
+
+/// Far above what the settings' files may hold, so that whatever counts of one is looked at.
+const MOST_OF_FILE: u64 = 1 << 20;
+
+/// What the files that settings name held when they were read: nothing of it, but enough to tell that they hold something
+/// else by now.
+#[derive(Clone)]
+pub(crate) struct Contents {
+    access: Digest,
+    tls: Digest,
+    admin_tls: Digest,
+    admin_token: Digest,
+    webhooks: Digest,
+}
+
+impl Contents {
+    /// Reads the files. One that cannot be read is like none: whoever needs it says so.
+    pub(crate) fn read(settings: &Settings) -> Self {
+        let network = &settings.network;
+        let tokens = settings.access.iter().flat_map(|access| &access.tokens);
+        let tokens = tokens.filter_map(|token| match &token.secret {
+            TokenSecret::File(path) => Some(path),
+            TokenSecret::Sha256(_) => None,
+        });
+        let keys = settings.access.iter().filter_map(|access| Some(&access.jwt.as_ref()?.key_file));
+        let pair = |tls: &Option<Tls>| digest(tls.iter().flat_map(|tls| [&tls.cert_file, &tls.key_file]));
+        Self {
+            access: digest(tokens.chain(keys)),
+            tls: pair(&network.tls),
+            admin_tls: pair(&network.admin_tls),
+            admin_token: digest(&network.admin_token_file),
+            webhooks: digest(settings.webhooks.iter().filter_map(|webhook| webhook.secret_file.as_ref())),
+        }
+    }
+
+    /// The settings whose files hold something else than before.
+    fn changed(&self, after: &Self) -> [(&'static str, bool); 5] {
+        let Self { access, tls, admin_tls, admin_token, webhooks } = self;
+        let differ = |before: &Digest, after: &Digest| before.as_ref() != after.as_ref();
+        [
+            ("network.tls", differ(tls, &after.tls)),
+            ("network.admin_tls", differ(admin_tls, &after.admin_tls)),
+            ("network.admin_token_file", differ(admin_token, &after.admin_token)),
+            ("access", differ(access, &after.access)),
+            ("webhooks", differ(webhooks, &after.webhooks)),
+        ]
+    }
+}
+
+/// Not even the digests: of a secret that somebody has thought up, they could be enough.
+impl fmt::Debug for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Contents(..)")
+    }
+}
+
+fn digest<'a>(files: impl IntoIterator<Item = &'a PathBuf>) -> Digest {
+    let mut digest = Context::new(&SHA256);
+    for path in files {
+        let content = content(path);
+        // With their lengths, so that no two lists of contents read the same.
+        let length = content.as_ref().map_or(u64::MAX, |content| content.len() as u64);
+        digest.update(&length.to_be_bytes());
+        digest.update(content.as_deref().unwrap_or_default());
+    }
+    digest.finish()
+}
+
+/// What a regular file holds; a pipe could hold the daemon up.
+fn content(path: &Path) -> Option<Vec<u8>> {
+    let mut content = Vec::new();
+    if fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        File::open(path).ok()?.take(MOST_OF_FILE).read_to_end(&mut content).ok()?;
+        return Some(content);
+    }
+    None
+}
 
 /// What has another value and cannot change while the daemon runs, each told at its place.
 pub(crate) fn needs_restart(before: &Settings, after: &Settings) -> Mistakes {
@@ -40,8 +126,10 @@ fn place<T>(written: &Maybe<T>) -> Option<Origin> {
     written.as_ref().map(|written| written.origin.clone())
 }
 
-/// The sections and keys outside of pools that have another value.
-pub(crate) fn changed(before: &Settings, after: &Settings) -> Vec<String> {
+/// The sections and keys outside of pools that have another value, or whose files hold something else.
+pub(crate) fn changed(before: (&Settings, &Contents), after: (&Settings, &Contents)) -> Vec<String> {
+    let ((before, held), (after, hold)) = (before, after);
+    let files = held.changed(hold);
     // All fields are named, so that a new one is not forgotten here.
     let Settings {
         network: _,
@@ -63,7 +151,8 @@ pub(crate) fn changed(before: &Settings, after: &Settings) -> Vec<String> {
     ];
     let keys = network(&before.network, &after.network).into_iter();
     let keys = keys.chain(telemetry(&before.telemetry, &after.telemetry)).chain(sections);
-    keys.filter(|(_, differs)| *differs).map(|(name, _)| name.to_owned()).collect()
+    let holds_else = |name: &str| files.contains(&(name, true));
+    keys.filter(|(name, differs)| *differs || holds_else(name)).map(|(name, _)| name.to_owned()).collect()
 }
 
 fn network(before: &Network, after: &Network) -> [(&'static str, bool); 13] {
@@ -108,4 +197,85 @@ fn telemetry(before: &Telemetry, after: &Telemetry) -> [(&'static str, bool); 5]
         ("telemetry.otlp_endpoint", *otlp_endpoint != after.otlp_endpoint),
         ("telemetry.trace_ratio", *trace_ratio != after.trace_ratio),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::{
+        self,
+        raw::Raw,
+        settings::{Access, Jwt, JwtAlgorithm, Token, Webhook},
+    };
+
+    /// Settings with a file wherever one can be named, each named after what it is for.
+    fn settings(directory: &TempDir) -> Settings {
+        let mut settings = config::settle(Raw::default(), Mistakes::default()).unwrap();
+        let file = |name: &str| {
+            let path = directory.path().join(name);
+            fs::write(&path, "former").unwrap();
+            path
+        };
+        let tls = |name: &str| Tls { cert_file: file(&format!("{name}.cert")), key_file: file(&format!("{name}.key")) };
+        settings.network.tls = Some(tls("network.tls"));
+        settings.network.admin_tls = Some(tls("network.admin_tls"));
+        settings.network.admin_token_file = Some(file("network.admin_token_file"));
+        let secret = TokenSecret::File(file("access.token"));
+        let jwt = Jwt {
+            algorithm: JwtAlgorithm::Hs256,
+            key_file: file("access.jwt"),
+            audience: vec!["herd".to_owned()],
+            issuer: None,
+            tenant_claim: None,
+            session_claim: None,
+            leeway: Duration::ZERO,
+        };
+        let tokens = vec![Token { name: "first".to_owned(), tenant: None, secret }];
+        settings.access = Some(Access { tokens, jwt: Some(jwt), query_parameter: None });
+        settings.webhooks = vec![Webhook {
+            url: "http://127.0.0.1:1/".to_owned(),
+            secret_file: Some(file("webhooks.secret")),
+            events: Vec::new(),
+            timeout: Duration::from_secs(1),
+            max_queue: 1,
+            give_up_after: Duration::from_secs(1),
+        }];
+        settings
+    }
+
+    #[test]
+    fn a_file_that_holds_something_else_is_a_change_of_the_setting_that_names_it() {
+        let directory = TempDir::new().unwrap();
+        let settings = settings(&directory);
+        for (file, setting) in [
+            ("network.tls.cert", "network.tls"),
+            ("network.tls.key", "network.tls"),
+            ("network.admin_tls.cert", "network.admin_tls"),
+            ("network.admin_tls.key", "network.admin_tls"),
+            ("network.admin_token_file", "network.admin_token_file"),
+            ("access.token", "access"),
+            ("access.jwt", "access"),
+            ("webhooks.secret", "webhooks"),
+        ] {
+            let before = Contents::read(&settings);
+            let since = |before: &Contents| changed((&settings, before), (&settings, &Contents::read(&settings)));
+            assert!(since(&before).is_empty(), "{file}");
+            for latter in ["latter", ""] {
+                fs::write(directory.path().join(file), latter).unwrap();
+                assert_eq!(since(&before), [setting], "{file}");
+            }
+            fs::remove_file(directory.path().join(file)).unwrap();
+            assert_eq!(since(&before), [setting], "{file}");
+        }
+    }
+
+    #[test]
+    fn nothing_of_what_files_held_is_shown() {
+        let contents = Contents::read(&settings(&TempDir::new().unwrap()));
+        assert_eq!(format!("{contents:?}"), "Contents(..)");
+    }
 }

@@ -20,7 +20,7 @@ use crate::{
     access::{Access, Tenants},
     admin::{Guard, Rules},
     certificates::{Certificates, Renewed},
-    changes,
+    changes::{self, Contents},
     cli::DaemonFlags,
     config::{self, Mode, Settings},
     draining::Draining,
@@ -69,8 +69,8 @@ struct Shared {
     parts: Parts,
     /// What the daemon runs by.
     running: RwLock<Arc<Settings>>,
-    /// Held by one reload at a time.
-    turn: Mutex<()>,
+    /// What the files that `running` names held when they were read. Held by one reload at a time.
+    turn: Mutex<Contents>,
 }
 
 /// What of a daemon can change.
@@ -92,7 +92,7 @@ pub(crate) struct Parts {
 pub(crate) struct Reloaded {
     /// All pools of the new configuration, and those that it has no more.
     pub(crate) pools: Vec<PoolChange>,
-    /// The sections and keys besides `pools` that have other values than before.
+    /// The sections and keys besides `pools` that have other values than before, or whose files hold something else.
     pub(crate) settings: Vec<String>,
 }
 
@@ -149,14 +149,16 @@ struct Next {
     certificates: Renewed,
     webhooks: webhooks::Prepared,
     rules: Rules,
+    contents: Contents,
     changed: Vec<String>,
 }
 
 impl Reloader {
     /// `source` is `None` for a daemon without a file.
     pub(crate) fn new(source: Option<Source>, running: Settings, parts: Parts) -> Self {
+        let turn = Mutex::new(Contents::read(&running));
         let running = RwLock::new(Arc::new(running));
-        Self(Arc::new(Shared { source, parts, running, turn: Mutex::default() }))
+        Self(Arc::new(Shared { source, parts, running, turn }))
     }
 
     /// The settings in force.
@@ -178,18 +180,21 @@ impl Reloader {
 
     async fn attempt(&self) -> Result<Reloaded, ReloadError> {
         let source = self.0.source.clone().ok_or(ReloadError::NoFile)?;
-        let _turn = self.0.turn.lock().await;
+        let mut turn = self.0.turn.lock().await;
         if self.0.parts.draining.has_begun() {
             return Err(ReloadError::Stopping);
         }
         let (before, parts) = (self.settings(), self.0.parts.clone());
-        let next = spawn_blocking(move || Next::prepare(&source, &before, &parts)).await;
+        let held = turn.clone();
+        let next = spawn_blocking(move || Next::prepare(&source, (&before, &held), &parts)).await;
         let next = next.unwrap_or_else(|_| Err(anyhow::anyhow!("the new configuration could not be looked at")));
         let next = next.map_err(ReloadError::Refused)?;
         if self.0.parts.draining.has_begun() {
             return Err(ReloadError::Stopping);
         }
+        let contents = next.contents.clone();
         let (reloaded, settings) = self.0.parts.apply(next).map_err(ReloadError::Refused)?;
+        *turn = contents;
         *self.0.running.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         let pools = reloaded.pools.iter().filter(|pool| pool.change != Change::Unchanged);
         let pools = pools.map(|pool| format!("{} {}", pool.pool, pool.change.name())).collect::<Vec<_>>().join(", ");
@@ -213,8 +218,10 @@ pub(crate) async fn on_hang_up(mut hang_ups: HangUps, reloader: Reloader) {
 
 impl Next {
     /// Blocks for as long as it takes to look at the host.
-    fn prepare(source: &Source, before: &Settings, parts: &Parts) -> anyhow::Result<Self> {
+    fn prepare(source: &Source, (before, held): (&Settings, &Contents), parts: &Parts) -> anyhow::Result<Self> {
         let mut settings = source.read()?;
+        // Before all others read these files, so that what changes meanwhile is told at the next time at the latest.
+        let contents = Contents::read(&settings);
         let mut refusals = Vec::new();
         let fixed = changes::needs_restart(before, &settings);
         refusals.extend((!fixed.is_empty()).then(|| fixed.into()));
@@ -234,8 +241,8 @@ impl Next {
         let rules = Rules::read(&settings.network);
         match (access, certificates, webhooks, rules) {
             (Ok(access), Some(certificates), Ok(webhooks), Ok(rules)) if refusals.is_empty() => {
-                let changed = changes::changed(before, &settings);
-                Ok(Self { settings, setups, access, certificates, webhooks, rules, changed })
+                let changed = changes::changed((before, held), (&settings, &contents));
+                Ok(Self { settings, setups, access, certificates, webhooks, rules, contents, changed })
             }
             (access, _, webhooks, rules) => {
                 refusals.extend([access.err(), webhooks.err(), rules.err()].into_iter().flatten());
@@ -248,7 +255,7 @@ impl Next {
 impl Parts {
     /// Has no point at which it waits, so that it is done as a whole.
     fn apply(&self, next: Next) -> anyhow::Result<(Reloaded, Settings)> {
-        let Next { settings, setups, access, certificates, webhooks, rules, changed } = next;
+        let Next { settings, setups, access, certificates, webhooks, rules, contents: _, changed } = next;
         let Self { pools, gateway, metrics, traces, .. } = self;
         let mut all: Vec<Arc<NamedPool>> = Vec::new();
         let (mut to_change, mut report) = (Vec::new(), Vec::new());

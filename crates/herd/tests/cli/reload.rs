@@ -94,6 +94,43 @@ fn the_command_tells_what_has_changed() {
 }
 
 #[test]
+fn a_secret_that_has_changed_in_its_file_alone_is_told_of() {
+    let (directory, config) = file("");
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    for name in ["token", "admin", "signing"] {
+        fs::write(path(name), format!("the-former-secret-of-{name}")).unwrap();
+    }
+    fs::write(path("mode"), "one").unwrap();
+    let text = format!(
+        "access: {{tokens: [{{name: first, file: {}}}]}}\n\
+         network: {{admin_token_file: {}}}\n\
+         webhooks: [{{url: 'http://127.0.0.1:9/', secret_file: {}}}]\n\
+         worker: {{env: ['MODE=${{file:{}}}']}}\n",
+        path("token"),
+        path("admin"),
+        path("signing"),
+        path("mode"),
+    );
+    fs::write(&config, text).unwrap();
+    let mut daemon = Daemon::serve(&["--config", &config]);
+    let mut settings = |name: &str, latter: &str| {
+        fs::write(path(name), latter).unwrap();
+        let told = reload(&daemon);
+        let line = daemon.log_line(is_reloaded);
+        assert!(!told.to_string().contains(latter) && !line.to_string().contains(latter), "{told} {line}");
+        (told, line)
+    };
+    for (name, setting) in [("token", "access"), ("admin", "network.admin_token_file"), ("signing", "webhooks")] {
+        let (told, line) = settings(name, &format!("the-latter-secret-of-{name}"));
+        assert_eq!((&told["settings"], &line["settings"]), (&json!([setting]), &json!(setting)), "{told} {line}");
+        assert_eq!(told["pools"], json!([{"pool": "default", "change": "unchanged"}]));
+    }
+    let (told, line) = settings("mode", "two");
+    assert_eq!((&told["settings"], &line["pools"]), (&json!([]), &json!("default changed")), "{told} {line}");
+    assert_eq!(reload(&daemon)["settings"], json!([]), "nothing has changed since");
+}
+
+#[test]
 fn a_file_with_mistakes_changes_nothing_and_all_of_them_are_told() {
     let (_directory, config) = file(&with_mode("one"));
     let mut daemon = Daemon::serve(&["--config", &config]);
