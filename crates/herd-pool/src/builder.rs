@@ -99,7 +99,10 @@ impl<F: WorkerFactory> PoolBuilder<F> {
     /// Whether the worker of a session that ended may serve another session. The default is `false`: what one session
     /// left reaches the next.
     ///
-    /// The worker of a session that belongs to a [`Tenant`](crate::Tenant) never serves another one, whatever this is.
+    /// Whatever this is, the worker of a session that belongs to a [`Tenant`](crate::Tenant) serves that one alone: it
+    /// is new, and serves no other one afterwards. Once a session of a tenant has come, a worker that was used goes to
+    /// another session only if one without a tenant waits and has its turn, and is closed otherwise.
+    ///
     /// A worker changes hands only after the last lease of its former session is gone and it passed a health check.
     /// If leases are still held 10 seconds after the session's end, the worker is closed instead.
     pub fn worker_reuse(mut self, reuse: bool) -> Self {

@@ -89,6 +89,51 @@ async fn the_worker_of_a_tenants_session_is_never_reused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_that_served_nobodys_session_never_serves_a_tenants_and_keeps_none_waiting() {
+    let fake = Fake::new();
+    let pool = fake.pool().spare(1).max_workers(1).worker_reuse(true).build().unwrap();
+    let of_acme = |name| id(name).of(&Tenant::new("acme", TenantLimits::default()).unwrap());
+    let worker = pool.acquire(&id("alice")).await.unwrap().worker_id();
+    pool.end(&id("alice")).await.unwrap();
+    // As long as there are no tenants it goes on as a spare.
+    spares(&pool, &mut pool.subscribe(), 1).await;
+    assert_eq!(pool.acquire(&id("bob")).await.unwrap().worker_id(), worker);
+    pool.end(&id("bob")).await.unwrap();
+    spares(&pool, &mut pool.subscribe(), 1).await;
+    assert_eq!(fake.running(), [worker], "it is free");
+
+    let began = Instant::now();
+    let fresh = pool.acquire(&of_acme("alice")).await.unwrap().worker_id();
+    assert_ne!(fresh, worker);
+    assert!(began.elapsed() <= SECOND, "{:?}", began.elapsed());
+
+    // With tenants about, others still hand a worker on to one another, but not past a tenant whose turn it is.
+    pool.end(&of_acme("alice")).await.unwrap();
+    let mut used = pool.acquire(&id("session-0")).await.unwrap().worker_id();
+    let waiting: Vec<_> = [of_acme("carol"), id("session-1"), id("session-2")]
+        .map(|session| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                let worker = pool.acquire(&session).await.unwrap().worker_id();
+                pool.end(&session).await.unwrap();
+                worker
+            })
+        })
+        .into();
+    while pool.stats().waiting < 3 {
+        tokio::task::yield_now().await;
+    }
+    pool.end(&id("session-0")).await.unwrap();
+    let mut served = Vec::new();
+    for one in waiting {
+        served.push(one.await.unwrap());
+    }
+    assert_ne!(served[0], used);
+    used = served[1];
+    assert_eq!(served[2], used, "nobody's sessions share one");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lease_that_is_never_dropped_does_not_keep_a_worker_from_ending() {
     let fake = Fake::new();
     let pool = fake.pool().max_workers(1).worker_reuse(true).build().unwrap();

@@ -13,6 +13,8 @@ pub(super) struct Entry<W> {
     pub(super) reserved: Option<Box<SessionId>>,
     /// The session that it is started for, serves, or served, as its tenant's limit counts it.
     pub(super) counted: Option<CountedSession>,
+    /// Whether it has served a session before. Such a worker is not for tenants.
+    pub(super) is_used: bool,
     /// Which factory it comes from.
     pub(super) generation: Generation,
     pub(super) started: Moment,
@@ -106,6 +108,7 @@ impl<W: Clone> Entry<W> {
             phase: Phase::Starting,
             reserved: reserved.map(Box::new),
             counted: None,
+            is_used: false,
             generation,
             started: now,
             ready: None,

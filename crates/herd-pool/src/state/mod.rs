@@ -170,6 +170,8 @@ pub(crate) struct State<W> {
     last_spawn_error: Option<SpawnError>,
     /// For workers that are for one session.
     setbacks: Setbacks,
+    /// Whether a tenant has ever come. Workers that have served a session are no spares from then on.
+    has_tenants: bool,
     /// Whether a start waits for the back-off.
     held_back: bool,
     /// When the first of those may be tried, unless that takes the outcome of another start.
@@ -212,6 +214,7 @@ impl<W: Clone> State<W> {
             backoff: Backoff::default(),
             last_spawn_error: None,
             setbacks: Setbacks::default(),
+            has_tenants: false,
             held_back: false,
             held_until: None,
             evict_on: false,

@@ -52,11 +52,23 @@ impl<W: Clone> State<W> {
             let Some(other) = self.queue.make_room(&session.tenant().cloned()) else { return Err(full) };
             self.dismiss(other, full, now);
         }
+        if session.tenant().is_some() && !self.has_tenants {
+            self.has_tenants = true;
+            self.end_used_spares(now);
+        }
         if is_new {
             self.queue.open(ticket, session, self.stand(session), counted, now);
         }
         self.queue.join(ticket, session, caller, now);
         Ok(())
+    }
+
+    /// Ends the free workers that have served a session before: what that one left in them must not reach a tenant.
+    fn end_used_spares(&mut self, now: Moment) {
+        let is_used = |worker: &&WorkerId| self.workers.get(worker).is_some_and(|entry| entry.is_used);
+        for worker in self.spares.iter().filter(is_used).copied().collect::<Vec<_>>() {
+            self.retire(worker, Force::Close, now);
+        }
     }
 
     /// Where those who wait for a session have to.
@@ -102,7 +114,13 @@ impl<W: Clone> State<W> {
         if !self.running() || !self.is_current(worker) {
             return self.retire(worker, Force::Close, now);
         }
-        let reserved = self.workers.get(&worker).and_then(|entry| entry.reserved.clone());
+        let Some(entry) = self.workers.get(&worker) else { return };
+        if entry.is_used && self.has_tenants && self.queue.lines().turns().next() != Some(&None) {
+            // It is a tenant's turn, or may be that of one who comes. A new worker serves whoever it is; to pass over
+            // those whose turn it is would be to let them wait for as long as others come.
+            return self.retire(worker, Force::Close, now);
+        }
+        let reserved = entry.reserved.clone();
         let party = match reserved {
             Some(session) => self.queue.dissolve(&session).map(|party| (*session, party)),
             None => self.queue.pop(),
@@ -201,7 +219,7 @@ impl<W: Clone> State<W> {
 
         let handle = slot.worker.clone();
         let tickets = Vec::from_iter(ticket);
-        // What a tenant left in a worker must not reach anybody else.
+        // What a tenant left in a worker must not reach anybody else, nor what others left a tenant: see `place`.
         let may_reuse = self.options.worker_reuse && slot.id().tenant().is_none();
         let ending = Box::new(Ending { handle, slot: Some(slot), tickets, force, since: now });
         let reuse = may_reuse && force == Force::Close && self.running() && self.is_current(worker);
@@ -248,6 +266,9 @@ impl<W: Clone> State<W> {
         let Some(Phase::Lingering(ending)) = self.phase_mut(worker) else { return };
         let handle = ending.handle.clone();
         let Some(Phase::Lingering(ending)) = self.enter(worker, Phase::Checking(handle.clone())) else { return };
+        if let Some(entry) = self.workers.get_mut(&worker) {
+            entry.is_used = true;
+        }
         self.timers.remove(ending.since.after(LINGER), Timer::Linger(worker));
         self.over(&ending);
         self.act(Action::Check { worker, handle });

@@ -150,6 +150,8 @@ pub(super) struct World {
     pub(super) enders: BTreeSet<Ticket>,
     pub(super) leases: Vec<Arc<Slot<WorkerId>>>,
     pub(super) spawning: BTreeSet<WorkerId>,
+    /// Workers that have served a session and are free again.
+    used: BTreeSet<WorkerId>,
     /// Workers that are for one session alone, until they are gone.
     reserved: BTreeMap<WorkerId, SessionId>,
     /// Workers whose start is to be given up, as long as they start.
@@ -211,6 +213,7 @@ impl World {
             enders: BTreeSet::new(),
             leases: Vec::new(),
             spawning: BTreeSet::new(),
+            used: BTreeSet::new(),
             reserved: BTreeMap::new(),
             cancelled: BTreeSet::new(),
             generations: BTreeMap::new(),
@@ -411,6 +414,7 @@ impl World {
                 assert!(self.checks.insert(worker), "{worker} is checked twice at once");
                 // A worker that is checked after its session ended is free for others.
                 if let Some(session) = self.ending.remove(&worker) {
+                    self.used.insert(worker);
                     let held = self.leases.iter().any(|slot| slot.worker == worker);
                     assert!(!held, "{worker} of {session} changes hands while there is a lease");
                     assert!(self.options.worker_reuse);
@@ -565,6 +569,8 @@ impl World {
                 );
                 assert!(!self.live.values().any(|other| *other == worker), "{worker} has two sessions");
                 assert_eq!(self.generations.get(&worker), Some(&self.generation), "{worker} is of a former factory");
+                let is_clean = session.tenant().is_none() || !self.used.contains(&worker);
+                assert!(is_clean, "what somebody left in {worker} reaches a tenant's {session}");
                 self.idle_by.insert(session.clone(), self.options.idle_by);
                 assert_eq!(self.live.insert(session, worker), None, "a session has two workers");
                 self.started += 1;
