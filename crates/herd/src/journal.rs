@@ -1,15 +1,18 @@
 //! The last events of all pools, in one order, for those who follow them.
 
+#[cfg(test)]
+mod burst;
 mod kept;
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
+    fmt,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::SystemTime,
 };
 
 use axum::body::Bytes;
-use herd_pool::{EventKind, Events, EventsError, Exit, ExitStatus, SpawnError, WorkerId};
+use herd_pool::{EventKind, Exit, ExitStatus, SpawnError, WorkerId};
 use tokio::sync::watch;
 
 use self::kept::kept;
@@ -48,7 +51,7 @@ struct Shared {
     last: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Record {
     /// How many events there have been.
     last: u64,
@@ -61,7 +64,10 @@ struct Record {
     crashed: HashSet<WorkerId>,
     /// By pool the last start of a worker, if it failed and none has become ready since.
     start_failures: BTreeMap<Arc<str>, (SystemTime, SpawnError)>,
+    listeners: Vec<Listener>,
 }
+
+type Listener = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// How many workers ended, by how. Workers that were never ready failed to start, which is counted elsewhere.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -123,21 +129,18 @@ impl Journal {
         Self(Arc::new(Shared { record: Mutex::default(), last: watch::Sender::new(0) }))
     }
 
-    /// Writes down what happens in a pool, until it is gone. The pool's own buffer is as large as the record, so falling
-    /// behind means that the record would hardly have had the lost events either.
-    pub(crate) async fn record(self, pool: Arc<str>, mut events: Events) {
-        loop {
-            match events.next().await {
-                Ok(herd_pool::Event { sequence: _, at, kind }) => {
-                    log(&pool, &kind);
-                    self.push(at, Arc::clone(&pool), kind);
-                }
-                Err(EventsError::Lagged { missed }) => {
-                    tracing::warn!(%pool, missed, "events were not read in time, and are missing from the journal");
-                }
-                Err(EventsError::Closed) => return,
-            }
-        }
+    /// Writes down what happens in a pool. Its events have to come as they happen, each of them: what is counted here
+    /// and nowhere else would be wrong for ever without one.
+    pub(crate) fn record(&self, pool: &Arc<str>, event: &herd_pool::Event) {
+        let herd_pool::Event { sequence: _, at, kind } = event;
+        log(pool, kind);
+        self.push(*at, Arc::clone(pool), kind.clone());
+    }
+
+    /// Calls `listener` for each event from now on, in their order, before anybody can do anything else with the
+    /// journal: unlike a [follower](Self::follow) it cannot fall behind. It must neither wait nor use the journal.
+    pub(crate) fn listen(&self, listener: impl Fn(&Event) + Send + Sync + 'static) {
+        self.lock().listeners.push(Box::new(listener));
     }
 
     /// Follows from behind the event with this number; `None`: from now on.
@@ -180,7 +183,9 @@ impl Journal {
         if record.events.len() == BACKLOG {
             record.events.pop_front();
         }
-        record.events.push_back(Arc::new(Event { sequence, at, pool, kind, rendered: OnceLock::new() }));
+        let event = Arc::new(Event { sequence, at, pool, kind, rendered: OnceLock::new() });
+        record.events.push_back(Arc::clone(&event));
+        record.listeners.iter().for_each(|listener| listener(&event));
         // While the record is held, so that the numbers are told in their order.
         self.0.last.send_replace(sequence);
     }
@@ -196,6 +201,12 @@ impl Journal {
 fn log(pool: &str, kind: &EventKind) {
     if let EventKind::SessionEnded { worker, reason, .. } = kind {
         tracing::info!(pool, %worker, %reason, "a session ended");
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record").field("last", &self.last).finish_non_exhaustive()
     }
 }
 

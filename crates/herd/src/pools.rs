@@ -39,7 +39,7 @@ struct Shared {
     journal: Journal,
     /// What the pools that are gone have counted.
     gone: Mutex<Stats>,
-    /// Writes down events, and sees pools off.
+    /// Sees pools off.
     tasks: Mutex<JoinSet<()>>,
     /// Waits for the workers of former setups.
     retiring: Mutex<JoinSet<()>>,
@@ -168,11 +168,11 @@ impl Pools {
     /// If its options contradict each other.
     pub(crate) fn open(&self, setup: Setup) -> anyhow::Result<Arc<NamedPool>> {
         let name: Arc<str> = setup.settings.name.as_str().into();
-        let builder = setup.pool(self.0.worker_ids.clone());
+        let (journal, pool) = (self.0.journal.clone(), Arc::clone(&name));
+        let builder = setup.pool(self.0.worker_ids.clone()).on_event(move |event| journal.record(&pool, event));
         // Whatever the level of the log: the span itself is no line.
-        let built = error_span!("pool", pool = &*name).in_scope(|| builder.build_with_events());
-        let (pool, events) = built.with_context(|| format!("cannot set up the pool {name}"))?;
-        self.tasks().spawn(self.0.journal.clone().record(Arc::clone(&name), events));
+        let built = error_span!("pool", pool = &*name).in_scope(|| builder.build());
+        let pool = built.with_context(|| format!("cannot set up the pool {name}"))?;
         let (setup, leaving) = (RwLock::new(Arc::new(setup)), AtomicBool::new(false));
         let serial = self.0.opened.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(NamedPool { name, serial, pool, setup, leaving }))

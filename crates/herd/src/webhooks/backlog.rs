@@ -52,11 +52,6 @@ impl Backlog {
         self.trim()
     }
 
-    /// Notes that events were lost before they came here.
-    pub(super) fn miss(&mut self, count: u64) {
-        self.missed += count;
-    }
-
     pub(super) fn len(&self) -> usize {
         self.events.len()
     }

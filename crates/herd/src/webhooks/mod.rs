@@ -31,7 +31,7 @@ use self::{
 use crate::{
     admin::model,
     config::settings::Webhook,
-    journal::{Entry, Follower, Journal},
+    journal::{Event, Journal},
 };
 
 /// All receivers. Clones are the same; the last one to go takes the tasks with it.
@@ -80,7 +80,13 @@ impl Webhooks {
     pub(crate) fn start(journal: &Journal, prepared: Prepared) -> Self {
         let webhooks = Self(Arc::new(Shared { posts: Arc::default(), tasks: Mutex::default() }));
         webhooks.configure(prepared);
-        webhooks.tasks().spawn(follow(journal.follow(None), Arc::clone(&webhooks.0.posts)));
+        // By listening: a burst of events must not be too much for a receiver that has room for it.
+        let posts = Arc::downgrade(&webhooks.0.posts);
+        journal.listen(move |event| {
+            if let Some(posts) = posts.upgrade() {
+                hand_out(event, &posts.lock().unwrap_or_else(PoisonError::into_inner));
+            }
+        });
         webhooks
     }
 
@@ -141,21 +147,15 @@ impl Webhooks {
     }
 }
 
-/// Hands each event to all receivers, which never makes it wait.
-async fn follow(mut follower: Follower, posts: Arc<Mutex<Vec<Post>>>) {
-    while let Some(entry) = follower.next().await {
-        let since = Instant::now();
-        let mut json: Option<Arc<str>> = None;
-        for Post { receiver, .. } in &*posts.lock().unwrap_or_else(PoisonError::into_inner) {
-            match &entry {
-                Entry::Event(event) => {
-                    let json = json.get_or_insert_with(|| model::Event::new(event).to_json().into());
-                    let waiting = Waiting { since, json: Arc::clone(json) };
-                    receiver.offer(event.kind.name(), waiting);
-                }
-                Entry::Missed(count) => receiver.miss(*count),
-            }
-        }
+/// Hands an event to all receivers that want it, which takes no waiting.
+fn hand_out(event: &Event, posts: &[Post]) {
+    let since = Instant::now();
+    let mut json: Option<Arc<str>> = None;
+    for Post { receiver, .. } in posts {
+        receiver.offer(event.kind.name(), || {
+            let json = json.get_or_insert_with(|| model::Event::new(event).to_json().into());
+            Waiting { since, json: Arc::clone(json) }
+        });
     }
 }
 

@@ -106,12 +106,12 @@ impl Receiver {
     }
 
     /// Adds an event if the receiver wants its kind. Never waits.
-    pub(super) fn offer(&self, kind: &str, event: Waiting) {
+    pub(super) fn offer(&self, kind: &str, event: impl FnOnce() -> Waiting) {
         let mut state = self.lock();
         if !state.options.kinds.is_empty() && !state.options.kinds.iter().any(|wanted| wanted == kind) {
             return;
         }
-        let dropped = state.backlog.push(event);
+        let dropped = state.backlog.push(event());
         state.counts.dropped += dropped;
         // The first of many is told; how many there are in all is in the metrics.
         if dropped > 0 && state.counts.dropped == dropped {
@@ -121,13 +121,6 @@ impl Receiver {
         }
         drop(state);
         self.changed.notify_one();
-    }
-
-    /// Notes that events were lost before they came here.
-    pub(super) fn miss(&self, count: u64) {
-        let mut state = self.lock();
-        state.backlog.miss(count);
-        state.counts.dropped += count;
     }
 
     pub(super) fn counts(&self) -> Counts {
