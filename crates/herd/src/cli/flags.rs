@@ -33,7 +33,7 @@ pub(crate) struct DaemonFlags {
     /// Where the gateway listens [default: 127.0.0.1:8080]; port 0 lets the system choose
     #[arg(long, value_name = "IP:PORT", value_parser = value::address)]
     listen: Option<SocketAddr>,
-    /// Where the admin API listens, or `off` [default: 127.0.0.1:8081]
+    /// Where the admin API listens, or `off` [default: 127.0.0.1:8081; with `herd start` off]
     #[arg(long, value_name = "IP:PORT", value_parser = value::admin_address)]
     admin: Option<AdminBind>,
     /// The gateway's certificate with its chain, PEM; the gateway then speaks TLS
