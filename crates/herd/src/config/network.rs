@@ -206,6 +206,12 @@ pub(super) fn warnings(raw: &RawNetwork, network: &Network, has_access: bool) ->
             "the admin token travels in the clear beyond this host",
             "write `network.admin_tls` too",
         )),
+        Some(_) if has_access && network.admin_token_file.is_none() => warnings.push(Mistake::warning(
+            place(raw.admin_bind.as_ref().map(|written| &written.origin), "network.admin_bind"),
+            "other users of this host, and workers with `network: host`, may use the admin API, and so end and start \
+             every tenant's sessions",
+            "write `network.admin_token_file`, or `admin_bind: off`",
+        )),
         Some(_) => {}
     }
     if network.data_bind.ip().is_loopback() {
