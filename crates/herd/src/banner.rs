@@ -107,3 +107,38 @@ impl fmt::Display for Banner {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_suggested_speaks_tls_where_the_gateway_does() {
+        let mut banner = Banner {
+            gateway: ([127, 0, 0, 1], 8080).into(),
+            admin: Some(([127, 0, 0, 1], 8081).into()),
+            control: "/run/herd/herd.sock".into(),
+            session_key: SessionKey::default(),
+            tls: true,
+            admin_tls: false,
+            isolations: Vec::new(),
+            repl: false,
+        };
+        let said = banner.to_string();
+        for line in [
+            " serves https://127.0.0.1:8080\n",
+            "  try      curl -k -H 'X-Session-ID: alice' https://127.0.0.1:8080/\n",
+            "--cacert FILE",
+            "  admin    http://127.0.0.1:8081/v1/stats\n",
+        ] {
+            assert!(said.contains(line), "{line}: {said}");
+        }
+        (banner.tls, banner.admin_tls) = (false, true);
+        let said = banner.to_string();
+        assert!(
+            said.contains("curl -H 'X-Session-ID: alice' http://127.0.0.1:8080/\n") && !said.contains("-k"),
+            "{said}"
+        );
+        assert!(said.contains("  admin    https://127.0.0.1:8081/v1/stats\n"), "{said}");
+    }
+}
