@@ -121,8 +121,8 @@
 //!   `state::tick` does what is due, `state::reconfigure` lets another factory and other options count, `state::entry`
 //!   is what is known of one worker and `state::inspect` what others may know of the state.
 //! - `queue` holds those who wait, `lines` whose turn it is, and `crowd` who has how many of them. `idle` holds the
-//!   sessions that may be idle, `schedule` what is due when, `backoff` how fast failed starts are repeated, and
-//!   `generation` tells the configurations apart that a pool has had.
+//!   sessions that may be idle, `schedule` what is due when, `backoff` how fast failed starts are repeated, `setbacks`
+//!   the same where each is for one session, and `generation` tells the configurations apart that a pool has had.
 //! - `slot` is a session with its worker, shared by its leases; `gate` counts them; `index` finds slots by session ID,
 //!   in the hash `table`s.
 //!

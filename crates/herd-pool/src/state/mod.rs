@@ -234,7 +234,7 @@ impl<W: Clone> State<W> {
             Input::End { ticket, session, reason, force } => self.end(ticket, &session, reason, force, now),
             Input::LastLease { worker } => self.last_lease(worker, now),
             Input::Spawned { worker, outcome: Ok(handle) } => self.ready(worker, handle, now),
-            Input::Spawned { worker, outcome: Err(error) } => self.spawn_failed(worker, error, now),
+            Input::Spawned { worker, outcome: Err(error) } => self.spawn_failed(worker, &error, now),
             Input::SpawnCancelled { worker } => self.remove(worker),
             Input::Checked { worker, healthy } => self.checked(worker, healthy, now),
             Input::Probed { worker, healthy } => self.probed(worker, healthy, now),

@@ -62,7 +62,7 @@ impl<W: Clone> State<W> {
         self.place(worker, handle, now);
     }
 
-    pub(super) fn spawn_failed(&mut self, worker: WorkerId, error: SpawnError, now: Moment) {
+    pub(super) fn spawn_failed(&mut self, worker: WorkerId, error: &SpawnError, now: Moment) {
         self.counters.spawn_failures += 1;
         self.publish(EventKind::SpawnFailed { worker, error: error.clone() });
         let is_current = self.is_current(worker);
