@@ -540,7 +540,7 @@ fn what_is_no_mistake_and_hardly_wanted_is_a_warning() {
              `tenant`, or leave the limits out",
         ),
         (
-            "tenants: {default: {requests_per_second: 5}}\naccess: {tokens: [{name: a, file: /t}]}",
+            "tenants: {default: {requests_per_second: 5}}\naccess: {tokens: [{name: a, file: /t}]}\nnetwork: {admin_bind: off}",
             "tenants.default.requests_per_second: limits nobody: no token names a tenant, and there is no \
              `access.jwt.tenant_claim`; give tokens a `tenant`, or leave the limits out",
         ),
@@ -550,7 +550,7 @@ fn what_is_no_mistake_and_hardly_wanted_is_a_warning() {
              arguments of all processes; use `worker.env`, or let the worker read a file of its own",
         ),
         (
-            "sandbox: {mode: off}\naccess: {tokens: [{name: a, file: /t}]}",
+            "sandbox: {mode: off}\naccess: {tokens: [{name: a, file: /t}]}\nnetwork: {admin_bind: off}",
             "sandbox.mode: workers run as herd's own user without a sandbox, and can read what is herd's alone: \
              access.tokens[0].file; write `required`, unless you trust the workers with it",
         ),
@@ -563,7 +563,9 @@ fn what_is_no_mistake_and_hardly_wanted_is_a_warning() {
     for (text, expected) in table {
         let settings = load(text).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         let warnings = settings.warnings();
-        assert!(warnings.all.iter().all(|warning| warning.origin.position.is_some()), "{warnings:?}");
+        let key = expected.split(':').next().and_then(|key| key.rsplit(['.', ']']).find(|part| !part.is_empty()));
+        let is_placed = warnings.all.iter().all(|warning| warning.origin.position.is_some());
+        assert_eq!(is_placed, text.contains(key.unwrap()), "what is written has a place: {warnings:?}");
         let told: Vec<_> = warnings.all.iter().map(ToString::to_string).collect();
         assert_eq!(told, [expected], "{text}");
     }
