@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use herd_pool::{SessionId, WorkerFactory};
+use herd_pool::WorkerFactory;
 use hyper::{
     Request, Response,
     header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue},
@@ -16,6 +16,7 @@ use crate::{
     failure::Failure,
     latency::Phase,
     options::MetricsPage,
+    random::random_session_id,
     session_key::{Found, KeyError, Named, asks_for},
     setup::{Seat, Setup},
     trace,
@@ -71,7 +72,7 @@ impl<F: WorkerFactory> Setup<F> {
             Found::Session(named) => named,
             Found::Cookieless(name) => match &admission.session {
                 Some(only) => Named::plain(only.clone()),
-                None => Named::in_new_cookie(new_session_id()?, &name),
+                None => Named::in_new_cookie(random_session_id().map_err(|_| Failure::Random)?, &name),
             },
             Found::Nothing => match &admission.session {
                 Some(only) => Named::plain(only.clone()),
@@ -119,11 +120,4 @@ impl Page<'_> {
         page.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         page
     }
-}
-
-fn new_session_id() -> Result<SessionId, Failure> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|_| Failure::Random)?;
-    let session = SessionId::new(format!("{:032x}", u128::from_be_bytes(bytes)));
-    Ok(session.map_err(KeyError::from)?)
 }

@@ -342,10 +342,8 @@ fn is_of(session: &SessionId, tenant: &str) -> bool {
 }
 
 fn random_id() -> Result<SessionId, Problem> {
-    let mut bytes = [0; 16];
     let failed = |_| Problem::new(Kind::Internal).detail("no random bytes are to be had; send an id");
-    getrandom::fill(&mut bytes).map_err(failed)?;
-    session_id(&format!("{:032x}", u128::from_be_bytes(bytes)))
+    herd_gateway::random_session_id().map_err(failed)
 }
 
 fn location(session: &Session) -> HeaderValue {

@@ -157,10 +157,8 @@ struct Owner {
 impl Owner {
     /// Makes the ID of a session that nobody can guess.
     fn of_a_new_session(pool: WorkerPool, tenant: Option<&Tenant>) -> Result<Self, Status> {
-        let mut bytes = [0; 16];
-        getrandom::fill(&mut bytes).map_err(|_| Status::internal("no random bytes for a session ID are to be had"))?;
-        let id = format!("{:032x}", u128::from_be_bytes(bytes));
-        let session = SessionId::new(id).map_err(|error| Status::internal(error.to_string()))?;
+        let failed = |_| Status::internal("no random bytes for a session ID are to be had");
+        let session = herd_gateway::random_session_id().map_err(failed)?;
         let session = tenant.map_or(session.clone(), |tenant| session.of(tenant));
         Ok(Self { pool, session, left: false })
     }
