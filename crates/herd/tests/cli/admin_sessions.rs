@@ -15,6 +15,7 @@ pools:
   a: {worker: {env: [NAME=a]}, resources: {max_workers: 5, spare: 0, min_workers: 0}}
   b: {worker: {env: [NAME=b]}, resources: {max_workers: 5, spare: 0, min_workers: 0}}
 tenants: {named: {small: {max_sessions: 1}}}
+access: {tokens: [{name: t, tenant: acme, sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08}]}
 ";
 
 fn two_pools() -> (tempfile::TempDir, Daemon) {
@@ -56,6 +57,8 @@ fn a_session_is_started_once_and_used_through_the_gateway() {
     assert_eq!((again.status, &again.json()["worker"]), (200, &first.json()["worker"]), "{again:?}");
     let gateway = &first.json()["gateway"];
     assert_eq!(gateway["url"], format!("http://{}", daemon.gateway));
+    let reached = json!([&gateway["routes"], &gateway["is_default"], &gateway["warning"]]);
+    assert_eq!(reached, json!([[], true, null]), "every request leads there");
     assert_eq!(gateway["name"], json!({"in": "header", "name": "x-session-id", "value": "alice"}));
     let answer = eval(daemon.gateway, "alice", "6 * 7");
     assert_eq!((answer.body.as_str(), answer.field("herd-session")), ("42", Some("resumed")), "{answer:?}");
@@ -161,6 +164,99 @@ fn a_tenant_gets_no_more_sessions_than_it_may_have() {
 }
 
 #[test]
+fn a_session_of_a_tenant_is_refused_where_the_gateway_admits_nobody_of_one() {
+    let daemon = Daemon::repl();
+    let refused = post(&daemon, r#"{"id": "alice", "tenant": "acme"}"#);
+    assert_eq!((refused.status, &refused.json()["type"]), (409, &json!("urn:herd:problem:no-tenants")), "{refused:?}");
+    assert!(refused.json()["detail"].as_str().unwrap().contains("configure `access`"), "{refused:?}");
+    assert!(ids(&daemon.page("/v1/sessions")).is_empty());
+}
+
+#[test]
+fn who_starts_a_session_is_told_which_requests_reach_it() {
+    let (_directory, config) = file(
+        "pools: {a: {}, b: {}}\nroutes: [{pool: a, host: '*.a.test', path_prefix: /a}, {pool: a, header: x-kind=a}]\n",
+    );
+    let daemon = Daemon::serve(&["--config", &config]);
+    let gateway = &started(&daemon, &json!({"pool": "a"}))["gateway"];
+    let routes = json!([
+        {"host": "*.a.test", "path_prefix": "/a", "header": null},
+        {"host": null, "path_prefix": null, "header": "x-kind=a"},
+    ]);
+    assert_eq!(
+        (&gateway["routes"], &gateway["is_default"], &gateway["warning"]),
+        (&routes, &json!(false), &Value::Null)
+    );
+    let gateway = &started(&daemon, &json!({"pool": "b"}))["gateway"];
+    assert_eq!(gateway["routes"], json!([]));
+    assert!(gateway["warning"].as_str().unwrap().contains("no route leads to the pool b"), "{gateway}");
+}
+
+#[test]
+fn every_page_refuses_parameters_that_it_does_not_know() {
+    let daemon = Daemon::repl();
+    eval(daemon.gateway, "alice", "1");
+    let worker = daemon.page("/v1/sessions/alice")["worker"].as_str().unwrap().to_owned();
+    for (method, path) in [
+        ("GET", "/".to_owned()),
+        ("GET", "/healthz".to_owned()),
+        ("GET", "/readyz".to_owned()),
+        ("GET", "/metrics".to_owned()),
+        ("GET", "/openapi.json".to_owned()),
+        ("GET", "/v1/stats".to_owned()),
+        ("GET", "/v1/events".to_owned()),
+        ("GET", "/v1/pools".to_owned()),
+        ("GET", "/v1/pools/default".to_owned()),
+        ("GET", format!("/v1/workers/{worker}")),
+        ("GET", format!("/v1/workers/{worker}/logs")),
+        ("GET", "/v1/sessions/alice".to_owned()),
+        ("DELETE", "/v1/sessions/alice".to_owned()),
+        ("POST", "/v1/sessions".to_owned()),
+        ("POST", "/v1/reload".to_owned()),
+    ] {
+        let refused = request(daemon.admin, method, &format!("{path}?banana=1"), &[]);
+        assert_eq!((refused.status, &refused.json()["type"]), (400, &json!("urn:herd:problem:bad-query")), "{path}");
+    }
+    assert_eq!(ids(&daemon.page("/v1/sessions")), ["alice"]);
+}
+
+#[test]
+fn sessions_of_a_pool_that_leaves_are_listed_once_beside_those_of_its_successor() {
+    let (_directory, config) = file("pools: {default: {}, other: {}}\n");
+    let daemon = Daemon::serve(&["--config", &config]);
+    let hold = |count: usize| {
+        let fields = [("x-session-id", "alice"), ("content-length", "7")];
+        let mut open = Exchange::begin(daemon.gateway, "POST", "/eval", &fields);
+        open.send("x");
+        let is_held = |page: &Value| {
+            ids(page).len() == count && page["items"].as_array().unwrap().iter().all(|session| session["leases"] == 1)
+        };
+        daemon.page_when("/v1/sessions", is_held);
+        open
+    };
+    let former = hold(1);
+    for pools in ["{other: {}}", "{default: {}, other: {}}"] {
+        std::fs::write(&config, format!("pools: {pools}\n")).unwrap();
+        assert_eq!(request(daemon.admin, "POST", "/v1/reload", &[]).status, 200);
+    }
+    let latter = hold(2);
+    let mut workers = BTreeSet::new();
+    let mut path = "/v1/sessions?limit=1".to_owned();
+    for last in [false, true] {
+        let page = daemon.page(&path);
+        assert_eq!(ids(&page), ["alice"], "{page}");
+        workers.insert(page["items"][0]["worker"].to_string());
+        assert_eq!(page["next"].is_null(), last, "{page}");
+        path = format!("/v1/sessions?limit=1&cursor={}", page["next"].as_str().unwrap_or_default());
+    }
+    assert_eq!(workers.len(), 2, "each is another session");
+    let pools = daemon.page("/v1/pools?limit=2");
+    let rest = daemon.page(&format!("/v1/pools?cursor={}", pools["next"].as_str().unwrap()));
+    assert_eq!((&rest["items"][0]["pool"], &rest["items"][0]["leaving"]), (&json!("default"), &json!(true)), "{rest}");
+    drop((former, latter));
+}
+
+#[test]
 fn who_does_not_get_a_worker_in_time_is_told_when_to_ask_again() {
     let (_directory, config) = file("resources: { max_workers: 1 }\n");
     let daemon = Daemon::serve(&["--config", &config]);
@@ -259,8 +355,9 @@ fn pools_are_shown_with_their_numbers() {
 }
 
 #[test]
-fn a_daemon_whose_workers_cannot_start_is_not_ready_and_says_why() {
-    let daemon = Daemon::run(&["--start-timeout", "1s", "--workers", "1..1"], &["sh", "-c", "exit 7"]);
+fn a_daemon_whose_workers_cannot_start_is_not_ready_and_shows_strangers_nothing_of_them() {
+    let script = ["sh", "-c", "echo the password is wrong >&2; exit 7"];
+    let daemon = Daemon::run(&["--start-timeout", "1s", "--workers", "1..1"], &script);
     let mut told = Value::Null;
     crate::daemon::eventually(|| {
         let answer = get(daemon.admin, "/readyz");
@@ -268,6 +365,9 @@ fn a_daemon_whose_workers_cannot_start_is_not_ready_and_says_why() {
         !told.is_null()
     });
     assert_eq!(told["type"], "urn:herd:problem:not-ready");
-    assert!(told["detail"].as_str().unwrap().contains("the pool default could not"), "{told}");
+    assert!(!told.to_string().contains("password") && !told.to_string().contains("exit"), "{told}");
+    assert!(told["detail"].as_str().unwrap().contains("/v1/pools"), "{told}");
+    let failure = &daemon.page("/v1/pools/default")["last_start_failure"]["error"];
+    assert!(failure.as_str().unwrap().contains("the password is wrong"), "{failure}");
     assert_eq!(get(daemon.admin, "/healthz").body, "ok\n");
 }

@@ -158,5 +158,12 @@ fn a_log_that_is_read_behind_a_line_begins_there() {
     let rest = daemon.page(&format!("{logs}?last_event_id=0"));
     assert_eq!((rest["items"].as_array().unwrap().len(), &rest["items"][0]["text"]), (1, &"two".into()));
     assert_eq!(get(daemon.admin, &format!("{logs}?last_event_id=x")).status, 400);
+    let followed = |query: &str, fields: &[(&str, &str)]| {
+        let mut stream = follow(daemon.admin, &format!("{logs}?follow=true{query}"), fields);
+        stream.event().2["text"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(followed("", &[]), "one");
+    assert_eq!(followed("&limit=1", &[]), "two", "the last one, and then what comes");
+    assert_eq!(followed("&limit=1&last_event_id=0", &[]), "two");
     assert_eq!(request(daemon.admin, "GET", &logs, &[("last-event-id", "x")]).status, 400);
 }

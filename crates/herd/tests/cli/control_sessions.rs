@@ -18,6 +18,7 @@ const OK: u32 = 0;
 const INVALID_ARGUMENT: u32 = 3;
 const NOT_FOUND: u32 = 5;
 const RESOURCE_EXHAUSTED: u32 = 8;
+const FAILED_PRECONDITION: u32 = 9;
 const ABORTED: u32 = 10;
 const INTERNAL: u32 = 13;
 const UNAVAILABLE: u32 = 14;
@@ -193,7 +194,14 @@ async fn what_cannot_be_had_is_told_apart() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_tenant_in_the_metadata_owns_the_session() {
-    let daemon = daemon();
+    let open = daemon();
+    let mut plane = Plane::connect(&open.socket).await;
+    let refused = plane.acquire(&[("herd-tenant", "acme")]).await.close().await;
+    assert_eq!(refused.code, FAILED_PRECONDITION, "nobody could use it: {refused:?}");
+    assert!(refused.message.contains("admits nobody of a tenant"), "{refused:?}");
+
+    let (_directory, config) = crate::sandbox::file(crate::pools::ADMITS_TENANTS);
+    let daemon = Daemon::serve(&["--config", &config]);
     let mut plane = Plane::connect(&daemon.socket).await;
     let mut stream = plane.acquire(&[("herd-tenant", "acme")]).await;
     let session = stream.session().await;

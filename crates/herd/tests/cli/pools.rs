@@ -19,6 +19,12 @@ routes:
   - {pool: a, path_prefix: /eval}
 ";
 
+/// The gateway takes a token of some tenant, which nobody knows.
+pub(crate) const ADMITS_TENANTS: &str = "\
+resources: {max_workers: 8}
+access: {tokens: [{name: t, tenant: acme, sha256: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08}]}
+";
+
 fn two_pools() -> (tempfile::TempDir, Daemon) {
     let (directory, config) = file(TWO);
     (directory, Daemon::serve(&["--config", &config]))
@@ -86,30 +92,51 @@ fn the_same_session_id_in_two_pools_is_two_sessions() {
 
 #[test]
 fn the_sessions_of_tenants_are_told_apart() {
-    let daemon = Daemon::serve(&["--session-key", "header:X-Session-ID"]);
-    for tenant in ["acme", "globex"] {
-        let body = format!("{{\"id\": \"alice\", \"tenant\": \"{tenant}\"}}");
+    let (_directory, config) = file(ADMITS_TENANTS);
+    let daemon = Daemon::serve(&["--config", &config]);
+    for tenant in [Some("acme"), Some("$(id)"), None] {
+        let body = serde_json::json!({"id": "alice", "tenant": tenant}).to_string();
         let length = body.len().to_string();
         let fields = [("content-type", "application/json"), ("content-length", length.as_str())];
         let mut exchange = Exchange::begin(daemon.admin, "POST", "/v1/sessions", &fields);
         exchange.send(&body);
         assert_eq!(exchange.finish().status, 201);
     }
-    assert_eq!(eval(&daemon, "/eval", "alice", "1", &[]).status, 200);
     let table = String::from_utf8(daemon.command(&["ps"]).stdout).unwrap();
-    for tenant in ["acme", "globex", "-"] {
+    for tenant in ["acme", "$(id)", "-"] {
+        let is_workers = |line: &&str| line.starts_with("worker-") && line.contains(" in-session ");
+        let rows = table.lines().filter(is_workers).filter(|line| line.split_whitespace().nth(3) == Some(tenant));
+        assert_eq!(rows.count(), 1, "{tenant}: {table}");
         assert!(table.lines().any(|line| line.split_whitespace().take(2).eq([tenant, "alice"])), "{table}");
     }
     assert!(!table.contains("POOL"), "there is one: {table}");
     let asked = daemon.command(&["end", "alice"]);
     let said = String::from_utf8(asked.stderr).unwrap();
     assert_eq!(asked.status.code(), Some(1), "{said}");
-    for choice in ["--tenant acme", "--tenant globex", "--tenant ''"] {
+    for choice in ["--tenant acme", "--tenant '$(id)'", "--tenant ''"] {
         assert!(said.contains(&format!("--pool default {choice}")), "{said}");
     }
     assert!(daemon.command(&["end", "alice", "--tenant", "acme"]).status.success());
     assert!(daemon.command(&["end", "alice", "--tenant", ""]).status.success());
-    assert_eq!(daemon.page("/v1/sessions/alice")["tenant"], "globex");
+    assert_eq!(daemon.page("/v1/sessions/alice")["tenant"], "$(id)");
+    for (flags, expected) in [
+        (
+            &["--pool", "no pe"][..],
+            "herd: there is no session alice with --pool 'no pe', for there is no such pool; there are default\n",
+        ),
+        (
+            &["--tenant", "globex"],
+            "herd: there is no session alice with --tenant globex; `herd ps` lists those that live\n",
+        ),
+    ] {
+        let refused = daemon.command(&[&["end", "alice"], flags].concat());
+        assert_eq!((String::from_utf8(refused.stderr).unwrap().as_str(), refused.status.code()), (expected, Some(1)));
+    }
+    let refused = daemon.command(&["end", "alice", "--tenant", "a b", "--json"]);
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert!(said.contains("--tenant 'a b'") && said.contains("visible ASCII"), "{said}");
+    let problem: Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert_eq!((&problem["type"], refused.status.code()), (&"urn:herd:problem:invalid-tenant".into(), Some(1)));
 }
 
 #[test]
@@ -206,4 +233,13 @@ fn the_doctor_looks_at_every_pool() {
     for place in [format!("{config}:2:"), format!("{config}:3:")] {
         assert!(said.contains(&place), "{place}\n{said}");
     }
+}
+
+#[test]
+fn lines_about_workers_name_their_pool_and_no_number_of_another_row() {
+    let mut daemon = Daemon::run(&["--log-level", "debug"], &["sh", "-c", "echo hello; exec {{herd}} repl"]);
+    let said = daemon.log_line(|line| line["target"] == "herd::worker");
+    assert_eq!((&said["message"], &said["span"]["pool"]), (&"hello".into(), &"default".into()), "{said}");
+    let ready = daemon.log_line(|line| line["message"] == "worker ready");
+    assert_eq!((&ready["span"]["pool"], &ready["sequence"]), (&"default".into(), &Value::Null), "{ready}");
 }
