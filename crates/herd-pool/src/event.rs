@@ -121,6 +121,7 @@ impl EventKind {
 /// [`PoolBuilder::build_with_events`](crate::PoolBuilder::build_with_events).
 ///
 /// It never holds the pool up: a subscriber that falls 1024 events behind loses the oldest and is told how many.
+/// Whoever must not lose any has them [told to a callback](crate::PoolBuilder::on_event).
 #[derive(Debug)]
 pub struct Events(broadcast::Receiver<Event>);
 
