@@ -98,6 +98,7 @@ pub(super) struct Choice {
     /// The pool's name.
     pool: Option<String>,
     /// The tenant's name; empty: the session that belongs to nobody.
+    #[param(value_type = Option<String>, max_length = 128, pattern = "^[!-~]*$")]
     tenant: Option<String>,
 }
 
@@ -131,6 +132,7 @@ pub(super) struct EndQuery {
     /// The pool's name.
     pool: Option<String>,
     /// The tenant's name; empty: the session that belongs to nobody.
+    #[param(value_type = Option<String>, max_length = 128, pattern = "^[!-~]*$")]
     tenant: Option<String>,
 }
 
