@@ -83,7 +83,7 @@ fn a_problem_is_json_for_those_who_want_json() {
     thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         let head = "HTTP/1.1 500 Internal Server Error\r\nconnection: close\r\ncontent-length: ";
-        stream.read(&mut [0; 1024]).unwrap();
+        assert!(stream.read(&mut [0; 1024]).unwrap() > 0);
         write!(stream, "{head}{}\r\n\r\n{problem}", problem.len()).unwrap();
     });
     let listed = output(&["ps", "--json", "--socket", path.to_str().unwrap()], directory.path());
