@@ -20,9 +20,10 @@
 //!
 //! Failures are problem documents (RFC 9457) with a `herd-error` field that names the failure: `bad-request`,
 //! `unauthorized`, `too-many-requests`, `no-route`, `no-session-id`, `invalid-session-id`, `forbidden-session`,
-//! `forbidden-page`, `no-such-session`, `tenant-sessions`, `tenant-waiting`, `queue-full`, `acquire-timeout`, `spawn-failed`, `draining`,
-//! `shutdown`, `session-ended`, `worker-crashed`, `worker-unreachable`, `worker-timeout`, `bad-gateway`,
-//! `not-implemented`, `request-timeout`, `header-too-large`, `target-too-long`, `tls-required`, `internal`.
+//! `forbidden-page`, `no-such-session`, `tenant-sessions`, `tenant-waiting`, `queue-full`, `acquire-timeout`,
+//! `spawn-failed`, `no-worker`, `draining`, `shutdown`, `session-ended`, `worker-crashed`, `worker-unreachable`,
+//! `worker-timeout`, `bad-gateway`, `not-implemented`, `request-timeout`, `header-too-large`, `target-too-long`,
+//! `tls-required`, `internal`.
 //!
 //! [`Gateway::stats`] counts them by that name. Callers who are refused for who they are (401, 403, 429) are told of in the
 //! log at the level debug, up to ten in a second on each serving thread, and never with what they showed.
