@@ -4,6 +4,7 @@
 mod gate;
 mod lines;
 mod state;
+mod step;
 mod table;
 mod tenant;
 mod world;

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::world::{ACQUIRE_TIMEOUT, MS, Step, TTL, World, options, step};
+use super::{
+    step::{Step, options, step},
+    world::{ACQUIRE_TIMEOUT, MS, TTL, World},
+};
 use crate::{TenantLimits, options::Options, state::Force};
 
 proptest! {
