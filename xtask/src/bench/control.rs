@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{
     net::UnixStream,
     runtime::{self, Runtime},
+    sync::oneshot,
 };
 
 use super::{
@@ -39,7 +40,11 @@ struct Plane {
 }
 
 /// A session that lives for as long as this does.
-struct Stream(#[expect(dead_code, reason = "it is kept because its end is the session's")] Incoming);
+struct Stream {
+    _answers: Incoming,
+    /// The client's side of the stream is open as long as this is.
+    _open: oneshot::Sender<Infallible>,
+}
 
 pub(crate) fn measure(bench: &Bench, count: usize) -> Result<(Section, Vec<Aim>)> {
     let mut daemon = Served::start(bench, "herd-control", Settings { resources: RESOURCES, ..Settings::default() })?;
@@ -142,7 +147,10 @@ impl Plane {
         runtime.block_on(async {
             // A message that is not compressed and has no bytes: the default pool, and the default time-out.
             let first = Ok(Frame::data(Bytes::from_static(&[0; 5])));
-            let body = BoxBody::new(StreamBody::new(stream::once(future::ready(first)).chain(stream::pending())));
+            // The client's side of the stream ends with what is dropped, and nothing else would tell the daemon.
+            let (open, ended) = oneshot::channel::<Infallible>();
+            let rest = stream::once(ended).filter_map(|_| future::ready(None));
+            let body = BoxBody::new(StreamBody::new(stream::once(future::ready(first)).chain(rest)));
             let request = Request::post("http://herd/herd.v1.HerdService/Acquire")
                 .header("content-type", "application/grpc")
                 .header("te", "trailers")
@@ -160,7 +168,7 @@ impl Plane {
                 "there is no session: {:?}",
                 response.headers()
             );
-            Ok(Stream(response.into_body()))
+            Ok(Stream { _answers: response.into_body(), _open: open })
         })
     }
 }
