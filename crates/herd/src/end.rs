@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    admin::model::Ended,
+    admin::{escape, model::Ended},
     cli::EndArgs,
     console,
     control::client::{self, Answer, Daemon},
@@ -72,19 +72,6 @@ fn choices(answer: &Answer) -> anyhow::Result<String> {
 fn quote(text: &str) -> String {
     // Arguments hold no zero byte, which is all that it refuses.
     shlex::try_quote(text).map_or_else(|_| format!("{text:?}"), std::borrow::Cow::into_owned)
-}
-
-/// Percent-encodes all but the unreserved characters of RFC 3986 §2.3.
-fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
 }
 
 #[cfg(test)]

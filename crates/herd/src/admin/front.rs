@@ -1,6 +1,7 @@
 //! Where the gateway is, for those who get a session here and use it there.
 
 use herd_pool::SessionId;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::model::{GatewayAddress, RouteTo, SessionName};
 use crate::config::{
@@ -36,17 +37,12 @@ fn name(key: &str, id: &str) -> SessionName {
     SessionName { place: place.to_owned(), name: name.map(str::to_owned), value }
 }
 
-/// Percent-encodes all but the unreserved characters of RFC 3986 §2.3.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
+/// All but the unreserved characters of RFC 3986 §2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// Percent-encodes a part of a path or a query.
+pub(crate) fn escape(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ use self::{
     problem::{Kind, Problem},
 };
 pub(crate) use self::{
+    front::escape,
     guard::{Guard, Rules},
     sse::Streams,
 };

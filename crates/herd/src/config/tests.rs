@@ -2,6 +2,7 @@
 
 mod filled;
 mod mistakes;
+mod pools;
 mod schema;
 mod sections;
 
