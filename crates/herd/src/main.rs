@@ -4,6 +4,7 @@
 mod access;
 mod admin;
 mod banner;
+mod causes;
 mod certificates;
 mod changes;
 mod check;

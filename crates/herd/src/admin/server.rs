@@ -33,10 +33,13 @@ use tokio::{
 };
 use tower_service::Service;
 
-pub(crate) use self::room::{Bounds, Room, Throttle};
 use self::{
     connections::{Activity, Connections, WatchedBody},
     stream::{Protocol, ServedStream},
+};
+pub(crate) use self::{
+    room::{Bounds, Room, Throttle},
+    stream::PREFACE,
 };
 
 /// How many connections one listener has at once.

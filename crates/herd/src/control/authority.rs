@@ -21,8 +21,8 @@ use tokio::{
     net::UnixStream,
 };
 
-/// How an HTTP/2 connection begins (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use crate::admin::server::PREFACE;
+
 /// The length of a frame's own head.
 const FRAME_HEAD: usize = 9;
 /// The type of a frame that begins a request, and its flags that put something in front of the fields.

@@ -1,12 +1,12 @@
 //! What clients of the control plane are told when there is no session for them, or no more.
 
-use std::error::Error;
-
 use herd_pool::{AcquireError, EndReason};
 use tonic::{
     Code, Status,
     metadata::{MetadataMap, MetadataValue},
 };
+
+use crate::causes::with_causes;
 
 /// The trailer that names why a session ended.
 const END_REASON: &str = "herd-end-reason";
@@ -35,21 +35,6 @@ pub(super) fn of_end(reason: EndReason) -> Status {
     let mut trailers = MetadataMap::new();
     trailers.insert(END_REASON, MetadataValue::from_static(reason.name()));
     Status::with_metadata(code, format!("the session ended: {reason}"), trailers)
-}
-
-/// The error and its causes in one sentence.
-fn with_causes(error: &AcquireError) -> String {
-    let mut sentence = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        // An error that shows its cause's text as its own is not told twice.
-        let text = error.to_string();
-        if !sentence.ends_with(&text) {
-            sentence = format!("{sentence}: {text}");
-        }
-        cause = error.source();
-    }
-    sentence
 }
 
 #[cfg(test)]

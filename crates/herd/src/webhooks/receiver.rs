@@ -23,6 +23,7 @@ use super::{
     backlog::{Backlog, Batch, Waiting},
     signature::Key,
 };
+use crate::causes::with_causes;
 
 /// How long to wait after the first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -241,7 +242,8 @@ async fn attempt(client: &Client, options: &Options, id: &str, body: Bytes) -> R
     let request = request.body(Full::new(body)).map_err(|error| refused(error.to_string()))?;
     let answered = timeout(options.timeout, client.request(request)).await;
     let response = match answered {
-        Ok(answer) => answer.map_err(|error| refused(causes(&error)))?,
+        // None of its causes quotes the URL.
+        Ok(answer) => answer.map_err(|error| refused(with_causes(&error)))?,
         Err(_) => return Err(refused(format!("it did not answer within {:?}", options.timeout))),
     };
     let answer = judge(&response);
@@ -260,17 +262,6 @@ fn judge(response: &Response<Incoming>) -> Result<(), Refusal> {
     let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let retry_after = seconds.filter(|_| asks_to_wait).map(Duration::from_secs);
     Err(Refusal { why: format!("it answered {status}"), retry_after })
-}
-
-/// An error with its causes. None of them quotes the URL.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn body(batch: &Batch) -> Bytes {

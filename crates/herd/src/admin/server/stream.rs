@@ -12,7 +12,7 @@ use tokio::{
 };
 
 /// How an HTTP/2 connection begins (RFC 9113 §3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a peer may take nothing of what is written to it.
 const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
