@@ -9,13 +9,13 @@ mod certificates;
 mod changes;
 mod check;
 mod cli;
+mod client;
 mod config;
 mod console;
 mod control;
 mod daemon;
 mod doctor;
 mod draining;
-mod end;
 mod front_door;
 mod gateway_threads;
 mod holder;
@@ -24,14 +24,12 @@ mod journal;
 mod logs;
 mod metrics;
 mod pools;
-mod ps;
 mod reload;
 mod repl;
 mod schema;
 mod setup;
 mod sight;
 mod signals;
-mod table;
 mod tls;
 mod traces;
 mod usage;
@@ -55,9 +53,9 @@ fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Schema => schema::run(),
         Command::Doctor(args) => doctor::run(args),
-        Command::Ps(args) => ps::run(args),
-        Command::End(args) => end::run(args),
-        Command::Reload(args) => reload::run(args),
+        Command::Ps(args) => client::ps::run(args),
+        Command::End(args) => client::end::run(args),
+        Command::Reload(args) => client::reload::run(args),
         Command::Token(args) => access::run(&args),
         Command::Repl(args) => repl::run(args.socket.as_deref()),
     };

@@ -3,8 +3,6 @@
 //! Everything is read, checked and got from the host first, and nothing changes before all of it is there. So a
 //! configuration that cannot be had leaves the daemon as it is, and says why.
 
-mod command;
-
 use std::{
     collections::BTreeSet,
     path::PathBuf,
@@ -33,8 +31,6 @@ use crate::{
     webhooks::{self, Webhooks},
     workers::{self, Factory},
 };
-
-pub(crate) use self::command::run;
 
 /// Where a daemon's settings are written.
 #[derive(Clone, Debug)]

@@ -7,7 +7,6 @@
 //! the operator configured is taken as it is or refused.
 
 mod authority;
-pub(crate) mod client;
 mod conversation;
 mod front;
 mod peer;
@@ -22,8 +21,12 @@ use std::path::{Path, PathBuf};
 use axum::Router;
 use tokio::{join, net::UnixListener};
 
-use self::{front::Health, peer::ControlListener, runtime_dir::RuntimeDir, socket::SocketError};
-pub(crate) use self::{service::Control, socket::ControlSocket};
+use self::{front::Health, peer::ControlListener, socket::SocketError};
+pub(crate) use self::{
+    runtime_dir::RuntimeDir,
+    service::Control,
+    socket::{ControlSocket, is_live},
+};
 use crate::{
     admin::server,
     config::settings::{Access, Settings},

@@ -105,7 +105,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 }
 
 /// Whether somebody listens at `path`.
-pub(super) fn is_live(path: &Path) -> Result<bool, SocketError> {
+pub(crate) fn is_live(path: &Path) -> Result<bool, SocketError> {
     // Non-blocking, since connecting to a socket whose backlog is full would wait.
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;

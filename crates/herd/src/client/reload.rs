@@ -4,11 +4,11 @@ use anyhow::{bail, ensure};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::{Change, Reloaded};
+use super::{Answer, Daemon, block_on};
 use crate::{
     cli::ReloadArgs,
     console,
-    control::client::{self, Answer, Daemon},
+    reload::{Change, Reloaded},
 };
 
 /// Has a running daemon read its configuration again, and says what has changed.
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) fn run(args: ReloadArgs) -> anyhow::Result<()> {
     let ReloadArgs { json, daemon } = args;
     let daemon = Daemon::find(daemon.socket)?;
-    let answer = client::block_on(daemon.request_at_length(
+    let answer = block_on(daemon.request_at_length(
         Method::POST,
         "/v1/reload",
         "the daemon looks at the configuration and at what it needs of the host",

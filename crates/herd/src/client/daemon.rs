@@ -14,8 +14,10 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, runtime, select, time::timeout};
 
-use super::{RuntimeDir, socket::is_live};
-use crate::console;
+use crate::{
+    console,
+    control::{RuntimeDir, is_live},
+};
 
 /// The variable that names the control socket.
 const VARIABLE: &str = "HERD_SOCKET";

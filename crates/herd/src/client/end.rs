@@ -5,11 +5,11 @@ use hyper::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::{Answer, Daemon, block_on};
 use crate::{
     admin::{escape, model::Ended},
     cli::EndArgs,
     console,
-    control::client::{self, Answer, Daemon},
 };
 
 /// Ends a session of a running daemon and waits until its worker is gone.
@@ -28,7 +28,7 @@ pub(crate) fn run(args: EndArgs) -> anyhow::Result<()> {
     }
     let named = if named.is_empty() { named } else { format!(" with{named}") };
     let waiting = format!("the worker of {id} is being ended, which goes on also if nobody waits for it");
-    let answer = client::block_on(daemon.request_at_length(Method::DELETE, &path, &waiting))?;
+    let answer = block_on(daemon.request_at_length(Method::DELETE, &path, &waiting))?;
     if answer.status != StatusCode::OK && args.json {
         answer.print()?;
     }

@@ -5,13 +5,15 @@ use std::time::{Duration, SystemTime};
 use herd_sandbox::Layer;
 use serde_json::json;
 
+use super::{
+    Daemon, Refused, block_on,
+    table::{Column, Table, printable},
+};
 use crate::{
     admin::model::{Page, Sandbox, Session, Troubles, Worker},
     cli::PsArgs,
     console,
-    control::client::{self, Daemon, Refused},
     isolation::grouped,
-    table::{Column, Table, printable},
 };
 
 /// Lists sessions and workers of a running daemon.
@@ -20,7 +22,7 @@ use crate::{
 /// If there is no daemon to ask.
 pub(crate) fn run(args: PsArgs) -> anyhow::Result<()> {
     let daemon = Daemon::find(args.daemon.socket)?;
-    let asked = client::block_on(async {
+    let asked = block_on(async {
         let lists = (all(&daemon, "/v1/sessions").await?, all(&daemon, "/v1/workers").await?);
         Ok((lists.0, lists.1, daemon.get("/v1/stats").await?))
     });

@@ -1,0 +1,9 @@
+//! The commands that talk to a running daemon, over its control socket.
+
+mod daemon;
+pub(crate) mod end;
+pub(crate) mod ps;
+pub(crate) mod reload;
+mod table;
+
+use self::daemon::{Answer, Daemon, Refused, block_on};
