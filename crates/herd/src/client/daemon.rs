@@ -23,7 +23,7 @@ use crate::{
 const VARIABLE: &str = "HERD_SOCKET";
 
 /// How long an answer may take that has nothing to wait for. A daemon that is stopped takes connections all the same.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// After how long somebody who waits is told for what.
 const NOTICE: Duration = Duration::from_secs(2);
 
@@ -44,9 +44,12 @@ pub(crate) struct Answer {
 #[derive(Debug, thiserror::Error)]
 #[error("the daemon answered {} to {path}: {}", answer.status, answer.detail())]
 pub(crate) struct Refused {
-    path: String,
+    pub(super) path: String,
     pub(crate) answer: Answer,
 }
+
+/// What sends on a connection, and the connection, which has to be polled.
+type Exchange = (http1::SendRequest<Empty<Bytes>>, http1::Connection<TokioIo<UnixStream>, Empty<Bytes>>);
 
 impl Daemon {
     /// The daemon at `socket`, else at `$HERD_SOCKET`, else the only one of this user that runs.
@@ -92,7 +95,7 @@ impl Daemon {
     pub(crate) async fn request(&self, method: Method, path: &str) -> anyhow::Result<Answer> {
         match timeout(PATIENCE, self.exchange(method, path)).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.mute().await),
+            Err(_) => Err(self.mute(PATIENCE).await),
         }
     }
 
@@ -116,10 +119,10 @@ impl Daemon {
         }
     }
 
-    /// Why nothing comes.
-    async fn mute(&self) -> anyhow::Error {
+    /// Why nothing came for that long.
+    pub(super) async fn mute(&self, silence: Duration) -> anyhow::Error {
         let peer = UnixStream::connect(&self.socket).await.and_then(|stream| stream.peer_cred());
-        let (socket, seconds) = (self.socket.display(), PATIENCE.as_secs());
+        let (socket, seconds) = (self.socket.display(), silence.as_secs());
         let remedy = match peer.ok().and_then(|peer| peer.pid()) {
             Some(pid) => format!("if its process {pid} is stopped, `kill -CONT {pid}` lets it go on; else see its log"),
             None => "see whether its process is stopped, and its log".to_owned(),
@@ -128,9 +131,7 @@ impl Daemon {
     }
 
     async fn exchange(&self, method: Method, path: &str) -> anyhow::Result<Answer> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| explain(&self.socket, error))?;
-        let broken = || format!("the daemon at {} broke the connection off", self.socket.display());
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.with_context(broken)?;
+        let (mut sender, connection) = self.connect().await?;
         let request = Request::builder().method(method).uri(path).header("host", "herd").body(Empty::<Bytes>::new())?;
         // The sender goes with this block, and with it the connection.
         let exchange = async move {
@@ -141,7 +142,16 @@ impl Daemon {
         };
         // What goes wrong with the connection, the exchange gets to know as well.
         let (answer, _) = tokio::join!(exchange, connection);
-        answer.with_context(broken)
+        answer.with_context(|| self.broken())
+    }
+
+    pub(super) async fn connect(&self) -> anyhow::Result<Exchange> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| explain(&self.socket, error))?;
+        http1::handshake(TokioIo::new(stream)).await.with_context(|| self.broken())
+    }
+
+    pub(super) fn broken(&self) -> String {
+        format!("the daemon at {} broke the connection off", self.socket.display())
     }
 }
 

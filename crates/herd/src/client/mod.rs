@@ -4,6 +4,12 @@ mod daemon;
 pub(crate) mod end;
 pub(crate) mod ps;
 pub(crate) mod reload;
+mod sse;
+mod stream;
 mod table;
 
-use self::daemon::{Answer, Daemon, Refused, block_on};
+use self::{
+    daemon::{Answer, Daemon, Refused, block_on},
+    sse::Frame,
+    stream::Stream,
+};
