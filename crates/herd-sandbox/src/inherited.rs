@@ -9,7 +9,7 @@ const FIRST: i32 = 3;
 /// what sd_listen_fds(3) is to C. For workers that are written in Rust and forbid `unsafe`.
 ///
 /// Without `LISTEN_FDS`, or with the `LISTEN_PID` of another process, there are none. Each call gives duplicates, which
-/// are close-on-exec; the descriptors 3 and up themselves stay open.
+/// are close-on-exec; the descriptors 3 and up themselves stay open, and are close-on-exec from then on too.
 ///
 /// # Errors
 /// `InvalidData` if `LISTEN_FDS` is no number; else what fcntl(2) says, `EBADF` for one that is not there.
@@ -19,5 +19,6 @@ pub fn inherited_listeners() -> io::Result<Vec<OwnedFd>> {
     let count =
         count.to_str().and_then(|count| count.parse().ok()).filter(|count| (0..=i32::MAX - FIRST).contains(count));
     let count: i32 = count.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "LISTEN_FDS is no number"))?;
-    (FIRST..FIRST + count).map(descriptor::duplicate).collect()
+    let take = |number| descriptor::close_on_exec(number).and_then(|()| descriptor::duplicate(number));
+    (FIRST..FIRST + count).map(take).collect()
 }

@@ -33,6 +33,7 @@ use crate::{
     metrics::{Metrics, Others},
     pools::Pools,
     reload::{self, Parts, Reloader, Source},
+    service_manager::{ServiceManager, Sockets},
     setup::{self, Setup},
     signals::{HangUps, StopSignals},
     tls::TlsListener,
@@ -91,11 +92,14 @@ struct Daemon {
     gateway: TcpListener,
     admin: Option<TcpListener>,
     control: ControlSocket,
+    service_manager: ServiceManager,
 }
 
 impl Daemon {
     fn open(mut settings: Settings, source: Option<Source>) -> anyhow::Result<Self> {
         logs::start(&settings.telemetry);
+        let sockets = Sockets::inherit()?;
+        let service_manager = ServiceManager::from_environment()?;
         setup::raise_open_files();
         isolation::guard(&mut settings)?;
         let setups = workers::all_or_refusal(settings.pools.iter().cloned().map(Setup::prepare))?;
@@ -105,10 +109,34 @@ impl Daemon {
         let webhooks = webhooks::Prepared::new(&settings.webhooks)?;
         let network = &settings.network;
         let guard = Guard::new(Rules::read(network)?);
-        let gateway = bind(network.data_bind, "--listen or network.data_bind")?;
-        let admin = network.admin_bind.map(|address| bind(address, "--admin or network.admin_bind")).transpose()?;
-        let control = control::open(network.control_socket.as_deref(), gateway.local_addr()?.port())?;
-        Ok(Self { source, settings, setups, tenants, access, certificates, webhooks, guard, gateway, admin, control })
+        sockets.check(network)?;
+        let gateway = match sockets.gateway {
+            Some(inherited) => inherited,
+            None => bind(network.data_bind, "--listen or network.data_bind")?,
+        };
+        let admin = match (sockets.admin, network.admin_bind) {
+            (Some(inherited), _) => Some(inherited),
+            (None, Some(address)) => Some(bind(address, "--admin or network.admin_bind")?),
+            (None, None) => None,
+        };
+        let control = match sockets.control {
+            Some(inherited) => ControlSocket::inherit(inherited)?,
+            None => control::open(network.control_socket.as_deref(), gateway.local_addr()?.port())?,
+        };
+        Ok(Self {
+            source,
+            settings,
+            setups,
+            tenants,
+            access,
+            certificates,
+            webhooks,
+            guard,
+            gateway,
+            admin,
+            control,
+            service_manager,
+        })
     }
 
     /// Serves until a signal says to stop, then drains.
@@ -123,8 +151,20 @@ impl Daemon {
     }
 
     async fn serve(self, for_a_person: bool) -> anyhow::Result<()> {
-        let Self { source, settings, setups, tenants, access, certificates, webhooks, guard, gateway, admin, control } =
-            self;
+        let Self {
+            source,
+            settings,
+            setups,
+            tenants,
+            access,
+            certificates,
+            webhooks,
+            guard,
+            gateway,
+            admin,
+            control,
+            service_manager,
+        } = self;
         let mut signals = StopSignals::listen().context("cannot listen for signals")?;
         let hang_ups = HangUps::listen().context("cannot listen for signals")?;
         let mut tasks = JoinSet::new();
@@ -159,6 +199,7 @@ impl Daemon {
             traces: traces.clone(),
             guard: guard.clone(),
             draining: draining.clone(),
+            service_manager: service_manager.clone(),
         };
         let reloader = Reloader::new(source, settings.clone(), parts);
         tasks.spawn(reload::on_hang_up(hang_ups, reloader.clone()));
@@ -190,6 +231,8 @@ impl Daemon {
 
         let banner = Banner::new(&settings, &pools, address, admin_address, control.path().to_owned());
         announce(&settings, &pools, &banner, for_a_person)?;
+        service_manager.ready(&pools);
+        tasks.spawn(service_manager.clone().attend(pools.clone(), threads.pulse(), draining.clone()));
 
         let failure = tokio::select! {
             signal = signals.next() => {
@@ -202,6 +245,7 @@ impl Daemon {
             _ = tasks.join_next() => Some(anyhow::anyhow!("the control plane ended by itself; see the log")),
         };
         draining.begin();
+        service_manager.stopping(&pools);
         let cut_short = tokio::select! {
             () = pools.drain(reloader.settings().network.drain_timeout) => None,
             signal = signals.next() => {

@@ -1,13 +1,13 @@
 //! The threads that serve the gateway. Each has a runtime of its own and accepts for itself, so that no request crosses
 //! threads.
 
-use std::{net::TcpListener, num::NonZero, sync::Arc, thread, time::Duration};
+use std::{future::pending, net::TcpListener, num::NonZero, sync::Arc, thread, time::Duration};
 
 use anyhow::Context as _;
 use herd_gateway::{Gateway, Tls};
 use tokio::{
-    runtime,
-    sync::{mpsc, watch},
+    runtime, select,
+    sync::{mpsc, oneshot, watch},
     time::timeout,
 };
 
@@ -23,7 +23,15 @@ pub(crate) struct GatewayThreads {
     /// Each thread holds a sender until it ends, and says nothing.
     ended: mpsc::Receiver<()>,
     count: usize,
+    pulse: Pulse,
 }
+
+/// Asks the threads whether they still do anything.
+#[derive(Clone, Debug)]
+pub(crate) struct Pulse(Vec<mpsc::Sender<Question>>);
+
+/// Answered by dropping it.
+type Question = oneshot::Sender<()>;
 
 impl GatewayThreads {
     /// Serves from now on, on `count` threads, or as many as the process may use cores.
@@ -36,11 +44,14 @@ impl GatewayThreads {
         let count = count.unwrap_or_else(|| thread::available_parallelism().map_or(1, NonZero::get));
         let (stop, stopped) = watch::channel(false);
         let (end, ended) = mpsc::channel(count);
+        let mut pulse = Vec::new();
         for number in 0..count {
             let (gateway, tls) = (gateway.clone(), tls.cloned());
             let listener = listener.try_clone().context("cannot share the gateway's listener")?;
             let mut stopped = stopped.clone();
             let end = EndNotice(end.clone());
+            let (ask, mut questions) = mpsc::channel::<Question>(1);
+            pulse.push(ask);
             let serve = move || {
                 let _end = end;
                 let runtime = runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
@@ -51,9 +62,19 @@ impl GatewayThreads {
                             // An error means that the daemon is gone, and is as good a reason to stop.
                             let _ = stopped.wait_for(|stop| *stop).await;
                         };
-                        match tls {
-                            Some(tls) => gateway.serve_tls(listener, tls, stop).await,
-                            None => gateway.serve(listener, stop).await,
+                        let serve = async {
+                            match tls {
+                                Some(tls) => gateway.serve_tls(listener, tls, stop).await,
+                                None => gateway.serve(listener, stop).await,
+                            }
+                        };
+                        let answer = async {
+                            while questions.recv().await.is_some() {}
+                            pending::<()>().await;
+                        };
+                        select! {
+                            () = serve => {}
+                            () = answer => {}
                         }
                         Ok(())
                     })
@@ -65,7 +86,12 @@ impl GatewayThreads {
             let thread = thread::Builder::new().name(format!("gateway-{number}")).stack_size(STACK);
             thread.spawn(serve).context("cannot start a gateway thread")?;
         }
-        Ok(Self { stop, ended, count })
+        Ok(Self { stop, ended, count, pulse: Pulse(pulse) })
+    }
+
+    /// What tells whether they answer.
+    pub(crate) fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Resolves when a thread has ended though nobody stopped it.
@@ -85,6 +111,23 @@ impl GatewayThreads {
         if timeout(patience, all).await.is_err() {
             tracing::info!("clients kept connections open; they are cut");
         }
+    }
+}
+
+impl Pulse {
+    /// Whether each thread answers within `patience`. Those that have ended are not asked: who waits for
+    /// [`GatewayThreads::one_ended`] knows of them.
+    pub(crate) async fn is_felt(&self, patience: Duration) -> bool {
+        let all = async {
+            for thread in &self.0 {
+                let (question, answer) = oneshot::channel();
+                if thread.send(question).await.is_ok() {
+                    // It is dropped when it is read, and also when the thread ends.
+                    let _ = answer.await;
+                }
+            }
+        };
+        timeout(patience, all).await.is_ok()
     }
 }
 

@@ -27,6 +27,7 @@ mod pools;
 mod reload;
 mod repl;
 mod schema;
+mod service_manager;
 mod setup;
 mod sight;
 mod signals;

@@ -25,6 +25,7 @@ use crate::{
     front_door, isolation, logs,
     metrics::Metrics,
     pools::{NamedPool, Pools},
+    service_manager::ServiceManager,
     setup::Setup,
     signals::HangUps,
     traces::Traces,
@@ -81,6 +82,7 @@ pub(crate) struct Parts {
     pub(crate) traces: Traces,
     pub(crate) guard: Guard,
     pub(crate) draining: Draining,
+    pub(crate) service_manager: ServiceManager,
 }
 
 /// What a reload has changed.
@@ -180,6 +182,7 @@ impl Reloader {
         if self.0.parts.draining.has_begun() {
             return Err(ReloadError::Stopping);
         }
+        let _reloading = self.0.parts.service_manager.reloading();
         let (before, parts) = (self.settings(), self.0.parts.clone());
         let held = turn.clone();
         let next = spawn_blocking(move || Next::prepare(&source, (&before, &held), &parts)).await;

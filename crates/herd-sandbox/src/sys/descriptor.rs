@@ -24,6 +24,13 @@ pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(result) })
 }
 
+/// Makes `number` close-on-exec. It is `EBADF` if the number is open to nothing.
+pub(crate) fn close_on_exec(number: RawFd) -> io::Result<()> {
+    // SAFETY: F_SETFD reads no memory and closes nothing now. FD_CLOEXEC is the only flag that there is.
+    let result = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Makes `number` a duplicate of the descriptor, in place of what it was, without close-on-exec.
 pub(crate) fn place(descriptor: impl AsFd, number: RawFd) -> io::Result<()> {
     // SAFETY: dup2 reads no memory. What it closes is owned by nobody in this process: the numbers that callers place

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use anyhow::{Context as _, ensure};
 use rustix::{
     fs::{FlockOperation, flock},
     io::Errno,
@@ -17,12 +18,12 @@ use rustix::{
 /// How many callers may wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// A listening control socket, with mode 0600. Dropping it removes its file.
+/// A listening control socket, with mode 0600. Dropping it removes its file, unless somebody else has made it.
 #[derive(Debug)]
 pub(crate) struct ControlSocket {
     path: PathBuf,
-    /// The file's identity, so that a successor's socket at the same path is left alone.
-    inode: (u64, u64),
+    /// The file's identity, so that a successor's socket at the same path is left alone. `None` if it is not ours.
+    inode: Option<(u64, u64)>,
     listener: UnixListener,
 }
 
@@ -63,7 +64,26 @@ impl ControlSocket {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(SocketError::Io)?;
         listen(&socket, BACKLOG)?;
         let metadata = fs::symlink_metadata(path).map_err(SocketError::Io)?;
-        Ok(Self { path: path.to_owned(), inode: (metadata.dev(), metadata.ino()), listener: socket.into() })
+        let inode = Some((metadata.dev(), metadata.ino()));
+        Ok(Self { path: path.to_owned(), inode, listener: socket.into() })
+    }
+
+    /// Takes over one that a service manager has made, and will remove.
+    ///
+    /// # Errors
+    /// If it is at no path, or others may connect to it.
+    pub(crate) fn inherit(listener: UnixListener) -> anyhow::Result<Self> {
+        let address = listener.local_addr().context("cannot tell where the inherited control socket is")?;
+        let path = address.as_pathname().context("the inherited control socket has no path; give it one")?.to_owned();
+        let metadata = fs::symlink_metadata(&path);
+        let metadata = metadata.with_context(|| format!("cannot see the control socket {}", path.display()))?;
+        let mode = metadata.mode() & 0o777;
+        ensure!(
+            mode & 0o077 == 0,
+            "the inherited control socket {} is open to others (mode {mode:o}); write SocketMode=0600 in its unit",
+            path.display()
+        );
+        Ok(Self { path, inode: None, listener })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -81,7 +101,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.inode);
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| Some((found.dev(), found.ino())) == self.inode);
         if ours {
             // What is left behind is found to be stale by the next daemon.
             let _ = fs::remove_file(&self.path);
@@ -193,6 +213,21 @@ mod tests {
         let directory = directory();
         let path = directory.path().join("missing/herd.sock");
         assert!(matches!(ControlSocket::bind(&path), Err(SocketError::NoDirectory)));
+    }
+
+    #[test]
+    fn an_inherited_socket_stays_when_the_daemon_goes_and_is_closed_to_others() {
+        let directory = directory();
+        let path = directory.path().join("herd.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o660)).unwrap();
+        let error = ControlSocket::inherit(listener.try_clone().unwrap()).unwrap_err().to_string();
+        assert!(error.contains("is open to others (mode 660); write SocketMode=0600"), "{error}");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let socket = ControlSocket::inherit(listener).unwrap();
+        assert_eq!(socket.path(), path);
+        drop(socket);
+        assert!(path.exists());
     }
 
     #[test]
