@@ -9,6 +9,9 @@ use tokio::time::Instant;
 pub(crate) struct Moment(pub(crate) u64);
 
 impl Moment {
+    /// The end of the pool's time, which does not come.
+    const NEVER: Self = Self(u64::MAX);
+
     pub(crate) fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(nanos(duration)))
     }
@@ -42,6 +45,15 @@ impl Clock {
         let ago = self.now().since(moment);
         let now = SystemTime::now();
         now.checked_sub(ago).unwrap_or(now)
+    }
+
+    /// The system's time when `moment` will be, as seen from now; now, if it has been. `None` if no such time can be
+    /// told.
+    pub(crate) fn coming_time(&self, moment: Moment) -> Option<SystemTime> {
+        if moment == Moment::NEVER {
+            return None;
+        }
+        SystemTime::now().checked_add(moment.since(self.now()))
     }
 }
 

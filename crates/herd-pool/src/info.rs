@@ -44,6 +44,11 @@ pub struct SessionInfo {
     pub created: SystemTime,
     /// When its last lease was dropped, or now if it has one.
     pub last_used: SystemTime,
+    /// When it ends if nobody uses it any more. `None` while a lease keeps it from being idle, and unless it is live.
+    pub idle_until: Option<SystemTime>,
+    /// When it ends however much it is used; `None` without [`max_lifetime`](crate::PoolBuilder::max_lifetime), and
+    /// unless it is live.
+    pub ends_by: Option<SystemTime>,
     /// Leases held now.
     pub leases: u32,
     /// Leases given so far.

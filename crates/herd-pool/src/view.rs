@@ -101,6 +101,8 @@ impl<F: WorkerFactory> Shared<F> {
         let seen = slot.gate().read();
         let (bytes_in, bytes_out) = slot.bytes();
         let leases = u32::try_from(seen.leases()).unwrap_or(u32::MAX);
+        let is_live = state == SessionState::Live;
+        let may_idle = is_live && !(slot.leases_count() && leases > 0);
         SessionInfo {
             id: slot.id().clone(),
             state,
@@ -108,6 +110,8 @@ impl<F: WorkerFactory> Shared<F> {
             address: Some(slot.worker.address().to_owned()),
             created: self.clock.system_time(slot.created),
             last_used: if leases > 0 { SystemTime::now() } else { self.clock.system_time(slot.used()) },
+            idle_until: Some(slot.idle_at()).filter(|_| may_idle).and_then(|at| self.clock.coming_time(at)),
+            ends_by: slot.lifetime_ends().filter(|_| is_live).and_then(|at| self.clock.coming_time(at)),
             leases,
             requests: seen.requests(),
             bytes_in,
@@ -128,6 +132,8 @@ impl<F: WorkerFactory> Shared<F> {
                     address: None,
                     created,
                     last_used: created,
+                    idle_until: None,
+                    ends_by: None,
                     leases: 0,
                     requests: 0,
                     bytes_in: 0,

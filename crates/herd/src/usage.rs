@@ -48,6 +48,15 @@ pub(crate) struct PoolUsage {
     pub(crate) pids: u64,
 }
 
+/// What was seen when somebody looked last.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// By name, of all pools that there were.
+    pub(crate) pools: BTreeMap<Arc<str>, PoolUsage>,
+    /// Of the workers that there are.
+    pub(crate) workers: HashMap<WorkerId, Usage>,
+}
+
 /// The usage of all pools, as it was seen last.
 ///
 /// To look at thousands of workers takes a while and costs more than what it tells, so that is done only when somebody
@@ -67,9 +76,6 @@ struct Shared {
     looking: Mutex<Looks>,
 }
 
-/// By name, of all pools that there were.
-type Seen = BTreeMap<Arc<str>, PoolUsage>;
-
 #[derive(Debug, Default)]
 struct Looks {
     /// Before this nobody looks again.
@@ -86,8 +92,8 @@ impl Samples {
         Self { pools, shared: Arc::default(), runtime: Handle::current() }
     }
 
-    /// What the workers of each pool used when they were looked at last.
-    pub(crate) fn by_pool(&self) -> Arc<BTreeMap<Arc<str>, PoolUsage>> {
+    /// What the workers used when they were looked at last.
+    pub(crate) fn seen(&self) -> Arc<Seen> {
         Arc::clone(&self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -101,23 +107,25 @@ impl Samples {
         }
     }
 
-    fn look(&self) {
+    /// Looks at all workers, if that is due. Reads files, so it blocks for a moment.
+    pub(crate) fn look(&self) {
         // Somebody looks already: that will do.
         let Ok(mut looks) = self.shared.looking.try_lock() else { return };
         let begun = Instant::now();
         if looks.not_before.is_some_and(|time| begun < time) {
             return;
         }
-        let mut seen: Seen = BTreeMap::new();
+        let mut seen = Seen::default();
         let mut before = std::mem::take(&mut looks.cpu_times);
         for pool in self.pools.iter() {
-            let sum = seen.entry(Arc::clone(&pool.name)).or_default();
+            let sum = seen.pools.entry(Arc::clone(&pool.name)).or_default();
             for info in pool.pool.workers() {
                 let usage = info.worker.as_deref().and_then(of);
                 let last = before.remove(&info.id).map(|(_, last)| last);
                 if let Some(usage) = usage {
                     sum.memory += usage.memory;
                     sum.pids += usage.pids;
+                    seen.workers.insert(info.id, usage);
                 }
                 // A process that ended between two looks, unwaited for, takes its time with it; a counter never falls.
                 let cpu_time = usage.map(|usage| usage.cpu_time).max(last);
@@ -128,7 +136,7 @@ impl Samples {
             *looks.ended.entry(pool).or_default() += last;
         }
         for (pool, cpu_time) in looks.ended.iter().chain(looks.cpu_times.values().map(|(pool, time)| (pool, time))) {
-            seen.entry(Arc::clone(pool)).or_default().cpu_time += *cpu_time;
+            seen.pools.entry(Arc::clone(pool)).or_default().cpu_time += *cpu_time;
         }
         *self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(seen);
         let took = begun.elapsed();

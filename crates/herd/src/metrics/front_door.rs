@@ -50,7 +50,7 @@ pub(super) fn latencies(gateway: &Gateway<Factory>, page: &mut Page) {
     each("herd_time_to_first_byte_seconds", Kind::Histogram, help, &|family, pool| {
         histogram(family, &pool.pool, None, &pool.first_byte);
     });
-    let help = "What requests took in each phase: admit, lease, connect, send and relay.";
+    let help = "What requests took in each phase: admit, lease, connect, send, relay, and end instead where the session is ended.";
     each("herd_request_phase_seconds", Kind::Histogram, help, &|family, pool| {
         for (phase, latency) in &pool.phases {
             histogram(family, &pool.pool, Some(phase), latency);

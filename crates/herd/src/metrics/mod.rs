@@ -102,6 +102,11 @@ impl Metrics {
         last_failed.store(u64::from(!succeeded), Relaxed);
     }
 
+    /// What workers use, as it was seen last.
+    pub(crate) fn usage(&self) -> &Samples {
+        &self.0.usage
+    }
+
     /// All metrics in the text format, with what workers use at this moment if they are few.
     pub(crate) async fn render_fresh(&self) -> String {
         self.0.usage.refresh().await;

@@ -98,10 +98,10 @@ fn histogram(family: &mut Family<'_>, pool: &str, histogram: &Histogram) {
 
 /// What the workers of each pool use together, as it was seen last.
 fn usage(sources: &Sources, page: &mut Page) {
-    let usages = sources.usage.by_pool();
+    let seen = sources.usage.seen();
     let mut each = |name, kind, help, value: &dyn Fn(&PoolUsage) -> String| {
         let mut family = page.family(name, kind, help);
-        for (pool, usage) in &*usages {
+        for (pool, usage) in &seen.pools {
             family.one(&[("pool", pool)], value(usage));
         }
     };

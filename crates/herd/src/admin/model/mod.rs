@@ -22,9 +22,18 @@ pub(super) use self::{
 };
 pub(crate) use super::page::Page;
 
+/// In seconds of Unix time.
+const END_OF_9999: u64 = 253_402_300_800;
+
 /// RFC 3339, in UTC, with milliseconds.
 fn time(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
+}
+
+/// The same of a time that may be as far away as somebody likes; `None` behind the year 9999, which RFC 3339 cannot say.
+fn coming_time(at: SystemTime) -> Option<String> {
+    let since = at.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    (since.as_secs() < END_OF_9999).then(|| time(at))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -2,7 +2,7 @@ use herd_pool::{SessionInfo, Tenant};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::time;
+use super::{coming_time, time};
 use crate::pools::NamedPool;
 
 /// A session. Its pool, tenant and ID name it together.
@@ -30,6 +30,12 @@ pub(crate) struct Session {
     /// When its last lease was given back; now, if it has one.
     #[schema(format = DateTime, example = "2026-01-31T12:00:00.000Z")]
     pub(crate) last_used: String,
+    /// When it ends if nobody uses it any more; `null` unless it is live, and while it is in use.
+    #[schema(required = true, format = DateTime, example = "2026-01-31T12:05:00.000Z")]
+    pub(crate) idle_until: Option<String>,
+    /// When it ends however much it is used; `null` unless it is live, and without such an end.
+    #[schema(required = true, format = DateTime, example = "2026-01-31T20:00:00.000Z")]
+    pub(crate) ends_by: Option<String>,
     /// Leases held now: requests and connections that are open.
     pub(crate) leases: u32,
     /// Leases given so far.
@@ -138,6 +144,8 @@ impl Session {
             address: info.address.clone(),
             created: time(info.created),
             last_used: time(info.last_used),
+            idle_until: info.idle_until.and_then(coming_time),
+            ends_by: info.ends_by.and_then(coming_time),
             leases: info.leases,
             requests: info.requests,
             bytes_in: info.bytes_in,

@@ -6,7 +6,7 @@ use super::{exact_millis, millis, time};
 use crate::{
     isolation::{Isolation, Missing},
     pools::NamedPool,
-    usage,
+    usage::{self, Usage},
     workers::PoolWorker,
 };
 
@@ -110,8 +110,12 @@ impl WorkerState {
 impl Worker {
     /// Looks at what it uses, so it blocks for a moment.
     pub(crate) fn new(pool: &NamedPool, info: &WorkerInfo<PoolWorker>) -> Self {
+        Self::with_usage(pool, info, info.worker.as_deref().and_then(usage::of))
+    }
+
+    /// What it uses has been looked at.
+    pub(crate) fn with_usage(pool: &NamedPool, info: &WorkerInfo<PoolWorker>, usage: Option<Usage>) -> Self {
         let worker = info.worker.as_deref();
-        let usage = worker.and_then(usage::of);
         let limits = worker.map(|worker| worker.limits());
         let session = info.session.as_ref();
         Self {
