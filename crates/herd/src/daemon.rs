@@ -17,7 +17,7 @@ use tokio::{runtime, task::JoinSet};
 
 use crate::{
     access::{Access, Tenants},
-    admin::{self, Admin, Guard, Rules, Streams},
+    admin::{self, Admin, Guard, Live, Rules, Streams},
     banner::Banner,
     certificates::Certificates,
     cli::{RunArgs, ServeArgs},
@@ -215,6 +215,7 @@ impl Daemon {
             tenants,
             gateway: plane.gateway().into(),
             streams: streams.clone(),
+            live: Live::default(),
             reloader: reloader.clone(),
         };
         let admin_address = admin.as_ref().map(TcpListener::local_addr).transpose()?;

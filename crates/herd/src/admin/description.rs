@@ -14,7 +14,10 @@ use utoipa::{
     },
 };
 
-use super::model::{Event, LogLine};
+use super::{
+    live::{Departures, Hello},
+    model::{Event, LogLine},
+};
 
 #[derive(Debug, OpenApi)]
 #[openapi(
@@ -30,7 +33,7 @@ use super::model::{Event, LogLine};
         (name = "events", description = "What happens, as it happens"),
         (name = "daemon", description = "The daemon itself, and its pools"),
     ),
-    components(schemas(Event, LogLine<'static>)),
+    components(schemas(Departures, Event, Hello, LogLine<'static>)),
     security((), ("token" = [])),
 )]
 struct Description;

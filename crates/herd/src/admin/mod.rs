@@ -7,6 +7,7 @@ mod events;
 mod extract;
 mod front;
 mod guard;
+mod live;
 mod logs;
 pub(crate) mod model;
 mod page;
@@ -36,6 +37,7 @@ use self::{
 pub(crate) use self::{
     front::escape,
     guard::{Guard, Rules},
+    live::Live,
     sse::Streams,
 };
 use crate::{access::Tenants, draining::Draining, journal::Journal, metrics::Metrics, pools::Pools, reload::Reloader};
@@ -51,6 +53,7 @@ pub(crate) struct Admin {
     /// The gateway's URL.
     pub(crate) gateway: Arc<str>,
     pub(crate) streams: Streams,
+    pub(crate) live: Live,
     pub(crate) reloader: Reloader,
 }
 
@@ -63,6 +66,7 @@ pub(crate) fn routes(admin: Admin) -> Router {
         .routes(routes!(workers::one))
         .routes(routes!(workers::logs))
         .routes(routes!(events::stream))
+        .routes(routes!(live::stream))
         .routes(routes!(pages::pools))
         .routes(routes!(pages::pool))
         .routes(routes!(pages::stats))

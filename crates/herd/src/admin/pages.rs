@@ -23,6 +23,7 @@ herd admin API
 /v1/sessions   sessions: list, start, look at, end
 /v1/workers    workers, and their output
 /v1/events     what happens, as it happens
+/v1/live       what there is, and how it changes
 /v1/pools      pools
 /v1/stats      numbers
 /metrics       numbers for Prometheus

@@ -42,6 +42,7 @@ pub(super) enum Kind {
     SpawnFailed,
     TenantLimit,
     TooManyBadTokens,
+    TooManyReaders,
 }
 
 impl Kind {
@@ -95,6 +96,9 @@ impl Kind {
             }
             Self::TooManyBadTokens => {
                 ("too-many-bad-tokens", StatusCode::TOO_MANY_REQUESTS, "Too many wrong tokens came from this address")
+            }
+            Self::TooManyReaders => {
+                ("too-many-readers", StatusCode::SERVICE_UNAVAILABLE, "Too many read this stream already")
             }
         }
     }

@@ -170,6 +170,11 @@ struct GatewayCounts {
 }
 
 impl Stats {
+    /// When the daemon was started.
+    pub(crate) fn started(&self) -> &str {
+        &self.started
+    }
+
     pub(crate) fn new(pools: &Pools, metrics: &Metrics, journal: &Journal, draining: bool) -> Self {
         let gateway = metrics.gateway();
         Self {
