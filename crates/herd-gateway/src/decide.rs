@@ -13,6 +13,7 @@ use crate::{
     Admission, Refusal,
     access::set_target,
     account::Account,
+    admit::Survey,
     failure::Failure,
     latency::Phase,
     options::MetricsPage,
@@ -20,12 +21,13 @@ use crate::{
     session_key::{Found, KeyError, Named, asks_for},
     setup::{Seat, Setup},
     trace,
+    wish::Wish,
 };
 
 /// Where a request goes.
 pub(crate) enum Decision<F: WorkerFactory> {
     /// To the worker of this session of this pool.
-    Session(Named, Arc<Seat<F>>),
+    Session { named: Named, seat: Arc<Seat<F>>, wish: Wish },
     /// It is for the gateway itself.
     Page(Response<String>),
 }
@@ -38,7 +40,12 @@ enum Page<'a> {
 
 impl<F: WorkerFactory> Setup<F> {
     /// Finds out where the request goes, and makes its target the worker's.
-    pub(crate) fn decide<B>(&self, request: &mut Request<B>, account: &mut Account<F>) -> Result<Decision<F>, Failure> {
+    pub(crate) fn decide<B>(
+        &self,
+        request: &mut Request<B>,
+        survey: &Survey,
+        account: &mut Account<F>,
+    ) -> Result<Decision<F>, Failure> {
         let page = self.page(request);
         let admission = match self.admit(request, account) {
             Ok(admission) => admission,
@@ -48,6 +55,7 @@ impl<F: WorkerFactory> Setup<F> {
             }
             Err(refusal) => return Err(refusal.into()),
         };
+        let wish = Wish::take(request, survey)?;
         if let Some(page) = &page
             && admission.session.is_none()
             && self.names_none(request)?
@@ -70,13 +78,13 @@ impl<F: WorkerFactory> Setup<F> {
         }
         let named = match self.options.session_key.find(request, page.is_some())? {
             Found::Session(named) => named,
-            Found::Cookieless(name) => match &admission.session {
-                Some(only) => Named::plain(only.clone()),
-                None => Named::in_new_cookie(random_session_id().map_err(|_| Failure::Random)?, &name),
-            },
-            Found::Nothing => match &admission.session {
-                Some(only) => Named::plain(only.clone()),
-                None => return Err(Failure::NoKey(self.options.session_key.clone())),
+            found => match (&admission.session, found) {
+                (Some(only), _) => Named::plain(only.clone()),
+                (None, Found::Cookieless(name)) if wish == Wish::Serve => {
+                    Named::in_new_cookie(random_session_id().map_err(|_| Failure::Random)?, &name)
+                }
+                // A session that is made for the request alone is none that it could resume or end.
+                (None, _) => return Err(Failure::NoKey(self.options.session_key.clone())),
             },
         };
         let named = admission.bind(named)?;
@@ -86,7 +94,7 @@ impl<F: WorkerFactory> Setup<F> {
             // All that was done takes less time than looking at the clock some more would be worth.
             None => account.pass(Phase::Lease),
         }
-        Ok(Decision::Session(named, seat.clone()))
+        Ok(Decision::Session { named, seat: seat.clone(), wish })
     }
 
     /// *access*: who sends it?

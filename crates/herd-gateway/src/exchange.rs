@@ -1,4 +1,5 @@
-//! One request's way to its worker and back: *lease*, *connect*, *rewrite*, *send*, and *relay* or *splice*.
+//! One request's way to its worker and back: *lease*, *connect*, *rewrite*, *send*, and *relay* or *splice*; or the *end* of
+//! its session.
 
 use std::{
     future::poll_fn,
@@ -8,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use herd_pool::{AcquireError, Connect, Lease, Protocol, SessionId, WorkerFactory};
+use herd_pool::{AcquireError, Connect, Lease, NoSuchSession, Protocol, SessionId, WorkerFactory};
 use hyper::{
     Request, Response, StatusCode,
     body::Incoming,
@@ -34,6 +35,7 @@ use crate::{
     splice::Splice,
     trace::TRACEPARENT,
     upstream::{Http1Of, Http2, Upstreams, WorkerKey, worker_name},
+    wish::{HERD_SESSION, Wish},
 };
 
 /// How long to wait for the pool to say why a session ended after its worker's connection broke, so that a crash can be
@@ -51,6 +53,7 @@ where
     pub(crate) upstreams: &'a Upstreams<F>,
     pub(crate) seat: &'a Arc<Seat<F>>,
     pub(crate) survey: &'a Survey,
+    pub(crate) wish: Wish,
     pub(crate) from: Origin<'a>,
     pub(crate) account: &'a mut Account<F>,
 }
@@ -59,19 +62,22 @@ impl<F: WorkerFactory> Exchange<'_, F>
 where
     F::Worker: Connect,
 {
-    /// Has the session's worker answer the request.
+    /// Has the session's worker answer the request, or ends the session if that is what the request wants.
     pub(crate) async fn run(
         mut self,
         request: Request<Incoming>,
         named: &mut Named,
     ) -> Result<Response<Content<F>>, Failure> {
+        if self.wish == Wish::End {
+            return self.end(&named.session).await;
+        }
         let mut lease = self.lease(&named.session).await?;
         if lease.worker().protocol() == Protocol::Http2 {
             return self.run_http2(request, named, lease).await;
         }
         let connection = match self.connect(&lease).await {
             // The worker has seen nothing of the request, so the session can start anew without anyone being fooled.
-            Err(Failure::Ended(_)) => {
+            Err(Failure::Ended(_)) if self.starts() => {
                 self.account.enter(Phase::Lease);
                 lease = self.lease(&named.session).await?;
                 self.connect(&lease).await?
@@ -107,28 +113,46 @@ where
     /// *lease*: hold the session.
     async fn lease(&mut self, session: &SessionId) -> Result<Lease<F>, Failure> {
         let pool = &self.seat.pool;
-        match self.options().sessions {
-            Sessions::Start => {
-                let mut acquire = pin!(pool.acquire(session));
-                if let Some(lease) = at_once(acquire.as_mut()).await {
-                    let lease = lease?;
-                    self.account.pass(Phase::Connect);
-                    return Ok(lease);
-                }
-                let lease = acquire.await?;
-                self.account.enter(Phase::Connect);
+        if self.starts() {
+            let mut acquire = pin!(pool.acquire(session));
+            if let Some(lease) = at_once(acquire.as_mut()).await {
+                let lease = lease?;
+                self.account.pass(Phase::Connect);
+                return Ok(lease);
+            }
+            let lease = acquire.await?;
+            self.account.enter(Phase::Connect);
+            return Ok(lease);
+        }
+        match pool.get(session) {
+            Some(lease) => {
+                self.account.pass(Phase::Connect);
                 Ok(lease)
             }
-            Sessions::LookUpOnly => match pool.get(session) {
-                Some(lease) => {
-                    self.account.pass(Phase::Connect);
-                    Ok(lease)
-                }
-                None if pool.is_accepting() => Err(Failure::NoSession),
-                // The session may be there still, but takes no more requests.
-                None => Err(AcquireError::Draining.into()),
-            },
+            None if pool.is_accepting() => Err(Failure::NoSession(self.wish)),
+            // The session may be there still, but takes no more requests.
+            None => Err(AcquireError::Draining.into()),
         }
+    }
+
+    /// Whether the session is started if there is none.
+    fn starts(&self) -> bool {
+        self.wish == Wish::Serve && self.options().sessions == Sessions::Start
+    }
+
+    /// *end*: the session ends, and the client is told so when its worker is gone.
+    ///
+    /// Cancel safe: once this was polled, the session ends whether or not the client stays to hear of it.
+    async fn end(self, session: &SessionId) -> Result<Response<Content<F>>, Failure> {
+        if self.options().sessions == Sessions::LookUpOnly {
+            return Err(Failure::ForbiddenEnd);
+        }
+        self.account.pass(Phase::End);
+        self.seat.pool.end(session).await.map_err(|NoSuchSession| Failure::NoSession(self.wish))?;
+        let mut response = Response::new(Content::Nothing);
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response.headers_mut().insert(HERD_SESSION, HeaderValue::from_static("ended"));
+        Ok(response)
     }
 
     /// *connect*: a connection to the session's worker, kept from an earlier request or new.
@@ -239,7 +263,7 @@ where
     ) -> Result<Response<Content<F>>, Failure> {
         let mut connection = match self.connect_http2(&lease).await {
             // As above: the worker has seen nothing of the request.
-            Err(Failure::Ended(_)) => {
+            Err(Failure::Ended(_)) if self.starts() => {
                 self.account.enter(Phase::Lease);
                 lease = self.lease(&named.session).await?;
                 self.connect_http2(&lease).await?

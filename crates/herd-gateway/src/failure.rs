@@ -6,7 +6,7 @@ use hyper::{
     header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
-use crate::{Refusal, SessionKey, failure_kind::FailureKind, session_key::KeyError};
+use crate::{Refusal, SessionKey, failure_kind::FailureKind, session_key::KeyError, wish::Wish};
 
 /// Names the kind of a failure, so that programs need not read the `detail`.
 pub(crate) const HERD_ERROR: HeaderName = HeaderName::from_static("herd-error");
@@ -27,6 +27,8 @@ pub(crate) enum Failure {
     ForbiddenSession,
     #[error("this page tells of all tenants, and these credentials are one tenant's")]
     ForbiddenPage,
+    #[error("this gateway ends no sessions: they are started and ended elsewhere")]
+    ForbiddenEnd,
     #[error("no pool serves this host and path")]
     NoRoute,
     /// The request is well-formed, but the gateway cannot do this.
@@ -36,8 +38,11 @@ pub(crate) enum Failure {
     NoKey(SessionKey),
     #[error(transparent)]
     Key(#[from] KeyError),
-    #[error("there is no such session, and this gateway starts none")]
-    NoSession,
+    /// What the request wants of its session cannot be read.
+    #[error("the request's field herd-session is not understood: {0}")]
+    Wish(&'static str),
+    #[error("there is no such session, and {}", .0.not_found())]
+    NoSession(Wish),
     #[error(transparent)]
     Acquire(#[from] AcquireError),
     /// The session ended while the request was with its worker.
@@ -60,16 +65,17 @@ impl Failure {
     /// What it is called in `herd-error`, `type` and metrics.
     pub(crate) fn kind(&self) -> FailureKind {
         match self {
-            Self::Malformed(_) | Self::ClientBody => FailureKind::BadRequest,
+            Self::Malformed(_) | Self::ClientBody | Self::Wish(_) => FailureKind::BadRequest,
             Self::Access(Refusal::TooManyRequests { .. }) => FailureKind::TooManyRequests,
             Self::Access(_) => FailureKind::Unauthorized,
             Self::ForbiddenSession => FailureKind::ForbiddenSession,
             Self::ForbiddenPage => FailureKind::ForbiddenPage,
+            Self::ForbiddenEnd => FailureKind::ForbiddenEnd,
             Self::NoRoute => FailureKind::NoRoute,
             Self::Unsupported(_) => FailureKind::NotImplemented,
             Self::NoKey(_) => FailureKind::NoSessionId,
             Self::Key(_) => FailureKind::InvalidSessionId,
-            Self::NoSession => FailureKind::NoSuchSession,
+            Self::NoSession(_) => FailureKind::NoSuchSession,
             Self::Acquire(error) => match error {
                 AcquireError::QueueFull { .. } => FailureKind::QueueFull,
                 AcquireError::TenantSessions { .. } => FailureKind::TenantSessions,
@@ -111,15 +117,17 @@ impl Failure {
 
     fn status(&self) -> StatusCode {
         match self {
-            Self::Malformed(_) | Self::ClientBody | Self::NoKey(_) | Self::Key(_) => StatusCode::BAD_REQUEST,
+            Self::Malformed(_) | Self::ClientBody | Self::Wish(_) | Self::NoKey(_) | Self::Key(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::Unsupported(_) => StatusCode::NOT_IMPLEMENTED,
             Self::Access(Refusal::TooManyRequests { .. })
             | Self::Acquire(AcquireError::TenantSessions { .. } | AcquireError::TenantWaiting { .. }) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
             Self::Access(_) => StatusCode::UNAUTHORIZED,
-            Self::ForbiddenSession | Self::ForbiddenPage => StatusCode::FORBIDDEN,
-            Self::NoSession | Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::ForbiddenSession | Self::ForbiddenPage | Self::ForbiddenEnd => StatusCode::FORBIDDEN,
+            Self::NoSession(_) | Self::NoRoute => StatusCode::NOT_FOUND,
             Self::Acquire(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Ended(_) | Self::Connect(_) | Self::Answer(_) => StatusCode::BAD_GATEWAY,
             Self::TimedOut(_) => StatusCode::GATEWAY_TIMEOUT,

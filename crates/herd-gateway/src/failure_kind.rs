@@ -23,6 +23,7 @@ kinds! {
     TooManyRequests = "too-many-requests",
     ForbiddenSession = "forbidden-session",
     ForbiddenPage = "forbidden-page",
+    ForbiddenEnd = "forbidden-end",
     NoRoute = "no-route",
     NoSessionId = "no-session-id",
     InvalidSessionId = "invalid-session-id",

@@ -110,11 +110,12 @@ where
         let survey = Survey::of(request.headers());
         let response = match self.decide(&mut request, &survey, from, account) {
             Ok(Decision::Page(page)) => page.map(Content::from),
-            Ok(Decision::Session(mut named, seat)) => {
+            Ok(Decision::Session { mut named, seat, wish }) => {
                 if from.client.is_some_and(|client| client.is_tls()) {
                     named.keep_secure();
                 }
-                let exchange = Exchange { upstreams: &self.upstreams, seat: &seat, survey: &survey, from, account };
+                let exchange =
+                    Exchange { upstreams: &self.upstreams, seat: &seat, survey: &survey, wish, from, account };
                 let result = exchange.run(request, &mut named).await;
                 let mut response =
                     result.unwrap_or_else(|failure| self.tell(failure, Some(&named.session), from, &open.account));
@@ -152,7 +153,7 @@ where
         account: &mut Account<F>,
     ) -> Result<Decision<F>, Failure> {
         admit::check(request, survey, || from.client.is_some_and(|client| client.sent_field("content-length")))?;
-        self.upstreams.thread.setup().decide(request, account)
+        self.upstreams.thread.setup().decide(request, survey, account)
     }
 }
 

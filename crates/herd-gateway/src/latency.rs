@@ -20,9 +20,10 @@ pub struct PoolLatencies {
     /// From the request's head to the head of the worker's response.
     pub first_byte: Histogram,
     /// By phase, in the order in which a request passes them: `admit` (*access*, *route* and *key*), `lease`, `connect`,
-    /// `send` (until the head of the response is there), and `relay`. What took so little that nobody looked at the clock
+    /// `send` (until the head of the response is there), and `relay`; a request that ends its session passes `end` (until
+    /// its worker is gone) instead of those from `connect` to `send`. What took so little that nobody looked at the clock
     /// adds nothing to the sums.
-    pub phases: [(&'static str, Histogram); 5],
+    pub phases: [(&'static str, Histogram); 6],
 }
 
 impl PoolLatencies {
@@ -54,10 +55,12 @@ pub(crate) enum Phase {
     /// Until the head of the response.
     Send = 3,
     Relay = 4,
+    /// Until the session that the request ends has ended.
+    End = 5,
 }
 
 impl Phase {
-    const NAMES: [&'static str; 5] = ["admit", "lease", "connect", "send", "relay"];
+    const NAMES: [&'static str; 6] = ["admit", "lease", "connect", "send", "relay", "end"];
 
     pub(crate) fn name(self) -> &'static str {
         Self::NAMES[self as usize]
@@ -70,7 +73,7 @@ pub(crate) struct Record {
     responses: [AtomicU64; 5],
     pub(crate) request: SharedHistogram,
     pub(crate) first_byte: SharedHistogram,
-    phases: [SharedHistogram; 5],
+    phases: [SharedHistogram; 6],
 }
 
 impl Record {

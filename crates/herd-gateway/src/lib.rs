@@ -12,6 +12,7 @@
 //! | route | the first [`Rule`] that fits names the pool | 400, 404 |
 //! | key | the [`SessionKey`] names the session, of the caller's tenant | 400, 403 |
 //! | lease | the pool is asked for the session, which may start a worker | 404, 429, 503 |
+//! | end | instead of all that follows, if the request asks for it in `herd-session`: the session ends | 403, 404 |
 //! | connect | a connection to the worker, kept from an earlier request or new | 502 |
 //! | rewrite | fields that concern one connection go, `x-forwarded-*` and `x-session-id` are set | |
 //! | send | the request goes out, the head of the response comes in | 400, 502, 504 |
@@ -20,7 +21,7 @@
 //!
 //! Failures are problem documents (RFC 9457) with a `herd-error` field that names the failure: `bad-request`,
 //! `unauthorized`, `too-many-requests`, `no-route`, `no-session-id`, `invalid-session-id`, `forbidden-session`,
-//! `forbidden-page`, `no-such-session`, `tenant-sessions`, `tenant-waiting`, `queue-full`, `acquire-timeout`,
+//! `forbidden-page`, `forbidden-end`, `no-such-session`, `tenant-sessions`, `tenant-waiting`, `queue-full`, `acquire-timeout`,
 //! `spawn-failed`, `no-worker`, `draining`, `shutdown`, `session-ended`, `worker-crashed`, `worker-unreachable`,
 //! `worker-timeout`, `bad-gateway`, `not-implemented`, `request-timeout`, `header-too-large`, `target-too-long`,
 //! `tls-required`, `internal`.
@@ -41,6 +42,8 @@
 //! # What a client can rely on
 //! - `herd-worker`, `herd-session` and, where there are several pools, `herd-pool` come from the gateway, never from a
 //!   worker.
+//! - With `herd-session: resume`, a request never starts its session anew. With `herd-session: end`, a `DELETE` ends the
+//!   session, and is answered when the worker is gone.
 //! - A response that broke off never looks complete.
 //! - After a crash no request is silently continued elsewhere. A request that the worker had seen nothing of may start
 //!   the session anew, and is told so with `herd-session: new`.
@@ -86,6 +89,7 @@ mod tls;
 mod trace;
 mod upstream;
 mod websocket;
+mod wish;
 
 pub use access::{Access, Admission, Credential, Refusal};
 pub use counters::GatewayStats;

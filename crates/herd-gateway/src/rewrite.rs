@@ -17,6 +17,7 @@ use crate::{
     admit::{Survey, has_token, tokens},
     options::Forwarded,
     session_key::{Named, WORKER_HEADER},
+    wish::HERD_SESSION,
 };
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -26,7 +27,6 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HERD_WORKER: HeaderName = HeaderName::from_static("herd-worker");
-const HERD_SESSION: HeaderName = HeaderName::from_static("herd-session");
 
 /// What a rewrite needs to know beyond the request.
 pub(crate) struct Rewrite<'a> {
@@ -245,7 +245,7 @@ pub(crate) fn request_trailers(trailers: &mut HeaderMap) {
     for name in [HOST, CONTENT_LENGTH, TRANSFER_ENCODING, CONNECTION, TE, UPGRADE, COOKIE, AUTHORIZATION, TRAILER] {
         trailers.remove(name);
     }
-    for name in [WORKER_HEADER, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO] {
+    for name in [WORKER_HEADER, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, HERD_SESSION] {
         trailers.remove(name);
     }
 }

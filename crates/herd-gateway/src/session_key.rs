@@ -10,6 +10,7 @@ use hyper::{
 use crate::{
     query::{self, percent_decoded},
     routes::host_of,
+    wish::HERD_SESSION,
 };
 
 /// Where a request says which session it belongs to.
@@ -247,7 +248,7 @@ impl Source {
 }
 
 /// Fields that say something else already, or that never reach a worker.
-const UNFIT_HEADERS: [HeaderName; 8] = [
+const UNFIT_HEADERS: [HeaderName; 9] = [
     header::CONNECTION,
     header::CONTENT_LENGTH,
     header::COOKIE,
@@ -256,6 +257,7 @@ const UNFIT_HEADERS: [HeaderName; 8] = [
     header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
+    HERD_SESSION,
 ];
 
 /// A token of RFC 9110 §5.6.2, which is what a cookie's name must be.

@@ -39,7 +39,7 @@ pub trait Trace: Send + Sync {
     /// it. It is not told of a request whose session is not known.
     fn path(&mut self, path: &str);
 
-    /// A phase begins, and with it the one before ends: `lease`, `connect`, `send` or `relay`.
+    /// A phase begins, and with it the one before ends: `lease`, `connect`, `send`, `end` or `relay`.
     fn phase(&mut self, name: &'static str);
 
     /// The last byte of the response is there, or its client went away.

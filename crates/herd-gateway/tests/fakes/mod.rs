@@ -16,7 +16,7 @@ use herd_pool::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
     time::timeout,
 };
@@ -65,6 +65,7 @@ pub struct FakeWorker {
     uri: String,
     life: Life,
     protocol: Protocol,
+    closing: Option<Arc<Notify>>,
 }
 
 impl Worker for FakeWorker {
@@ -95,6 +96,10 @@ impl Worker for FakeWorker {
     }
 
     async fn close(&self) {
+        if let Some(closing) = &self.closing {
+            self.life.tell("closing");
+            closing.notified().await;
+        }
         self.life.exit_as(Exit::with_status(ExitStatus::Code(0)));
     }
 }
@@ -103,7 +108,7 @@ impl Connect for FakeWorker {
     type Stream = TcpStream;
 
     async fn connect(&self) -> io::Result<TcpStream> {
-        let stream = TcpStream::connect(self.address).await?;
+        let stream = TcpStream::connect(self.address).await.inspect_err(|_| self.life.tell("unreachable"))?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }
@@ -120,6 +125,7 @@ pub struct FakeFactory {
     lives: Arc<Mutex<Vec<Life>>>,
     refuse: Option<&'static str>,
     listens: bool,
+    closing: Option<Arc<Notify>>,
 }
 
 impl WorkerFactory for FakeFactory {
@@ -136,9 +142,15 @@ impl WorkerFactory for FakeFactory {
         self.lives.lock().unwrap().push(life.clone());
         let (behaviour, on_connection) = (self.behaviour.clone(), life.clone());
         let mut exited = life.exit.subscribe();
+        let worker = FakeWorker {
+            address,
+            uri: format!("http://{address}"),
+            life,
+            protocol: self.protocol,
+            closing: self.closing.clone(),
+        };
         if !self.listens {
-            drop(listener);
-            return Ok(FakeWorker { address, uri: format!("http://{address}"), life, protocol: self.protocol });
+            return Ok(worker);
         }
         tokio::spawn(async move {
             let mut connections = JoinSet::new();
@@ -153,7 +165,7 @@ impl WorkerFactory for FakeFactory {
                 _ = exited.wait_for(Option::is_some) => {}
             }
         });
-        Ok(FakeWorker { address, uri: format!("http://{address}"), life, protocol: self.protocol })
+        Ok(worker)
     }
 }
 
@@ -170,6 +182,7 @@ where
         lives: Arc::default(),
         refuse: None,
         listens: true,
+        closing: None,
     };
     Pool::builder(factory).min_workers(0).spare(0).build().unwrap()
 }
@@ -204,6 +217,8 @@ pub struct Setup {
     pub protocol: Protocol,
     pub refuse: Option<&'static str>,
     pub listens: bool,
+    /// What a worker that is closed waits for before it goes, after it has told `closing`; `None`: for nothing.
+    pub closing: Option<Arc<Notify>>,
     /// `None`: plain text is spoken.
     pub tls: Option<Arc<Tls>>,
     /// How many bytes the system takes for a client that reads nothing; `None`: as many as it likes.
@@ -219,6 +234,7 @@ impl Default for Setup {
             protocol: Protocol::Http1,
             refuse: None,
             listens: true,
+            closing: None,
             tls: None,
             send_buffer: None,
             pool,
@@ -252,6 +268,7 @@ impl Setup {
             lives: lives.clone(),
             refuse: self.refuse,
             listens: self.listens,
+            closing: self.closing,
         };
         let pool = (self.pool)(Pool::builder(factory)).build().unwrap();
         let gateway = Gateway::new(pool.clone(), self.options);
