@@ -1,0 +1,305 @@
+/// <reference lib="esnext.disposable" preserve="true" />
+
+import { explained, isStream, type Stream, Upload } from "./body.js";
+import { Draining, GatewayUnreachable, type HerdError, ResponseBroken, SessionLost, SessionNotFound } from "./errors.js";
+import type { Connection } from "./herd.js";
+import { errorOf, isProblem } from "./problem.js";
+import { addKey, address, shortestPath } from "./session_key.js";
+
+/** What can be sent: all that `fetch` takes, and whatever gives bytes piece by piece. */
+export type RequestBody = RequestInit["body"] | Stream | undefined;
+
+/**
+ * As `fetch` has them, with two differences: `redirect` is `manual` unless it is said otherwise, and cannot be `follow`,
+ * because a worker must not send the session's ID elsewhere; and a body may come from any `AsyncIterable` of bytes.
+ */
+export interface RequestOptions extends Omit<RequestInit, "body" | "redirect"> {
+  readonly body?: RequestBody;
+  readonly redirect?: "manual" | "error";
+}
+
+/** In a request: only if the session is there (`resume`), or end it (`end`). */
+const HERD_SESSION = "herd-session";
+
+/** In an answer of a worker, and of nobody else. */
+const HERD_WORKER = "herd-worker";
+
+/** How long a gateway may take to say why an answer broke off, in milliseconds. */
+const EXPLANATION_TIMEOUT = 5_000;
+
+/** How long a block may take to be left, in milliseconds: as long as a worker usually may to stop, three times over. */
+const LEAVE_TIMEOUT = 30_000;
+
+/** Failures of a session that is there all the same. */
+const ALIVE: ReadonlySet<string> = new Set(["worker-timeout", "worker-unreachable", "bad-gateway"]);
+
+/** Runtimes without it have no `await using` either. */
+const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? Symbol.for("Symbol.asyncDispose");
+
+/**
+ * A session: its worker starts with the first request, keeps its state, and ends with the session.
+ *
+ * After the first answer, each request says that it is for that session alone: once it is lost, requests fail with
+ * {@link SessionLost} and no new session begins unnoticed.
+ *
+ * It ends by {@link Session.end}, or when the block of its `await using` is left. If the program ends before, or forgets
+ * it, it ends by its time to live.
+ */
+export class Session implements AsyncDisposable {
+  /** Its ID. Whoever knows it is in this session. */
+  readonly id: string;
+  readonly #connection: Connection;
+  #worker: string | undefined;
+  /** Whether the gateway has said that the session is there. */
+  #began = false;
+  #loss: SessionLost | undefined;
+  #ending: Promise<void> | undefined;
+
+  /** @internal */
+  constructor(connection: Connection, id: string) {
+    this.#connection = connection;
+    this.id = id;
+  }
+
+  /** The worker that answers, for example `worker-3`; unknown before the first answer. */
+  get worker(): string | undefined {
+    return this.#worker;
+  }
+
+  /**
+   * All fields that a request of another client must have, such as a WebSocket's or Playwright's. The token is among
+   * them. Read them when they are used: from the first answer on, they ask for this session and no new one.
+   */
+  get headers(): Record<string, string> {
+    return Object.fromEntries(this.#fields());
+  }
+
+  /**
+   * The address of `path` in this session, for other clients. It has the ID in it where the session key says so, and
+   * never the token.
+   *
+   * @throws {TypeError} If `path` does not begin with a slash, or is too short for `path:N`.
+   */
+  url(path: string): string {
+    const { gateway, key } = this.#connection;
+    return address(gateway, key, this.id, path).href;
+  }
+
+  /** The same for WebSockets: `ws:` or, over TLS, `wss:`. */
+  websocketUrl(path: string): string {
+    return this.url(path).replace(/^http/, "ws");
+  }
+
+  /**
+   * `fetch` in this session. What its worker answers is an answer, whatever the status; what the gateway says instead
+   * of it is an error. A body that breaks off errors with one of these too.
+   *
+   * @throws {HerdError} Why there is no answer of the worker. The type tells what to do.
+   * @throws {TypeError} If the path or an option is not what it should be.
+   * @throws What `signal` was aborted with, or the request's own body failed with.
+   */
+  async fetch(path: string, options: RequestOptions = {}): Promise<Response> {
+    if (this.#loss !== undefined) throw this.#lost(this.#loss.message, this.#loss);
+    if (this.#ending !== undefined) throw this.#lost(`the session ${this.id} was ended by session.end()`);
+    const url = this.url(path);
+    if ((options.redirect as string | undefined) === "follow") {
+      throw new TypeError('redirect: "follow" could send the session\'s ID elsewhere; read the field location instead');
+    }
+    const { signal } = options;
+    const answer = await this.#send(url, options, this.#fields(options.headers));
+    const response = explained(answer, async (cause) => (signal?.aborted ? cause : await this.#explain(cause)));
+    this.#worker = response.headers.get(HERD_WORKER) ?? this.#worker;
+    this.#began = true;
+    return response;
+  }
+
+  /** `GET`. */
+  get(path: string, options?: RequestOptions): Promise<Response> {
+    return this.request("GET", path, options);
+  }
+
+  /** `POST`, with `body` if there is one. */
+  post(path: string, body?: RequestBody, options?: RequestOptions): Promise<Response> {
+    return this.request("POST", path, { body, ...options });
+  }
+
+  /** `PUT`, with `body` if there is one. */
+  put(path: string, body?: RequestBody, options?: RequestOptions): Promise<Response> {
+    return this.request("PUT", path, { body, ...options });
+  }
+
+  /** `PATCH`, with `body` if there is one. */
+  patch(path: string, body?: RequestBody, options?: RequestOptions): Promise<Response> {
+    return this.request("PATCH", path, { body, ...options });
+  }
+
+  /** `DELETE`. It asks the worker; {@link Session.end} ends the session. */
+  delete(path: string, options?: RequestOptions): Promise<Response> {
+    return this.request("DELETE", path, options);
+  }
+
+  /** Any method: `fetch` with the method in front. */
+  request(method: string, path: string, options?: RequestOptions): Promise<Response> {
+    return this.fetch(path, { ...options, method });
+  }
+
+  /**
+   * Ends the session, and resolves when its worker is gone. A session that is not there, or not any more, is no error.
+   * Requests of this session that are under way fail with {@link SessionLost}.
+   *
+   * Calls after the first one await the same end. After one that failed, the session can be ended again.
+   *
+   * @throws {Forbidden} If sessions are the control plane's alone (`lookup_only`).
+   * @throws {HerdError} What else keeps it from being ended.
+   */
+  end(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    this.#ending ??= this.#end(options.signal).catch((error: unknown) => {
+      this.#ending = undefined;
+      throw error;
+    });
+    return this.#ending;
+  }
+
+  /**
+   * @internal What leaving a block does: it ends the session, and lets the block's own error be seen. A session that
+   * cannot be ended from here ends by its time to live.
+   */
+  async leave(): Promise<void> {
+    await this.end({ signal: AbortSignal.timeout(LEAVE_TIMEOUT) }).catch(() => undefined);
+  }
+
+  /** Ends the session as {@link Session.end} does, but fails never: if it cannot be ended, its time to live does that. */
+  [asyncDispose](): Promise<void> {
+    return this.leave();
+  }
+
+  async #end(signal: AbortSignal | undefined): Promise<void> {
+    if (this.#loss !== undefined) return;
+    const { gateway, key } = this.#connection;
+    const headers = this.#fields();
+    headers.set(HERD_SESSION, "end");
+    const url = address(gateway, key, this.id, shortestPath(key)).href;
+    try {
+      const options = signal === undefined ? {} : { signal };
+      const answer = await this.#sendAny(url, { ...options, method: "DELETE" }, headers);
+      await answer.body?.cancel();
+      if (answer.status === 204 && !answer.headers.has(HERD_WORKER)) return;
+      throw this.#foreign(answer);
+    } catch (error) {
+      if (!(error instanceof SessionLost || error instanceof SessionNotFound)) throw error;
+    }
+  }
+
+  /** The caller's fields and all that herd needs. */
+  #fields(given?: RequestOptions["headers"]): Headers {
+    const { key, token } = this.#connection;
+    const headers = new Headers(given);
+    addKey(headers, key, this.id);
+    const bearer = token();
+    if (bearer !== undefined) headers.set("authorization", `Bearer ${bearer}`);
+    if (this.#began) headers.set(HERD_SESSION, "resume");
+    else headers.delete(HERD_SESSION);
+    return headers;
+  }
+
+  /** Sends a request and answers what its worker says. */
+  async #send(url: string, options: RequestOptions, headers: Headers): Promise<Response> {
+    const answer = await this.#sendAny(url, options, headers);
+    const worker = answer.headers.get(HERD_WORKER);
+    if (worker === null) {
+      await answer.body?.cancel();
+      throw this.#foreign(answer);
+    }
+    // A session has one worker all its life.
+    if (this.#worker !== undefined && worker !== this.#worker) {
+      await answer.body?.cancel();
+      throw this.#lost(`the session ${this.id} was lost with ${this.#worker}, and somebody else has begun it anew`);
+    }
+    return answer;
+  }
+
+  /** Sends a request and answers what anybody says, unless it is a problem of the gateway. */
+  async #sendAny(url: string, options: RequestOptions, headers: Headers): Promise<Response> {
+    const { body, ...others } = options;
+    const upload = isStream(body) ? new Upload(body) : undefined;
+    const init: RequestInit & { duplex?: "half" } = { redirect: "manual", ...others, headers };
+    if (upload !== undefined) Object.assign(init, { body: upload.stream, duplex: "half" });
+    else if (body !== undefined && body !== null) init.body = body as NonNullable<RequestInit["body"]>;
+    check(url, init);
+    let answer: Response;
+    try {
+      answer = await this.#connection.fetch(url, init);
+    } catch (cause) {
+      if (options.signal?.aborted) throw cause;
+      if (upload?.failure !== undefined) throw upload.failure.error;
+      throw this.#unreachable("does not answer", cause);
+    }
+    if (isProblem(answer)) throw this.#note(await errorOf(answer, this.id));
+    return answer;
+  }
+
+  /** Learns from an error what has become of the session. */
+  #note(error: HerdError): HerdError {
+    if (error instanceof SessionLost) this.#loss = error;
+    if (error instanceof SessionNotFound && this.#began) return this.#lost(detailOf(error), undefined, error);
+    if (ALIVE.has(error.failure ?? "")) this.#began = true;
+    return error;
+  }
+
+  /** Asks the gateway why an answer broke off. A `HEAD` changes nothing in a worker, if one gets it. */
+  async #explain(cause: unknown): Promise<unknown> {
+    if (this.#ending !== undefined) return this.#lost("the session was ended while its worker answered", cause);
+    const signal = AbortSignal.timeout(EXPLANATION_TIMEOUT);
+    const { gateway, key } = this.#connection;
+    const url = address(gateway, key, this.id, shortestPath(key)).href;
+    try {
+      await this.#send(url, { method: "HEAD", signal }, this.#fields());
+    } catch (error) {
+      if (error instanceof SessionLost) return this.#lost(`the answer broke off: ${detailOf(error)}`, cause, error);
+      if (error instanceof GatewayUnreachable) return this.#unreachable("went away while it answered", cause);
+      if (error instanceof Draining) return error;
+    }
+    return new ResponseBroken({ detail: "the worker's answer broke off", session: this.id, cause });
+  }
+
+  #lost(detail: string, cause?: unknown, said?: HerdError): SessionLost {
+    const { failure, status, problem } = said ?? {};
+    const error = new SessionLost({ detail, failure, status, problem, session: this.id, cause });
+    this.#loss ??= error;
+    return error;
+  }
+
+  #unreachable(what: string, cause: unknown): GatewayUnreachable {
+    const detail = `the gateway at ${this.#connection.gateway.origin} ${what}${reasonOf(cause)}`;
+    return new GatewayUnreachable({ detail, session: this.id, cause });
+  }
+
+  /** An answer of neither a worker nor the gateway. */
+  #foreign(answer: Response): GatewayUnreachable {
+    const { origin } = this.#connection.gateway;
+    const who = answer.headers.has(HERD_WORKER) ? "a gateway that knows no herd-session: end" : "not herd's gateway";
+    const detail = `${who} answers at ${origin}, with the status ${answer.status}`;
+    return new GatewayUnreachable({ detail, status: answer.status, session: this.id });
+  }
+}
+
+/** What `fetch` would refuse is the caller's mistake and says nothing of the gateway. */
+function check(url: string, { body, headers, method }: RequestInit): void {
+  const sample = { headers, method, body: body === undefined || body === null ? undefined : "" };
+  new Request(url, sample as RequestInit);
+}
+
+/** An error's text without the remedy. */
+function detailOf(error: HerdError): string {
+  return error.problem?.detail ?? error.message;
+}
+
+/** What lies below a "fetch failed". */
+function reasonOf(error: unknown): string {
+  let last: unknown;
+  for (let cause = error; cause instanceof Error; cause = cause.cause) last = cause;
+  if (!(last instanceof Error)) return "";
+  const { code } = last as { code?: unknown };
+  const text = last.message !== "" ? last.message : typeof code === "string" ? code : last.name;
+  return `: ${text}`;
+}
