@@ -92,6 +92,7 @@ mod connector;
 mod directory;
 mod egress;
 mod error;
+mod execution;
 mod exposure;
 mod factory;
 mod identity;
@@ -118,6 +119,7 @@ mod start;
 mod stock;
 mod supervisor;
 mod template;
+mod terminal;
 mod watch;
 mod worker;
 mod workspace;
@@ -126,12 +128,15 @@ pub use builder::ProcessFactoryBuilder;
 pub use client::{ClientError, HttpClient};
 pub use connector::{Connector, Stream};
 pub use error::{Mistake, OptionsError, StartError};
+pub use execution::{ExecCommand, ExecError, Execution};
 pub use factory::ProcessFactory;
 pub use herd_sandbox::{
-    InvalidReach, Layer, Missing, Mode, Network, Obstacle, Reach, Seccomp, Signal, Subnet, cgroup::CgroupUsage,
+    InvalidReach, Layer, Missing, Mode, Network, Obstacle, Reach, Seccomp, Signal, Subnet, TerminalSize,
+    cgroup::CgroupUsage,
 };
 pub use logs::{Follow, LogLine, Logs, OutputStream};
 pub use needs::path_in;
 pub use options::{InvalidListen, Limits, Listen};
 pub use readiness::{InvalidReadiness, Readiness};
+pub use terminal::{ExecInput, ExecOutput};
 pub use worker::ProcessWorker;

@@ -14,6 +14,7 @@ use crate::{
     cgroups::WorkerCgroup,
     egress::WayOut,
     error::StartError,
+    execution::{self, ExecCommand, ExecError, Execution, Order},
     logs::Logs,
     output::Output,
     stock::Stock,
@@ -51,10 +52,21 @@ pub(crate) struct Process {
 }
 
 /// What is wanted of a process.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Command {
     Stop,
     Kill,
+    /// Run a further command in its sandbox.
+    Execute(Order),
+    /// Send a signal to that command's process group.
+    SignalExecution {
+        id: u32,
+        signal: Signal,
+    },
+    /// Kill that command. Nobody wants it any more.
+    EndExecution {
+        id: u32,
+    },
 }
 
 #[derive(Clone, Debug, Default)]
@@ -104,6 +116,16 @@ impl Process {
     /// Kills the process tree and resolves when all of it is gone and released.
     pub(crate) async fn kill(&self) {
         self.command(Command::Kill).await;
+    }
+
+    /// Runs a further command in its sandbox.
+    ///
+    /// Cancel safe: dropping the future kills what has been started.
+    pub(crate) async fn execute(&self, command: ExecCommand) -> Result<Execution, ExecError> {
+        if self.exit().is_some() {
+            return Err(ExecError::NotRunning);
+        }
+        execution::execute(&self.commands, command).await
     }
 
     /// How it ended, if it has.

@@ -227,6 +227,11 @@ impl Supervisor {
         let stopped = match command {
             Command::Stop => self.init().stop(self.charge.stop_signal, self.charge.stop_grace).is_ok(),
             Command::Kill => false,
+            Command::Execute(order) => {
+                let _ = order.begun.send(Err(crate::ExecError::NotRunning));
+                return;
+            }
+            Command::SignalExecution { .. } | Command::EndExecution { .. } => return,
         };
         if !stopped {
             self.init().kill();

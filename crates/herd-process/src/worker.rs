@@ -8,8 +8,8 @@ use herd_pool::{Connect, Exit, HealthError, Protocol, Worker, WorkerId};
 use tokio::time::timeout;
 
 use crate::{
-    CgroupUsage, Connector, HttpClient, Layer, Limits, Logs, Missing, Stream, cgroups::WorkerCgroup, factory::Shared,
-    listener::Holder, options::Ready, probe, start::Started,
+    CgroupUsage, Connector, ExecCommand, ExecError, Execution, HttpClient, Layer, Limits, Logs, Missing, Stream,
+    cgroups::WorkerCgroup, factory::Shared, listener::Holder, options::Ready, probe, start::Started,
 };
 
 /// How long a liveness check may take: less than pools grant, so that what was found is told and not only that time was
@@ -93,6 +93,23 @@ impl<C> ProcessWorker<C> {
     #[must_use]
     pub fn connector(&self) -> &Connector {
         &self.started.connector
+    }
+
+    /// Runs a further command in the worker's sandbox, and resolves when its program runs, within 10 s.
+    ///
+    /// It has the worker's namespaces, cgroup, user, capabilities, limits, filters and environment; so it can do what the
+    /// worker can, and the worker can do to it what it can do to itself. With Landlock it is beside the worker and not
+    /// in its place: neither can look into the other (ptrace(2), `/proc/PID/environ`), and from Linux 6.12 on neither can
+    /// signal the other.
+    ///
+    /// It ends with the worker; its own end does not end the worker.
+    ///
+    /// Cancel safe: dropping the future kills what has been started.
+    ///
+    /// # Errors
+    /// [`ExecError`]; nothing of the command runs then.
+    pub async fn execute(&self, command: ExecCommand) -> Result<Execution, ExecError> {
+        self.started.process.execute(command).await
     }
 
     /// Whether the worker's port is its own. A worker may close its listener, and then anybody may take the port.

@@ -93,6 +93,7 @@ mod channel;
 mod codec;
 mod egress;
 mod entry;
+mod execution;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -115,6 +116,7 @@ mod sys;
 
 pub use egress::{Egress, InvalidReach, Pasta, Reach, Subnet};
 pub use entry::enter_init;
+pub use execution::{ExecSpec, ExecStreams, TerminalSize};
 pub use handle::Init;
 pub use host::{Host, Layer, Obstacle};
 pub use inherited::inherited_listeners;

@@ -207,8 +207,19 @@ impl Spec {
     }
 
     fn validate_environment(&self) -> Result<(), SpecError> {
-        let mut seen = std::collections::HashSet::with_capacity(self.env.len());
-        for (name, value) in &self.env {
+        Self::validate_variables(&self.env)?;
+        let listens = !(self.listen.is_empty() && self.listen_ports.is_empty());
+        let is_reserved = |name: &OsString| listens && (name == "LISTEN_FDS" || name == "LISTEN_PID");
+        match self.env.iter().find(|(name, _)| is_reserved(name)) {
+            Some((name, _)) => Err(SpecError::ReservedVariable { name: name.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that these can be an environment.
+    pub(crate) fn validate_variables(env: &[(OsString, OsString)]) -> Result<(), SpecError> {
+        let mut seen = std::collections::HashSet::with_capacity(env.len());
+        for (name, value) in env {
             let bytes = name.as_bytes();
             no_nul("the name of an environment variable", bytes)?;
             if bytes.is_empty() || bytes.contains(&b'=') {
@@ -218,20 +229,16 @@ impl Spec {
             if !seen.insert(name) {
                 return Err(SpecError::RepeatedVariable { name: name.clone() });
             }
-            let listens = !(self.listen.is_empty() && self.listen_ports.is_empty());
-            if listens && matches!(bytes, b"LISTEN_FDS" | b"LISTEN_PID") {
-                return Err(SpecError::ReservedVariable { name: name.clone() });
-            }
         }
         Ok(())
     }
 }
 
-fn no_nul(field: &str, text: &[u8]) -> Result<(), SpecError> {
+pub(crate) fn no_nul(field: &str, text: &[u8]) -> Result<(), SpecError> {
     no_nul_in(|| field.to_owned(), text)
 }
 
-fn no_nul_in(field: impl FnOnce() -> String, text: &[u8]) -> Result<(), SpecError> {
+pub(crate) fn no_nul_in(field: impl FnOnce() -> String, text: &[u8]) -> Result<(), SpecError> {
     if text.contains(&0) { Err(SpecError::NulByte { field: field() }) } else { Ok(()) }
 }
 
