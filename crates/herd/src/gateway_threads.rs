@@ -141,3 +141,24 @@ impl Drop for EndNotice {
         let _ = self.0.try_send(());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thread_that_hangs_is_noticed_and_one_that_has_ended_is_not_asked() {
+        let patience = Duration::from_secs(1);
+        let (ask, mut questions) = mpsc::channel(1);
+        let pulse = Pulse(vec![ask]);
+        // Also again: what it was asked before waits for it.
+        assert!(!pulse.is_felt(patience).await && !pulse.is_felt(patience).await);
+        let answer = tokio::spawn(async move {
+            questions.recv().await;
+            questions.recv().await;
+        });
+        assert!(pulse.is_felt(patience).await);
+        answer.await.unwrap();
+        assert!(pulse.is_felt(patience).await);
+    }
+}

@@ -20,6 +20,7 @@ mod pools;
 mod reload;
 mod sandbox;
 mod secrets;
+mod service_manager;
 mod sessions;
 mod start;
 mod startup;
