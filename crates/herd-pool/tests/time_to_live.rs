@@ -2,10 +2,10 @@
 
 mod fake;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fake::{Fake, id, session_ended};
-use herd_pool::EndReason;
+use herd_pool::{EndReason, IdleBy};
 use tokio::time::{Instant, sleep};
 
 #[tokio::test(start_paused = true)]
@@ -61,4 +61,36 @@ async fn thousands_of_sessions_end_each_on_its_own_time() {
         assert_eq!(reason, EndReason::Idle);
         assert!(lived >= ttl && lived <= ttl + ttl / 100, "lived for {lived:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_tells_when_it_ends_unless_a_lease_keeps_it() {
+    const TTL: Duration = Duration::from_secs(60);
+    let around = |at: Option<SystemTime>, wanted: Duration| {
+        let left = at.unwrap().duration_since(SystemTime::now()).unwrap();
+        assert!(left <= wanted && wanted - left < Duration::from_secs(5), "{left:?}, not {wanted:?}");
+    };
+    for idle_by in [IdleBy::Lease, IdleBy::Bytes] {
+        let fake = Fake::new();
+        let pool = fake.pool().ttl(TTL).max_lifetime(TTL * 10).idle_by(idle_by).build().unwrap();
+        let session = id("alice");
+        let lease = pool.acquire(&session).await.unwrap();
+        let info = pool.session(&session).unwrap();
+        around(info.ends_by, TTL * 10);
+        match idle_by {
+            IdleBy::Lease => assert_eq!(info.idle_until, None),
+            IdleBy::Bytes => around(info.idle_until, TTL),
+        }
+        drop(lease);
+        sleep(TTL / 2).await;
+        let info = pool.session(&session).unwrap();
+        around(info.idle_until, TTL / 2);
+        around(info.ends_by, TTL * 10 - TTL / 2);
+    }
+    // Nobody can say when a session ends that outlives all clocks.
+    let fake = Fake::new();
+    let pool = fake.pool().ttl(Duration::MAX).build().unwrap();
+    drop(pool.acquire(&id("alice")).await.unwrap());
+    let info = pool.session(&id("alice")).unwrap();
+    assert_eq!((info.idle_until, info.ends_by), (None, None));
 }
