@@ -16,7 +16,7 @@ use tokio::{net::UnixStream, runtime, select, time::timeout};
 
 use crate::{
     console,
-    control::{RuntimeDir, is_live},
+    control::{RuntimeDir, SocketError, is_live},
 };
 
 /// The variable that names the control socket.
@@ -63,9 +63,17 @@ impl Daemon {
         }
         let directories = RuntimeDir::candidates();
         // Somebody else's directory could hold a socket that only claims to be the daemon's.
-        let trusted = directories.iter().filter(|directory| directory.verify().is_ok());
-        let mut live = trusted.flat_map(RuntimeDir::sockets).filter(|path| is_live(path).unwrap_or(false));
+        let trusted = directories.iter().filter(|directory| directory.is_trusted());
+        let sockets: Vec<_> = trusted.flat_map(RuntimeDir::sockets).map(|path| (is_live(&path), path)).collect();
+        let mut live = sockets.iter().filter(|(live, _)| matches!(live, Ok(true))).map(|(_, path)| path.clone());
         let Some(first) = live.next() else {
+            if let Some((_, path)) = sockets.iter().find(|(live, _)| live.as_ref().is_err_and(SocketError::is_denied)) {
+                bail!(
+                    "this user may not use {}, the control socket of another user's daemon; run the command with sudo, or \
+                     name the socket of an own daemon with --socket PATH",
+                    path.display()
+                );
+            }
             let places: Vec<_> = directories.iter().map(|directory| directory.path().display().to_string()).collect();
             bail!(
                 "no daemon of this user runs (there is no live control socket in {}); start one with `herd`, or name its \
@@ -130,7 +138,7 @@ impl Daemon {
         anyhow!("the daemon at {socket} says nothing for {seconds} s; {remedy}")
     }
 
-    async fn exchange(&self, method: Method, path: &str) -> anyhow::Result<Answer> {
+    pub(super) async fn exchange(&self, method: Method, path: &str) -> anyhow::Result<Answer> {
         let (mut sender, connection) = self.connect().await?;
         let request = Request::builder().method(method).uri(path).header("host", "herd").body(Empty::<Bytes>::new())?;
         // The sender goes with this block, and with it the connection.

@@ -21,11 +21,11 @@ use std::path::{Path, PathBuf};
 use axum::Router;
 use tokio::{join, net::UnixListener};
 
-use self::{front::Health, peer::ControlListener, socket::SocketError};
+use self::{front::Health, peer::ControlListener};
 pub(crate) use self::{
     runtime_dir::RuntimeDir,
     service::Control,
-    socket::{ControlSocket, is_live},
+    socket::{ControlSocket, SocketError, is_live},
 };
 use crate::{
     admin::server,

@@ -8,6 +8,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::process::geteuid;
 
+/// Where the system's daemon has its control socket, whichever user it runs as. Only root can make it.
+const OF_THE_SYSTEM: &str = "/run/herd";
+
 /// The directory where a user's daemons have their control sockets.
 #[derive(Clone, Debug)]
 pub(crate) struct RuntimeDir(PathBuf);
@@ -23,9 +26,12 @@ impl RuntimeDir {
         let uid = geteuid();
         let xdg =
             std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute() && dir.is_dir());
-        let system = uid.is_root().then(|| PathBuf::from("/run/herd"));
-        let temporary = PathBuf::from(format!("/tmp/herd-{}", uid.as_raw()));
-        xdg.map(|dir| dir.join("herd")).into_iter().chain(system).chain([temporary]).map(Self).collect()
+        let mut others = [PathBuf::from(OF_THE_SYSTEM), PathBuf::from(format!("/tmp/herd-{}", uid.as_raw()))];
+        if !uid.is_root() {
+            // It is there for the system's daemon alone.
+            others.reverse();
+        }
+        xdg.map(|dir| dir.join("herd")).into_iter().chain(others).map(Self).collect()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -48,6 +54,17 @@ impl RuntimeDir {
             }
         }
         self.verify().with_context(|| format!("{path} is not fit for the control socket"))
+    }
+
+    /// Whether only somebody whom a command of this user may believe can have put something there: this user, or the one
+    /// to whom root gave the system's directory.
+    pub(crate) fn is_trusted(&self) -> bool {
+        let given = || {
+            let (metadata, parent) = (fs::symlink_metadata(&self.0)?, fs::symlink_metadata("/run")?);
+            let only_root_could_make_it = parent.uid() == 0 && parent.mode() & 0o022 == 0;
+            io::Result::Ok(only_root_could_make_it && metadata.is_dir() && metadata.mode() & 0o022 == 0)
+        };
+        self.verify().is_ok() || (self.0 == Path::new(OF_THE_SYSTEM) && given().unwrap_or(false))
     }
 
     /// Whether only this user can have put something there.

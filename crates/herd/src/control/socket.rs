@@ -143,6 +143,11 @@ impl From<Errno> for SocketError {
 }
 
 impl SocketError {
+    /// Whether another user would be let in.
+    pub(crate) fn is_denied(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
+
     /// One sentence for the operator.
     pub(crate) fn explain(self, path: &Path) -> anyhow::Error {
         let path = path.display();
