@@ -30,7 +30,7 @@ fn generate_into(output: &Path) -> Result<()> {
     std::fs::write(&descriptors, compiler.encode_file_descriptor_set())
         .with_context(|| format!("cannot write {}", descriptors.display()))?;
     tonic_prost_build::configure()
-        .build_client(false)
+        .build_client(true)
         .build_transport(false)
         .emit_rerun_if_changed(false)
         .out_dir(output)

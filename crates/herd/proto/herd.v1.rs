@@ -35,6 +35,269 @@ pub struct StatusResponse {
     #[prost(int32, tag = "3")]
     pub max_workers: i32,
 }
+/// What the client says.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExecRequest {
+    #[prost(oneof = "exec_request::Request", tags = "1, 2, 3, 4, 5")]
+    pub request: ::core::option::Option<exec_request::Request>,
+}
+/// Nested message and enum types in `ExecRequest`.
+pub mod exec_request {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Request {
+        /// The first request, and only that.
+        #[prost(message, tag = "1")]
+        Start(super::ExecStart),
+        /// The next bytes of the command's standard input. Together no more may be under way than `input_window` of the first
+        /// response, and `input_taken` says what is under way no more.
+        #[prost(bytes, tag = "2")]
+        Input(::prost::alloc::vec::Vec<u8>),
+        /// The standard input ends. So it does when the client ends its side of the stream.
+        #[prost(message, tag = "3")]
+        InputEnd(()),
+        /// The terminal has another size now.
+        #[prost(message, tag = "4")]
+        Resize(super::TerminalSize),
+        /// A signal for the command's process group, by its number on Linux.
+        #[prost(uint32, tag = "5")]
+        Signal(u32),
+    }
+}
+/// What is run, and where.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ExecStart {
+    /// The session's ID.
+    #[prost(string, tag = "1")]
+    pub session: ::prost::alloc::string::String,
+    /// The pool that it is in, if several have a session of that ID.
+    #[prost(string, optional, tag = "2")]
+    pub pool: ::core::option::Option<::prost::alloc::string::String>,
+    /// The tenant to whom it belongs, if several have a session of that ID; empty: to nobody.
+    #[prost(string, optional, tag = "3")]
+    pub tenant: ::core::option::Option<::prost::alloc::string::String>,
+    /// The program and its arguments. A program without a slash is searched for in the PATH of its environment.
+    #[prost(bytes = "vec", repeated, tag = "4")]
+    pub command: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// Variables beyond those of the worker, or instead of them.
+    #[prost(message, repeated, tag = "5")]
+    pub environment: ::prost::alloc::vec::Vec<Variable>,
+    /// The working directory, an absolute path as the worker sees it; empty: the worker's own.
+    #[prost(bytes = "vec", tag = "6")]
+    pub directory: ::prost::alloc::vec::Vec<u8>,
+    /// The terminal that the command gets; without one, its streams are pipes.
+    #[prost(message, optional, tag = "7")]
+    pub terminal: ::core::option::Option<TerminalSize>,
+}
+/// A variable of an environment.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Variable {
+    #[prost(bytes = "vec", tag = "1")]
+    pub name: ::prost::alloc::vec::Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub value: ::prost::alloc::vec::Vec<u8>,
+}
+/// The size of a terminal, in characters; 1 to 65535 each.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TerminalSize {
+    #[prost(uint32, tag = "1")]
+    pub columns: u32,
+    #[prost(uint32, tag = "2")]
+    pub rows: u32,
+}
+/// What the daemon says.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExecResponse {
+    #[prost(oneof = "exec_response::Response", tags = "1, 2, 3, 4, 5")]
+    pub response: ::core::option::Option<exec_response::Response>,
+}
+/// Nested message and enum types in `ExecResponse`.
+pub mod exec_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Response {
+        /// The first response, and only that.
+        #[prost(message, tag = "1")]
+        Started(super::ExecStarted),
+        /// The next bytes of its standard output; with a terminal, of all that it writes there.
+        #[prost(bytes, tag = "2")]
+        Output(::prost::alloc::vec::Vec<u8>),
+        /// The next bytes of its standard error.
+        #[prost(bytes, tag = "3")]
+        Errors(::prost::alloc::vec::Vec<u8>),
+        /// So many more bytes of the input were passed on, or will never be taken.
+        #[prost(uint32, tag = "4")]
+        InputTaken(u32),
+        /// It has ended, and all that it wrote was told. The last response.
+        #[prost(message, tag = "5")]
+        Exit(super::ExecExit),
+    }
+}
+/// A command that runs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExecStarted {
+    /// The session's worker.
+    #[prost(string, tag = "1")]
+    pub worker: ::prost::alloc::string::String,
+    /// The command's process ID, as the daemon's host counts.
+    #[prost(uint32, tag = "2")]
+    pub pid: u32,
+    /// How many bytes of input may be under way.
+    #[prost(uint32, tag = "3")]
+    pub input_window: u32,
+}
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExecExit {
+    #[prost(oneof = "exec_exit::Status", tags = "1, 2")]
+    pub status: ::core::option::Option<exec_exit::Status>,
+}
+/// Nested message and enum types in `ExecExit`.
+pub mod exec_exit {
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Status {
+        /// It exited with this code.
+        #[prost(int32, tag = "1")]
+        Code(i32),
+        /// This signal killed it, by its number on Linux.
+        #[prost(int32, tag = "2")]
+        Signal(i32),
+    }
+}
+/// Generated client implementations.
+pub mod herd_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Starts sessions for as long as somebody wants them, and counts workers.
+    #[derive(Debug, Clone)]
+    pub struct HerdServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> HerdServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> HerdServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            HerdServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Holds one session for as long as the stream is open.
+        ///
+        /// The first request acquires a new session, whose ID the daemon makes; each further one is answered with the same
+        /// session. When the stream ends, for whatever reason, the session's worker is killed. When the session ends first, so
+        /// does the stream: its status says why, and the trailer `herd-end-reason` names the reason.
+        ///
+        /// The metadata field `herd-tenant` names the tenant that the session is to belong to.
+        pub async fn acquire(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::AcquireRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::AcquireResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/herd.v1.HerdService/Acquire",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("herd.v1.HerdService", "Acquire"));
+            self.inner.streaming(req, path, codec).await
+        }
+        /// Counts the workers of all pools.
+        pub async fn status(
+            &mut self,
+            request: impl tonic::IntoRequest<()>,
+        ) -> std::result::Result<tonic::Response<super::StatusResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/herd.v1.HerdService/Status",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("herd.v1.HerdService", "Status"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
 /// Generated server implementations.
 pub mod herd_service_server {
     #![allow(
@@ -273,6 +536,315 @@ pub mod herd_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "herd.v1.HerdService";
     impl<T> tonic::server::NamedService for HerdServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Generated client implementations.
+pub mod exec_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Runs commands in the sandboxes of sessions.
+    #[derive(Debug, Clone)]
+    pub struct ExecServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> ExecServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ExecServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ExecServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Runs one command beside the session's worker, with the same namespaces, cgroup, user, limits and filters.
+        ///
+        /// The first request says what is run. The first response says that it runs, the last one how it ended; without that one
+        /// the stream's status says why. A session is never started for it; while it runs, the session is in use. When the stream
+        /// ends, for whatever reason, the command is killed. When the session ends first, so does the command: the status says
+        /// why, and the trailer `herd-end-reason` names the reason.
+        ///
+        /// A program that cannot be run is FAILED_PRECONDITION with the trailer `herd-exec-failure`: `not-found` or
+        /// `not-executable`.
+        pub async fn exec(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::ExecRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ExecResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/herd.v1.ExecService/Exec");
+            let mut req = request.into_streaming_request();
+            req.extensions_mut().insert(GrpcMethod::new("herd.v1.ExecService", "Exec"));
+            self.inner.streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod exec_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ExecServiceServer.
+    #[async_trait]
+    pub trait ExecService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Exec method.
+        type ExecStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ExecResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Runs one command beside the session's worker, with the same namespaces, cgroup, user, limits and filters.
+        ///
+        /// The first request says what is run. The first response says that it runs, the last one how it ended; without that one
+        /// the stream's status says why. A session is never started for it; while it runs, the session is in use. When the stream
+        /// ends, for whatever reason, the command is killed. When the session ends first, so does the command: the status says
+        /// why, and the trailer `herd-end-reason` names the reason.
+        ///
+        /// A program that cannot be run is FAILED_PRECONDITION with the trailer `herd-exec-failure`: `not-found` or
+        /// `not-executable`.
+        async fn exec(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ExecRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::ExecStream>, tonic::Status>;
+    }
+    /// Runs commands in the sandboxes of sessions.
+    #[derive(Debug)]
+    pub struct ExecServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ExecServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ExecServiceServer<T>
+    where
+        T: ExecService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/herd.v1.ExecService/Exec" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExecSvc<T: ExecService>(pub Arc<T>);
+                    impl<
+                        T: ExecService,
+                    > tonic::server::StreamingService<super::ExecRequest>
+                    for ExecSvc<T> {
+                        type Response = super::ExecResponse;
+                        type ResponseStream = T::ExecStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<tonic::Streaming<super::ExecRequest>>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ExecService>::exec(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExecSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ExecServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "herd.v1.ExecService";
+    impl<T> tonic::server::NamedService for ExecServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
