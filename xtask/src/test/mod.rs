@@ -63,6 +63,7 @@ struct Environment {
 impl Environment {
     fn variables(&self) -> Result<BTreeMap<String, String>> {
         let variables = [
+            ("HERD_TEST_AXE", &self.playwright.axe),
             ("HERD_TEST_CHECKERS", &self.checkers),
             ("HERD_TEST_NODE_MODULES", &self.playwright.node_modules),
             ("HERD_TEST_PYTHON", &self.playwright.python),

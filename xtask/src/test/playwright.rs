@@ -15,45 +15,55 @@ use crate::{
 /// The server (npm `playwright-core`) and the client (PyPI `playwright`) refuse one another unless they are the same.
 const VERSION: &str = "1.65.1";
 
+/// What looks for barriers in a page (npm `axe-core`).
+const AXE_VERSION: &str = "4.14.1";
+
 /// Where a Playwright server looks for the browser of the channel "chrome", which a client may choose.
 const CHROME: &str = "/opt/google/chrome/chrome";
 
-/// Playwright's server for Node.js and its client for Python, both in the target directory.
+/// Playwright's server for Node.js, its client for Python, and what it looks at pages with, in the target directory.
 #[derive(Debug)]
 pub(super) struct Playwright {
     pub(super) node_modules: PathBuf,
     pub(super) python: PathBuf,
+    /// A script that pages are given.
+    pub(super) axe: PathBuf,
 }
 
 impl Playwright {
-    /// Installs both into `directory` unless they are there.
+    /// Installs all of it into `directory` unless it is there.
     pub(super) fn install(directory: &Path) -> Result<Self> {
-        // The version is in the path: another one is installed beside it, and what is half installed is not mistaken for
-        // whole, because it gets its name last.
-        let home = directory.join(format!("playwright-{VERSION}"));
-        if !home.is_dir() {
-            fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-            install_server(&home)?;
-        }
+        let server = provide(&directory.join(format!("playwright-{VERSION}")), "playwright-core", VERSION)?;
+        let axe = provide(&directory.join(format!("axe-{AXE_VERSION}")), "axe-core", AXE_VERSION)?;
         let python = directory.join(format!("playwright-python-{VERSION}"));
         venv::provide(&python, &[&format!("playwright=={VERSION}")])?;
-        Ok(Self { node_modules: home.join("node_modules"), python: python.join("bin/python") })
+        Ok(Self { node_modules: server, python: python.join("bin/python"), axe: axe.join("axe-core/axe.min.js") })
     }
 }
 
-fn install_server(home: &Path) -> Result<()> {
-    progress(&format!("installs playwright-core {VERSION} from npm"));
+/// Installs a package from npm into `home` unless that is there, and says where it is.
+fn provide(home: &Path, package: &str, version: &str) -> Result<PathBuf> {
+    // The version is in the path: another one is installed beside it, and what is half installed is not mistaken for
+    // whole, because it gets its name last.
+    if !home.is_dir() {
+        install(home, package, version)?;
+    }
+    Ok(home.join("node_modules"))
+}
+
+fn install(home: &Path, package: &str, version: &str) -> Result<()> {
+    progress(&format!("installs {package} {version} from npm"));
     let unfinished = home.with_extension(format!("{}.unfinished", std::process::id()));
     fs::create_dir_all(&unfinished).with_context(|| format!("cannot make {}", unfinished.display()))?;
     let npm = Command::new("npm")
         .args(["install", "--no-audit", "--no-fund", "--no-save", "--loglevel=error", "--prefix"])
         .arg(&unfinished)
-        .arg(format!("playwright-core@{VERSION}"))
+        .arg(format!("{package}@{version}"))
         .stdin(Stdio::null())
         .stdout(io::stderr())
         .status()
         .context("cannot start npm")?;
-    ensure!(npm.success(), "npm could not install playwright-core {VERSION}; is its registry within reach?");
+    ensure!(npm.success(), "npm could not install {package} {version}; is its registry within reach?");
     fs::rename(&unfinished, home).with_context(|| format!("cannot make {}", home.display()))
 }
 
