@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod admin_access;
 mod admin_description;
+mod admin_live;
 mod admin_sessions;
 mod admin_streams;
 mod client;
