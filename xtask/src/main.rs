@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod deb;
 mod packages;
 mod proto;
 mod test;
@@ -20,6 +21,7 @@ use clap::Parser;
 enum Task {
     #[command(flatten)]
     Bench(bench::Task),
+    Deb(deb::Options),
     /// Generate the code of the control plane from its schema
     Proto,
     Test(test::Options),
@@ -32,6 +34,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Bench(task) => bench::run(&task).map(|()| ExitCode::SUCCESS),
+        Task::Deb(options) => deb::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Proto => proto::generate().map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::run(&options),
