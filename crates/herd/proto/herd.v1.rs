@@ -38,7 +38,7 @@ pub struct StatusResponse {
 /// What the client says.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ExecRequest {
-    #[prost(oneof = "exec_request::Request", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "exec_request::Request", tags = "1, 2, 3, 4, 5, 6")]
     pub request: ::core::option::Option<exec_request::Request>,
 }
 /// Nested message and enum types in `ExecRequest`.
@@ -61,6 +61,9 @@ pub mod exec_request {
         /// A signal for the command's process group, by its number on Linux.
         #[prost(uint32, tag = "5")]
         Signal(u32),
+        /// So many more bytes of the output were taken.
+        #[prost(uint32, tag = "6")]
+        OutputTaken(u32),
     }
 }
 /// What is run, and where.
@@ -87,6 +90,11 @@ pub struct ExecStart {
     /// The terminal that the command gets; without one, its streams are pipes.
     #[prost(message, optional, tag = "7")]
     pub terminal: ::core::option::Option<TerminalSize>,
+    /// How many bytes of output, on both streams together, may be under way; `output_taken` says what is under way no more.
+    /// 0: as many as HTTP/2 lets through. A client that may pause for long, as one does whose output nobody reads, names a
+    /// number and goes on reading the responses: on connections whose client takes nothing a daemon gives up.
+    #[prost(uint32, tag = "8")]
+    pub output_window: u32,
 }
 /// A variable of an environment.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
