@@ -259,6 +259,13 @@ impl Follower {
         }
     }
 
+    /// What is kept of all that would come next, without waiting.
+    pub(crate) fn kept(&self) -> Vec<Arc<Event>> {
+        let record = self.journal.lock();
+        let first = record.events.partition_point(|event| event.sequence <= self.position);
+        record.events.range(first..).cloned().collect()
+    }
+
     fn read(&mut self) -> Option<Entry> {
         let next = {
             let record = self.journal.lock();

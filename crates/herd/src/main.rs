@@ -46,7 +46,9 @@ use crate::{
 
 fn main() -> ExitCode {
     herd_sandbox::enter_init();
-    let Cli { command, serve } = Cli::read();
+    cli::completions::answer_shell();
+    let Cli { command, serve, color } = Cli::read();
+    console::choose_colours(color);
     let done = match command.unwrap_or(Command::Serve(serve)) {
         Command::Serve(args) => daemon::serve(args),
         Command::Run(args) => daemon::run(*args),
@@ -55,9 +57,15 @@ fn main() -> ExitCode {
         Command::Schema => schema::run(),
         Command::Doctor(args) => doctor::run(args),
         Command::Ps(args) => client::ps::run(args),
+        Command::Stats(args) => client::stats::run(args),
+        Command::Top(args) => return client::top::run(args).unwrap_or_else(|error| failed(&error)),
+        Command::Events(args) => client::events::run(args),
+        Command::Logs(args) => client::logs::run(args),
         Command::End(args) => client::end::run(args),
         Command::Reload(args) => client::reload::run(args),
         Command::Token(args) => access::run(&args),
+        Command::Completions(args) => cli::completions::run(&args),
+        Command::Man(args) => cli::man::run(&args),
         Command::Repl(args) => repl::run(args.socket.as_deref()),
     };
     match done {

@@ -2,7 +2,12 @@
 
 use std::time::SystemTime;
 
-use axum::{extract::State, http::HeaderMap, response::Response};
+use axum::{
+    Json,
+    extract::State,
+    http::HeaderMap,
+    response::{IntoResponse as _, Response},
+};
 use herd_pool::{EventKind, SessionId, Tenant, WorkerId};
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -11,6 +16,7 @@ use super::{
     Admin,
     extract::Params,
     model,
+    page::Page,
     problem::{Document, Kind, Problem},
     sessions::worker_id,
     sse::{self, Source, Told, dropped, frame, missed},
@@ -39,6 +45,9 @@ pub(super) struct EventsQuery {
     /// Begins behind the event with this number, as with the field `last-event-id`, which counts before it.
     #[param(value_type = Option<u64>)]
     last_event_id: Option<String>,
+    /// Whether events are streamed as they happen. With `false` the answer is a list of those that are kept.
+    #[param(default = true)]
+    follow: Option<bool>,
 }
 
 /// What happens to sessions and workers, as it happens.
@@ -46,6 +55,8 @@ pub(super) struct EventsQuery {
 /// A stream of server-sent events. Each has its number as the ID, its kind as the name, and an Event as the data. An
 /// event `missed` at the beginning tells how many of those that were asked for are not kept any more. The last event is
 /// `dropped`, if events were not read fast enough, or `end`, if the daemon stops.
+///
+/// With `follow=false` the answer is a list of the events that are kept, which are the last 1,024 of the daemon.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", operation_id = "streamEvents",
     params(
@@ -53,7 +64,10 @@ pub(super) struct EventsQuery {
         ("last-event-id" = Option<u64>, Header, description = "The number of the last event that was read: the stream goes on behind it"),
     ),
     responses(
-        (status = 200, description = "The stream, which has no end while the daemon runs", body = String, content_type = "text/event-stream"),
+        (status = 200, description = "The stream, which has no end while the daemon runs", content(
+            (String = "text/event-stream"),
+            (Page<model::Event> = "application/json"),
+        )),
         (status = 400, description = "A parameter is not understood", body = Document, content_type = "application/problem+json"),
     )
 )]
@@ -63,7 +77,13 @@ pub(super) async fn stream(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let after = sse::resume_after(&headers, query.last_event_id.as_deref())?;
+    let follow = query.follow.unwrap_or(true);
     let filter = Filter::of(query)?;
+    if !follow {
+        let kept = admin.journal.follow(Some(after.unwrap_or(0))).kept();
+        let items = kept.iter().filter(|event| filter.fits(event)).map(|event| model::Event::new(event)).collect();
+        return Ok(Json(Page { items, next: None }).into_response());
+    }
     // Whoever says when they stopped reading begins with all that is kept.
     let from = after.or(filter.since.map(|_| 0));
     let follower = admin.journal.follow(from);
@@ -84,7 +104,7 @@ struct Filter {
 
 impl Filter {
     fn of(query: EventsQuery) -> Result<Self, Problem> {
-        let EventsQuery { kind, pool, session, tenant, worker, since, last_event_id: _ } = query;
+        let EventsQuery { kind, pool, session, tenant, worker, since, last_event_id: _, follow: _ } = query;
         let known = |name: &str| {
             let found = EventKind::NAMES.into_iter().find(|known| *known == name.trim());
             found.ok_or_else(|| {

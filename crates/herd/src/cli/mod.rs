@@ -1,19 +1,27 @@
 //! The command line: what can be typed, and what it says about the settings.
 
+mod client;
+pub(crate) mod completions;
 mod flags;
+mod help;
+pub(crate) mod man;
+mod reading;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{
-    Args, Parser, Subcommand,
-    error::{ContextKind, ContextValue, ErrorKind},
-};
-use herd_pool::SessionId;
+use clap::{Args, ColorChoice, Parser, Subcommand};
 
-pub(crate) use self::flags::DaemonFlags;
-pub(crate) use self::flags::words;
 use self::flags::{ResourceFlags, SandboxFlags, WorkerFlags};
-use crate::config::{Mode, raw::Raw};
+pub(crate) use self::{
+    client::{DaemonChoice, EndArgs, EventsArgs, LogsArgs, PsArgs, ReloadArgs, SessionChoice, Since, State, StatsArgs},
+    completions::CompletionsArgs,
+    flags::{DaemonFlags, words},
+    man::ManArgs,
+};
+use crate::{
+    client::top::TopArgs,
+    config::{Mode, raw::Raw},
+};
 
 /// One stateful process per user: herd pins each session to a worker process of its own.
 #[derive(Debug, Parser)]
@@ -25,7 +33,7 @@ use crate::config::{Mode, raw::Raw};
                   them: one session ID, one worker, for the session's lifetime. Without a command it serves the \
                   built-in REPL, so that there is something to try.",
     after_help = EXAMPLES,
-    args_conflicts_with_subcommands = true,
+    override_usage = "herd [OPTIONS]\n       herd <COMMAND>",
     max_term_width = 100
 )]
 pub(crate) struct Cli {
@@ -33,27 +41,10 @@ pub(crate) struct Cli {
     pub(crate) command: Option<Command>,
     #[command(flatten)]
     pub(crate) serve: ServeArgs,
-}
-
-impl Cli {
-    /// Reads the command line, or says what is wrong with it and ends the program.
-    pub(crate) fn read() -> Self {
-        Self::try_parse().unwrap_or_else(|error| with_tip(error).exit())
-    }
-}
-
-/// A program without `--` before it is the most likely slip, and "unexpected argument" alone does not say so.
-fn with_tip(mut error: clap::Error) -> clap::Error {
-    let is_run = std::env::args_os().nth(1).is_some_and(|command| command == "run");
-    let unknown = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(word)) if !word.starts_with('-') => word.clone(),
-        _ => return error,
-    };
-    if is_run && error.kind() == ErrorKind::UnknownArgument {
-        let tip = format!("put `--` before the program: herd run … -- {unknown} …");
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
-    }
-    error
+    /// When to use colours: `auto` is on a terminal, unless NO_COLOR is set or TERM is `dumb`
+    #[arg(long, value_name = "WHEN", global = true, default_value_t = ColorChoice::Auto, hide_default_value = true,
+          help_heading = "Everywhere")]
+    pub(crate) color: ColorChoice,
 }
 
 const EXAMPLES: &str = "\
@@ -65,6 +56,7 @@ Examples:
   herd check herd.yaml                              every mistake in a configuration
   herd doctor                                       what this host can isolate and limit
   herd ps                                           sessions and workers of a running daemon
+  herd logs -f alice                                what a session's worker says
   herd end alice                                    end a session
   herd reload                                       apply a changed configuration to a running daemon
 
@@ -84,14 +76,26 @@ pub(crate) enum Command {
     Schema,
     /// Say what this host can isolate and limit, and what to do about the rest
     Doctor(DoctorArgs),
-    /// List the sessions and workers of a running daemon
+    /// List sessions and workers
     Ps(PsArgs),
-    /// End a session of a running daemon
+    /// Show the numbers of each pool and of the gateway
+    Stats(StatsArgs),
+    /// Watch sessions and workers on the terminal, and end sessions
+    Top(TopArgs),
+    /// Show what happened to sessions and workers, and follow it
+    Events(EventsArgs),
+    /// Show what a worker says on its standard output and error, and follow it
+    Logs(LogsArgs),
+    /// End sessions and wait until their workers are gone
     End(EndArgs),
-    /// Have a running daemon read its configuration file again
+    /// Read the configuration file again and apply it
     Reload(ReloadArgs),
     /// Make a bearer token for the gateway, and its hash for the configuration
     Token(TokenArgs),
+    /// Print what makes a shell complete herd's command line
+    Completions(CompletionsArgs),
+    /// Print the manual, or write all its pages into a directory
+    Man(ManArgs),
     /// Be the built-in worker: a REPL that listens where PORT or LISTEN_FDS says
     #[command(hide = true)]
     Repl(ReplArgs),
@@ -178,55 +182,6 @@ pub(crate) struct DoctorArgs {
     /// The program that the worker runs, with its arguments [default: the configuration's, or the built-in REPL]
     #[arg(last = true, value_name = "COMMAND")]
     pub(crate) command: Vec<OsString>,
-}
-
-/// Which daemon to talk to.
-#[derive(Args, Debug)]
-pub(crate) struct DaemonChoice {
-    /// The control socket of the daemon [default: $HERD_SOCKET, else the one daemon that runs]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) socket: Option<PathBuf>,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct PsArgs {
-    #[command(flatten)]
-    pub(crate) daemon: DaemonChoice,
-    /// Print JSON: {"sessions": […], "workers": […]}
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct EndArgs {
-    /// The session's ID
-    #[arg(value_name = "SESSION", value_parser = |text: &str| SessionId::new(text))]
-    pub(crate) session: SessionId,
-    /// The pool that the session is in, if several pools have a session of that ID
-    #[arg(long, value_name = "POOL")]
-    pub(crate) pool: Option<String>,
-    /// The tenant to whom it belongs, if several have a session of that ID; "" is nobody
-    #[arg(long, value_name = "TENANT")]
-    pub(crate) tenant: Option<String>,
-    /// Kill the worker at once instead of asking it to stop
-    #[arg(long, short)]
-    pub(crate) force: bool,
-    /// Print JSON: {"id": …, "reason": …}
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) daemon: DaemonChoice,
-}
-
-#[derive(Args, Debug)]
-#[command(after_help = "Either all of the file is applied or nothing. Sessions keep their workers, and new ones get \
-                        workers by the new settings.\nSIGHUP does the same, and says in the log what is wrong.")]
-pub(crate) struct ReloadArgs {
-    /// Print JSON: {"pools": [{"pool": …, "change": …}, …], "settings": […]}, or the problem
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) daemon: DaemonChoice,
 }
 
 #[derive(Args, Debug)]

@@ -4,16 +4,18 @@ use std::{
     io,
     path::{Path, PathBuf},
     pin::pin,
+    sync::OnceLock,
     time::Duration,
 };
 
-use anyhow::{Context as _, anyhow, bail};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1};
+use anyhow::{anyhow, bail};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{HeaderMap, Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, runtime, select, time::timeout};
 
+use super::{Answer, Refused};
 use crate::{
     console,
     control::{RuntimeDir, SocketError, is_live},
@@ -22,6 +24,8 @@ use crate::{
 /// The variable that names the control socket.
 const VARIABLE: &str = "HERD_SOCKET";
 
+/// The most that is read of an answer. The longest are lists of a thousand rows.
+pub(super) const MOST_BYTES: usize = 64 << 20;
 /// How long an answer may take that has nothing to wait for. A daemon that is stopped takes connections all the same.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// After how long somebody who waits is told for what.
@@ -31,21 +35,8 @@ const NOTICE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Daemon {
     socket: PathBuf,
-}
-
-/// What a daemon answered.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) body: Bytes,
-}
-
-/// A daemon answered that it cannot give what was asked for.
-#[derive(Debug, thiserror::Error)]
-#[error("the daemon answered {} to {path}: {}", answer.status, answer.detail())]
-pub(crate) struct Refused {
-    pub(super) path: String,
-    pub(crate) answer: Answer,
+    /// What it said in its first answer of who it is; `None`: nothing.
+    signature: OnceLock<Option<String>>,
 }
 
 /// What sends on a connection, and the connection, which has to be polled.
@@ -59,7 +50,7 @@ impl Daemon {
     pub(crate) fn find(socket: Option<PathBuf>) -> anyhow::Result<Self> {
         let named = socket.or_else(|| std::env::var_os(VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from));
         if let Some(socket) = named {
-            return Ok(Self { socket });
+            return Ok(Self::at(socket));
         }
         let directories = RuntimeDir::candidates();
         // Somebody else's directory could hold a socket that only claims to be the daemon's.
@@ -85,18 +76,55 @@ impl Daemon {
         if !others.is_empty() {
             bail!("several daemons run; choose one with --socket: {}, {}", first.display(), others.join(", "));
         }
-        Ok(Self { socket: first })
+        Ok(Self::at(first))
+    }
+
+    fn at(socket: PathBuf) -> Self {
+        Self { socket, signature: OnceLock::new() }
     }
 
     /// Gets `path` and reads the answer as JSON. Any status but 200 is the error [`Refused`].
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
         let answer = self.request(Method::GET, path).await?;
+        self.read(path, answer)
+    }
+
+    /// Reads the answer to a request for `path` as JSON.
+    pub(super) fn read<T: DeserializeOwned>(&self, path: &str, answer: Answer) -> anyhow::Result<T> {
         if answer.status != StatusCode::OK {
-            return Err(Refused { path: path.to_owned(), answer }.into());
+            return Err(self.refused(path, answer).into());
         }
-        serde_json::from_slice(&answer.body).with_context(|| {
-            format!("cannot read the daemon's answer to {path}; is it of another version than this command?")
+        serde_json::from_slice(&answer.body).map_err(|error| match self.doubt() {
+            Some(doubt) => anyhow!("cannot read what was answered to {path} ({error}): {doubt}"),
+            None => anyhow!("cannot read the daemon's answer to {path} ({error}), which is a mistake in herd"),
         })
+    }
+
+    pub(super) fn refused(&self, path: &str, answer: Answer) -> Refused {
+        Refused { path: path.to_owned(), doubt: self.doubt(), answer }
+    }
+
+    /// Remembers who answered.
+    pub(super) fn meet(&self, headers: &HeaderMap) {
+        self.signature
+            .get_or_init(|| headers.get(header::SERVER).and_then(|value| value.to_str().ok()).map(str::to_owned));
+    }
+
+    /// Why it may not understand what is asked, or not be understood; `None`: it is of this version.
+    fn doubt(&self) -> Option<String> {
+        const OWN: &str = env!("CARGO_PKG_VERSION");
+        let socket = self.socket.display();
+        match self.signature.get().and_then(Option::as_deref).and_then(|name| name.strip_prefix("herd/")) {
+            Some(OWN) => None,
+            Some(version) => Some(format!(
+                "the daemon at {socket} is herd {version} and this is herd {OWN}; use the `herd` of the daemon's version, \
+                 or restart the daemon with this one"
+            )),
+            None => Some(format!(
+                "what answers on {socket} is no daemon of herd {OWN}; name another socket with --socket PATH, or use the \
+                 `herd` of the daemon's version"
+            )),
+        }
     }
 
     /// Sends a request without a body, which has nothing to wait for but the daemon.
@@ -143,23 +171,36 @@ impl Daemon {
         let request = Request::builder().method(method).uri(path).header("host", "herd").body(Empty::<Bytes>::new())?;
         // The sender goes with this block, and with it the connection.
         let exchange = async move {
-            let response = sender.send_request(request).await?;
+            let response = sender.send_request(request).await.map_err(|error| self.broken(&error))?;
+            self.meet(response.headers());
             let status = response.status();
-            let body = response.into_body().collect().await?.to_bytes();
-            Ok::<_, hyper::Error>(Answer { status, body })
+            let body = Limited::new(response.into_body(), MOST_BYTES).collect().await;
+            let body = body.map_err(|error| match error.downcast::<hyper::Error>() {
+                Ok(error) => self.broken(&error),
+                Err(_) => anyhow!("what answers on {} sends more than {MOST_BYTES} bytes", self.socket.display()),
+            })?;
+            Ok(Answer { status, body: body.to_bytes() })
         };
         // What goes wrong with the connection, the exchange gets to know as well.
         let (answer, _) = tokio::join!(exchange, connection);
-        answer.with_context(|| self.broken())
+        answer
     }
 
     pub(super) async fn connect(&self) -> anyhow::Result<Exchange> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| explain(&self.socket, error))?;
-        http1::handshake(TokioIo::new(stream)).await.with_context(|| self.broken())
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))
     }
 
-    pub(super) fn broken(&self) -> String {
-        format!("the daemon at {} broke the connection off", self.socket.display())
+    /// Why there is no answer, or no more of it.
+    pub(super) fn broken(&self, error: &hyper::Error) -> anyhow::Error {
+        let socket = self.socket.display();
+        if error.is_parse() {
+            return anyhow!(
+                "what answers on {socket} does not speak HTTP, so it is no herd daemon; name the daemon's socket with \
+                 --socket PATH"
+            );
+        }
+        anyhow!("the daemon at {socket} broke the connection off ({error}); see whether it still runs, and its log")
     }
 }
 
@@ -169,33 +210,6 @@ impl Daemon {
 /// What the conversation ends with.
 pub(crate) fn block_on<T>(conversation: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(conversation)
-}
-
-impl Answer {
-    /// What a problem document says, or nothing.
-    pub(crate) fn detail(&self) -> String {
-        self.field("detail").unwrap_or_else(|| "it gives no reason".to_owned())
-    }
-
-    /// What is wrong, for programs.
-    pub(crate) fn kind(&self) -> String {
-        let kind = self.field("type").unwrap_or_default();
-        kind.trim_start_matches("urn:herd:problem:").to_owned()
-    }
-
-    /// Prints the problem for programs that read standard output.
-    pub(crate) fn print(&self) -> anyhow::Result<()> {
-        match serde_json::from_slice::<serde_json::Value>(&self.body) {
-            Ok(problem) => console::print(format_args!("{problem:#}\n")),
-            // It is another program's, and the error says its status.
-            Err(_) => Ok(()),
-        }
-    }
-
-    fn field(&self, name: &str) -> Option<String> {
-        let problem: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
-        Some(problem.get(name)?.as_str()?.to_owned())
-    }
 }
 
 fn explain(socket: &Path, error: io::Error) -> anyhow::Error {

@@ -17,11 +17,11 @@ use crate::{
 /// # Errors
 /// If there is no such session, or no daemon to ask.
 pub(crate) fn run(args: EndArgs) -> anyhow::Result<()> {
-    let id = args.session;
+    let id = args.sessions[0].clone();
     let daemon = Daemon::find(args.daemon.socket)?;
     let mut path = format!("/v1/sessions/{}?force={}", escape(id.as_str()), args.force);
     let mut named = String::new();
-    for (name, value) in [("pool", args.pool), ("tenant", args.tenant)] {
+    for (name, value) in [("pool", args.choice.pool), ("tenant", args.choice.tenant)] {
         let Some(value) = value else { continue };
         path += &format!("&{name}={}", escape(&value));
         named += &format!(" --{name} {}", quote(&value));

@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::{
     Daemon, Refused, block_on,
-    table::{Column, Table, printable},
+    table::{Column, Table},
 };
 use crate::{
     admin::model::{Page, Sandbox, Session, Troubles, Worker},
     cli::PsArgs,
-    console,
+    console::{self, printable},
     isolation::grouped,
 };
 
@@ -168,7 +168,7 @@ fn or_dash(text: Option<&str>) -> String {
 }
 
 /// How long ago an RFC 3339 time was.
-fn since(time: &str, now: SystemTime) -> String {
+pub(crate) fn since(time: &str, now: SystemTime) -> String {
     match humantime::parse_rfc3339(time) {
         Ok(then) => span(now.duration_since(then).unwrap_or_default()),
         Err(_) => "?".to_owned(),
@@ -176,7 +176,7 @@ fn since(time: &str, now: SystemTime) -> String {
 }
 
 /// A duration in its two largest units.
-fn span(duration: Duration) -> String {
+pub(super) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
         0..1 => format!("{}ms", duration.as_millis()),
@@ -188,7 +188,7 @@ fn span(duration: Duration) -> String {
     }
 }
 
-fn bytes(count: u64) -> String {
+pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut scaled = count as f64;
     let mut unit = "B";

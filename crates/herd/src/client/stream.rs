@@ -2,8 +2,8 @@
 
 use std::{fmt, future::poll_fn, pin::Pin, time::Duration};
 
-use anyhow::Context as _;
-use http_body_util::{BodyExt as _, Empty};
+use anyhow::ensure;
+use http_body_util::Empty;
 use hyper::{
     Method, Request, StatusCode,
     body::{Body as _, Bytes, Incoming},
@@ -16,7 +16,8 @@ use tokio::{
 };
 
 use super::{
-    daemon::{Answer, Daemon, PATIENCE, Refused},
+    Answer,
+    daemon::{Daemon, MOST_BYTES, PATIENCE},
     sse::{Frame, Parser},
 };
 
@@ -71,7 +72,8 @@ impl Daemon {
             connection.poll(cx);
             answer.as_mut().poll(cx)
         });
-        let response = response.await.with_context(|| self.broken())?;
+        let response = response.await.map_err(|error| self.broken(&error))?;
+        self.meet(response.headers());
         let (status, body) = (response.status(), response.into_body());
         let mut stream = Stream { daemon: self, connection, body, parser: Parser::default(), heard: Instant::now() };
         if status == StatusCode::OK {
@@ -80,8 +82,9 @@ impl Daemon {
         let mut body = Vec::new();
         while let Some(bytes) = stream.bytes().await? {
             body.extend_from_slice(&bytes);
+            ensure!(body.len() < MOST_BYTES, "what answers on the socket sends more than {MOST_BYTES} bytes");
         }
-        Err(Refused { path: path.to_owned(), answer: Answer { status, body: body.into() } }.into())
+        Err(self.refused(path, Answer { status, body: body.into() }).into())
     }
 }
 
@@ -126,7 +129,7 @@ impl Stream<'_> {
                 Pin::new(&mut self.body).poll_frame(cx)
             });
             let Some(frame) = frame.await else { return Ok(None) };
-            if let Ok(bytes) = frame.with_context(|| self.daemon.broken())?.into_data() {
+            if let Ok(bytes) = frame.map_err(|error| self.daemon.broken(&error))?.into_data() {
                 return Ok(Some(bytes));
             }
         }

@@ -2,6 +2,8 @@
 
 use std::{fmt, io};
 
+pub(super) use crate::console::printable;
+
 /// A column that shrinks keeps at least this many characters.
 const LEAST_WIDTH: usize = 8;
 /// Between two columns.
@@ -48,8 +50,7 @@ impl Column {
 impl Table {
     /// A table as wide as the terminal, if standard output is one.
     pub(crate) fn new(columns: impl IntoIterator<Item = Column>) -> Self {
-        let width = rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
-        Self { columns: columns.into_iter().collect(), rows: Vec::new(), width: width.filter(|width| *width > 0) }
+        Self { columns: columns.into_iter().collect(), rows: Vec::new(), width: terminal_width() }
     }
 
     /// Adds a row; it has as many cells as there are columns.
@@ -116,17 +117,18 @@ impl fmt::Display for Table {
     }
 }
 
+/// How many columns the terminal has, if standard output is one.
+pub(super) fn terminal_width() -> Option<usize> {
+    let width = rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    width.filter(|width| *width > 0)
+}
+
 fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
         return text.to_owned();
     }
     let kept: String = text.chars().take(width.saturating_sub(1)).collect();
     kept + "…"
-}
-
-/// Text from workers and clients could hold what a terminal obeys.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -35,6 +35,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 const REQUESTS: Bounds = Bounds { most: 20_000, most_of_one: 10_000, reserve: 500 };
 /// The beginning of the content type of everything that has to do with gRPC.
 const GRPC: &str = "application/grpc";
+/// Which program answers.
+const SIGNATURE: &str = concat!("herd/", env!("CARGO_PKG_VERSION"));
 /// The paths of the services.
 const SERVICES: [&str; 2] = ["/herd.v1.", "/grpc."];
 
@@ -84,7 +86,15 @@ pub(super) fn routes(control: Control, admin: Router) -> anyhow::Result<(Router,
     let routes = mount(routes, reflection().build_v1alpha()?.max_decoding_message_size(MOST_MESSAGE_BYTES));
     let routes = routes.fallback(async || status(Status::unimplemented("there is no such service")));
     let services = Services { routes, room: Arc::new(Room::new(REQUESTS)) };
-    Ok((admin.layer(middleware::from_fn_with_state(services, choose)), Health(reporter)))
+    let routes = admin.layer(middleware::from_fn_with_state(services, choose));
+    Ok((routes.layer(middleware::map_response(sign)), Health(reporter)))
+}
+
+/// Says who answers, so that a command of another version knows why it does not understand the answer. Only here: on the
+/// admin address it would tell everybody.
+async fn sign(mut response: Response) -> Response {
+    response.headers_mut().insert(header::SERVER, HeaderValue::from_static(SIGNATURE));
+    response
 }
 
 fn mount<S>(routes: Router, service: S) -> Router

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 pub(crate) use self::{
     event::Event,
     session::{Ended, Session},
-    stats::{PoolStats, Troubles},
+    stats::{PoolStats, StartFailure, Troubles},
     worker::{Sandbox, Worker},
 };
 pub(super) use self::{

@@ -1,0 +1,60 @@
+//! `herd man`.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::Context as _;
+use clap::{Args, Command, CommandFactory as _};
+use clap_mangen::Man;
+
+use super::Cli;
+use crate::console;
+
+#[derive(Args, Debug)]
+#[command(after_help = "To read it without writing files: herd man | man -l -")]
+pub(crate) struct ManArgs {
+    /// Write herd.1 and a page for each command, such as herd-logs.1, into this directory
+    #[arg(value_name = "DIR")]
+    directory: Option<PathBuf>,
+}
+
+/// Prints the manual's first page, or writes all pages.
+///
+/// # Errors
+/// If the directory cannot be made or written to.
+pub(crate) fn run(args: &ManArgs) -> anyhow::Result<()> {
+    let pages = pages()?;
+    let Some(directory) = &args.directory else {
+        let (_, first) = pages.into_iter().next().context("there is no page")?;
+        return console::print_exactly(first);
+    };
+    let place = directory.display();
+    fs::create_dir_all(directory).with_context(|| format!("cannot make the directory {place}"))?;
+    for (name, page) in pages {
+        let file = directory.join(&name);
+        fs::write(&file, page).with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// All pages with their files' names, the program's own first.
+fn pages() -> anyhow::Result<Vec<(String, String)>> {
+    let mut herd = Cli::command().disable_help_subcommand(true);
+    herd.build();
+    let mut pages = vec![page(&herd)?];
+    for command in herd.get_subcommands().filter(|command| !command.is_hide_set()) {
+        pages.push(page(command)?);
+    }
+    Ok(pages)
+}
+
+fn page(command: &Command) -> anyhow::Result<(String, String)> {
+    // Built commands know themselves as `herd-logs`.
+    let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
+    let mut page = Vec::new();
+    let man = Man::new(command.clone())
+        .title(&name)
+        .manual("herd manual")
+        .source(concat!("herd ", env!("CARGO_PKG_VERSION")));
+    man.render(&mut page)?;
+    Ok((format!("{name}.1"), String::from_utf8(page).context("the page is no text")?))
+}
