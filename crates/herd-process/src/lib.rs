@@ -93,6 +93,7 @@ mod directory;
 mod egress;
 mod error;
 mod execution;
+mod executions;
 mod exposure;
 mod factory;
 mod identity;

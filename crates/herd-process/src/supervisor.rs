@@ -30,6 +30,8 @@ use crate::{
     cgroups::WorkerCgroup,
     egress::{Outlet, WayOut},
     error::StartError,
+    execution::{Begun, Order},
+    executions::Executions,
     process::{Command, Pids},
     stock::Stock,
 };
@@ -43,6 +45,9 @@ const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// The same where the end of init is the end of all that the worker has started. An init that is killed tells no more how
 /// the worker ended, so it has the time that memory of many gigabytes takes to be freed.
 const CONTAINED_PATIENCE: Duration = Duration::from_secs(2);
+
+/// When a request is sent again that init had no room for.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// How long a killed process that lost its init is waited for. Only one that sleeps in the kernel takes any time.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -93,6 +98,10 @@ pub(crate) struct Supervisor {
     mute: bool,
     /// How many sockets each order was for that init has not answered yet.
     ordered: VecDeque<u8>,
+    /// Whether the worker's main process has ended.
+    exited: bool,
+    /// Further commands in its sandbox.
+    executions: Executions,
 }
 
 impl Supervisor {
@@ -103,7 +112,17 @@ impl Supervisor {
         started: oneshot::Sender<Result<Pids, StartError>>,
     ) -> Self {
         let started = Some(started);
-        Self { charge, init, started, main: None, insist_at: None, mute: false, ordered: VecDeque::new() }
+        Self {
+            charge,
+            init,
+            started,
+            main: None,
+            insist_at: None,
+            mute: false,
+            ordered: VecDeque::new(),
+            exited: false,
+            executions: Executions::default(),
+        }
     }
 
     /// Passes reports on one way and commands the other until init is gone. Returns how the main process ended.
@@ -138,6 +157,10 @@ impl Supervisor {
                     self.end_without_outlet(why);
                     continue;
                 }
+                () = sleep(RETRY), if self.executions.is_behind() => {
+                    self.executions.catch_up(&self.init.get_ref().0);
+                    continue;
+                }
                 () = sleep_until(self.insist_at.unwrap_or_else(Instant::now)), if self.insist_at.is_some() => {
                     self.insist();
                     continue;
@@ -156,6 +179,7 @@ impl Supervisor {
                 Ok(Some(Report::Failed(failure))) => self.fail(failure),
                 Ok(Some(Report::Exited { status, .. })) => {
                     ending = exit_status(status);
+                    self.exited = true;
                     self.close_stock();
                 }
                 Ok(Some(Report::Router { process, datagrams, streams })) => {
@@ -173,6 +197,11 @@ impl Supervisor {
                         stock.deliver(ordered, sockets, errno);
                     }
                 }
+                Ok(Some(Report::Executed { id, pid, terminal })) => {
+                    self.executions.begun(&self.init.get_ref().0, id, Begun { pid, terminal });
+                }
+                Ok(Some(Report::ExecutionFailed { id, failure })) => self.executions.failed(id, failure),
+                Ok(Some(Report::ExecutionEnded { id, status })) => self.executions.ended(id, exit_status(status)),
                 Ok(Some(_)) => {}
                 Ok(None) => break,
                 Err(error) => {
@@ -217,6 +246,12 @@ impl Supervisor {
         self.obey(Command::Kill);
     }
 
+    /// A worker that was told to end begins nothing any more.
+    fn execute(&mut self, order: Order) {
+        let is_running = self.main.is_some() && self.insist_at.is_none() && !self.exited;
+        self.executions.begin(Some(&self.init.get_ref().0).filter(|_| is_running), order);
+    }
+
     fn close_stock(&self) {
         if let Some(stock) = &self.charge.stock {
             stock.close();
@@ -227,11 +262,9 @@ impl Supervisor {
         let stopped = match command {
             Command::Stop => self.init().stop(self.charge.stop_signal, self.charge.stop_grace).is_ok(),
             Command::Kill => false,
-            Command::Execute(order) => {
-                let _ = order.begun.send(Err(crate::ExecError::NotRunning));
-                return;
-            }
-            Command::SignalExecution { .. } | Command::EndExecution { .. } => return,
+            Command::Execute(order) => return self.execute(order),
+            Command::SignalExecution { id, signal } => return self.executions.signal(self.init(), id, signal),
+            Command::EndExecution { id } => return self.executions.end(&self.init.get_ref().0, id),
         };
         if !stopped {
             self.init().kill();

@@ -1,10 +1,11 @@
 use std::{
+    collections::HashMap,
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
     process::ExitStatus,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU8, Ordering},
     },
     time::{Duration, Instant},
@@ -13,8 +14,10 @@ use std::{
 use rustix::process::{self as sys, Pid, PidfdFlags, WaitIdOptions, pidfd_open};
 
 use crate::{
-    Failure, Report, Signal,
+    ExecSpec, ExecStreams, Failure, Report, Signal,
     channel::{Channel, Packet},
+    launch::memory_file,
+    plan::Blueprint,
     protocol::{Reply, Request, VERSION},
     reaper::{self, Orphan},
 };
@@ -42,6 +45,16 @@ pub struct Init {
     program: PathBuf,
     launched: Instant,
     greeting: AtomicU8,
+    blueprint: Blueprint,
+    /// Further commands that are on their way to their programs.
+    beginning: Mutex<HashMap<u32, Beginning>>,
+}
+
+/// What a further command's process has told of itself.
+#[derive(Debug)]
+struct Beginning {
+    pid: u32,
+    terminal: Option<OwnedFd>,
 }
 
 /// A child of this process.
@@ -61,7 +74,10 @@ const RECEIVED: u8 = 1;
 const REFUSED: u8 = 2;
 
 impl Init {
-    pub(crate) fn new(channel: Channel, pid: Pid, pidfd: OwnedFd, program: PathBuf) -> Self {
+    /// How many further commands one worker's sandbox has at once at most.
+    pub const MAX_EXECUTIONS: usize = 16;
+
+    pub(crate) fn new(channel: Channel, pid: Pid, pidfd: OwnedFd, program: PathBuf, blueprint: Blueprint) -> Self {
         Self {
             channel,
             spawned: Child::new(pid, pidfd),
@@ -70,6 +86,8 @@ impl Init {
             program,
             launched: Instant::now(),
             greeting: AtomicU8::new(EXPECTED),
+            blueprint,
+            beginning: Mutex::default(),
         }
     }
 
@@ -124,7 +142,21 @@ impl Init {
                     let pid = self.main.get().map_or(pid, |main| main.as_raw_pid().cast_unsigned());
                     return Ok(Some(Report::Ready { pid }));
                 }
-                Reply::Report(report) => return Ok(Some(report)),
+                Reply::Begun { id } => {
+                    let pid = sender.ok_or(io::ErrorKind::InvalidData)?.as_raw_pid().cast_unsigned();
+                    let terminal = descriptors.into_iter().next();
+                    self.beginning().insert(id, Beginning { pid, terminal });
+                }
+                Reply::Executed { id } => {
+                    let begun = self.beginning().remove(&id).ok_or(io::ErrorKind::InvalidData)?;
+                    return Ok(Some(Report::Executed { id, pid: begun.pid, terminal: begun.terminal }));
+                }
+                Reply::Report(report) => {
+                    if let Report::ExecutionFailed { id, .. } = &report {
+                        self.beginning().remove(id);
+                    }
+                    return Ok(Some(report));
+                }
             }
         }
     }
@@ -168,6 +200,43 @@ impl Init {
         self.send(&Request::Sockets { count, v6 }, &[])
     }
 
+    /// Runs a further command in the worker's sandbox, with all that the worker's own process has: its namespaces, cgroup,
+    /// user, limits and filters. [`Report::Executed`] tells when its program runs, [`Report::ExecutionFailed`] why it
+    /// cannot, and [`Report::ExecutionEnded`] how it ended, all by this number, which is not used twice.
+    ///
+    /// At most [`Init::MAX_EXECUTIONS`] run at once. They end with the worker.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the spec cannot be ([`ExecSpec::validate`]), `BrokenPipe` if init is gone, `WouldBlock` if it has
+    /// not read earlier requests yet, and what memfd_create(2) says.
+    pub fn execute(&self, id: u32, spec: ExecSpec) -> io::Result<()> {
+        let plan = self.blueprint.plan(&spec);
+        let plan = plan.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?.encode();
+        let memory = memory_file(&plan)?;
+        let mut descriptors = vec![memory.as_fd()];
+        if let ExecStreams::Descriptors { stdin, stdout, stderr } = &spec.streams {
+            descriptors.extend([stdin.as_fd(), stdout.as_fd(), stderr.as_fd()]);
+        }
+        self.send(&Request::Execute { id, length: plan.len() as u64 }, &descriptors)
+    }
+
+    /// Sends a signal to the process group of a further command. It does nothing for one that has ended.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if init is gone, `WouldBlock` if it has not read earlier requests yet.
+    pub fn signal_execution(&self, id: u32, signal: Signal) -> io::Result<()> {
+        self.send(&Request::SignalExecution { id, signal }, &[])
+    }
+
+    /// Kills a further command: its process group and its session. What has taken a session of its own stays in the
+    /// sandbox and ends with the worker. It does nothing for one that has ended.
+    ///
+    /// # Errors
+    /// `BrokenPipe` if init is gone, `WouldBlock` if it has not read earlier requests yet.
+    pub fn end_execution(&self, id: u32) -> io::Result<()> {
+        self.send(&Request::EndExecution { id }, &[])
+    }
+
     /// The process ID of init, once the first report has come; the worker's own comes with [`Report::Ready`].
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -203,6 +272,10 @@ impl Init {
 
     pub(crate) fn send(&self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.channel.send(&request.encode(), descriptors)
+    }
+
+    fn beginning(&self) -> MutexGuard<'_, HashMap<u32, Beginning>> {
+        self.beginning.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The process that is init.

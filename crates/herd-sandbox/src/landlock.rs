@@ -10,7 +10,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetError, Scope,
 };
 use rustix::{
-    fs::{FileType, Mode, OFlags, fstat, open},
+    fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, open, openat2},
     io::Errno,
 };
 
@@ -39,6 +39,8 @@ pub(crate) struct Rules<'a, T> {
     pub(crate) write: &'a [T],
     /// The TCP ports that may be bound and connected to; `None` for all.
     pub(crate) tcp: Option<&'a [u16]>,
+    /// Whether symbolic links among the paths are followed. If not, a path with one allows nothing.
+    pub(crate) follow: bool,
 }
 
 /// The version of Landlock's interface, 0 where there is none.
@@ -69,7 +71,7 @@ pub(crate) fn restrict<T: AsRef<CStr>>(rules: &Rules<'_, T>) -> io::Result<()> {
     let mut ruleset = ruleset.create().map_err(unconfined)?;
     for (paths, access) in [(rules.read, AccessFs::from_read(abi)), (rules.write, AccessFs::from_all(abi))] {
         for path in paths {
-            if let Some(rule) = beneath(path.as_ref(), access, abi)? {
+            if let Some(rule) = beneath(path.as_ref(), rules.follow, access, abi)? {
                 ruleset = ruleset.add_rule(rule).map_err(unconfined)?;
             }
         }
@@ -89,10 +91,22 @@ fn usable(version: u32, tcp: bool) -> io::Result<u32> {
 }
 
 /// `None` if there is no such path.
-fn beneath(path: &CStr, access: BitFlags<AccessFs>, abi: ABI) -> io::Result<Option<PathBeneath<OwnedFd>>> {
-    let parent = match open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+fn beneath(
+    path: &CStr,
+    follow: bool,
+    access: BitFlags<AccessFs>,
+    abi: ABI,
+) -> io::Result<Option<PathBeneath<OwnedFd>>> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = if follow {
+        open(path, flags, Mode::empty())
+    } else {
+        openat2(CWD, path, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+    };
+    let parent = match opened {
         Ok(parent) => parent,
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(Errno::LOOP) if !follow => return Ok(None),
         Err(errno) => return Err(errno.into()),
     };
     let directory = FileType::from_raw_mode(fstat(&parent)?.st_mode) == FileType::Directory;
@@ -151,7 +165,7 @@ mod tests {
         let confine = move || {
             assert!(version() >= SCOPES, "these tests need Linux 6.12 or newer with lsm=landlock");
             rustix::thread::set_no_new_privs(true).unwrap();
-            restrict(&Rules { read: &read, write: &write, tcp: tcp.as_deref() }).unwrap();
+            restrict(&Rules { read: &read, write: &write, tcp: tcp.as_deref(), follow: true }).unwrap();
             body()
         };
         thread::spawn(confine).join().unwrap()
@@ -334,7 +348,7 @@ mod tests {
     fn the_kernels_error_is_told() {
         // The kernel keeps at most 16 rulesets of one process.
         let errors = thread::spawn(|| {
-            let rules = Rules::<CString> { read: &[], write: &[], tcp: None };
+            let rules = Rules::<CString> { read: &[], write: &[], tcp: None, follow: true };
             (0..17).filter_map(|_| restrict(&rules).err()?.raw_os_error()).collect::<Vec<_>>()
         });
         assert_eq!(errors.join().unwrap(), [libc::E2BIG]);

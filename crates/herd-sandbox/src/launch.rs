@@ -25,6 +25,7 @@ use crate::{
     entry,
     host::has_users,
     landlock,
+    plan::Blueprint,
     protocol::{Request, VERSION},
 };
 
@@ -165,7 +166,8 @@ fn launch(spec: Spec, program: &Path) -> Result<Init, LaunchError> {
 }
 
 /// Starts an init and hands it the plan with the spec's descriptors.
-pub(crate) fn carry_out(plan: &Plan<'_>, mut spec: Spec, program: &Path) -> Result<Init, LaunchError> {
+pub(crate) fn carry_out(plan: &Plan<'static>, mut spec: Spec, program: &Path) -> Result<Init, LaunchError> {
+    let blueprint = Blueprint::new(plan);
     let plan = plan.encode();
     let memory = memory_file(&plan).map_err(LaunchError::Memory)?;
     let stdout = spec.stdout.take().map_or_else(null, Ok).map_err(LaunchError::Null)?;
@@ -194,7 +196,7 @@ pub(crate) fn carry_out(plan: &Plan<'_>, mut spec: Spec, program: &Path) -> Resu
             return Err(failed(error.into()));
         }
     };
-    let init = Init::new(channel, pid, pidfd, program.to_owned());
+    let init = Init::new(channel, pid, pidfd, program.to_owned(), blueprint);
 
     let mut descriptors = vec![memory.as_fd(), stdout.as_fd(), stderr.as_fd()];
     descriptors.extend(spec.isolation.cgroup.as_ref().map(AsFd::as_fd));
@@ -213,7 +215,7 @@ fn null() -> io::Result<OwnedFd> {
 
 /// The plan in memory that nobody can change or shrink any more, so that init can read it in place. Its size is not
 /// bound by the socket's buffer.
-fn memory_file(plan: &[u8]) -> io::Result<OwnedFd> {
+pub(crate) fn memory_file(plan: &[u8]) -> io::Result<OwnedFd> {
     let memory = memfd_create("herd-plan", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut memory = File::from(memory);
     memory.write_all(plan)?;

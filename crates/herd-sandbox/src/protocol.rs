@@ -9,7 +9,7 @@ use crate::{
 
 /// Both sides must be built from the same protocol. A helper binary may be older or newer than the launching program,
 /// and a program on disk may be replaced while it runs.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// The longest packet, in bytes. Plans are larger; they travel in a memory file.
 pub(crate) const MAX_PACKET: usize = 8 * 1024;
@@ -32,6 +32,13 @@ pub(crate) enum Request {
     Kill,
     /// Make this many TCP sockets in the worker's network namespace, for IPv6 or for IPv4.
     Sockets { count: u8, v6: bool },
+    /// Run a further command in the worker's sandbox, of this number. Its plan of this many bytes is in the first
+    /// descriptor that comes with the packet; the others are its standard streams, unless it gets a terminal.
+    Execute { id: u32, length: u64 },
+    /// Send this signal to that command's process group.
+    SignalExecution { id: u32, signal: Signal },
+    /// Kill that command.
+    EndExecution { id: u32 },
 }
 
 /// From init to the launching process.
@@ -48,7 +55,12 @@ pub(crate) enum Reply {
     /// Who sends this is in the worker's router; the sockets on which names are asked for there are with the packet, for
     /// datagrams and for streams.
     Router,
-    /// What became of the worker.
+    /// Who sends this is the process of a further command, of this number; this side of its terminal is with the packet
+    /// if it has one.
+    Begun { id: u32 },
+    /// That command's program runs.
+    Executed { id: u32 },
+    /// What became of the worker, or of a further command.
     Report(Report),
 }
 
@@ -57,6 +69,9 @@ const SIGNAL: u8 = 2;
 const STOP: u8 = 3;
 const KILL: u8 = 4;
 const SOCKETS: u8 = 5;
+const EXECUTE: u8 = 6;
+const SIGNAL_EXECUTION: u8 = 7;
+const END_EXECUTION: u8 = 8;
 
 const HELLO: u8 = 1;
 const READY: u8 = 2;
@@ -66,6 +81,10 @@ const MOVED: u8 = 5;
 const ANNOUNCED: u8 = 6;
 const SOCKETS_MADE: u8 = 7;
 const ROUTER: u8 = 8;
+const BEGUN: u8 = 9;
+const EXECUTED: u8 = 10;
+const EXECUTION_FAILED: u8 = 11;
+const EXECUTION_ENDED: u8 = 12;
 
 impl Request {
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -91,6 +110,20 @@ impl Request {
                 out.u8(*count);
                 out.bool(*v6);
             }
+            Self::Execute { id, length } => {
+                out.u8(EXECUTE);
+                out.u32(*id);
+                out.u64(*length);
+            }
+            Self::SignalExecution { id, signal } => {
+                out.u8(SIGNAL_EXECUTION);
+                out.u32(*id);
+                out.i32(signal.number());
+            }
+            Self::EndExecution { id } => {
+                out.u8(END_EXECUTION);
+                out.u32(*id);
+            }
         }
         out.finish()
     }
@@ -103,6 +136,9 @@ impl Request {
             STOP => Self::Stop { signal: signal(&mut packet)?, grace: Duration::from_nanos(packet.u64()?) },
             KILL => Self::Kill,
             SOCKETS => Self::Sockets { count: packet.u8()?, v6: packet.bool()? },
+            EXECUTE => Self::Execute { id: packet.u32()?, length: packet.u64()? },
+            SIGNAL_EXECUTION => Self::SignalExecution { id: packet.u32()?, signal: signal(&mut packet)? },
+            END_EXECUTION => Self::EndExecution { id: packet.u32()? },
             _ => return Err(Malformed),
         };
         packet.finish()?;
@@ -131,11 +167,9 @@ impl Reply {
                 out.u8(READY);
                 out.u32(*pid);
             }
-            Self::Report(Report::Failed(Failure { step, errno, hint })) => {
+            Self::Report(Report::Failed(reason)) => {
                 out.u8(FAILED);
-                out.i32(errno.unwrap_or(0));
-                out.bytes(shorten(step).as_bytes());
-                out.bytes(shorten(hint).as_bytes());
+                failure(&mut out, reason);
             }
             Self::Report(Report::Exited { status, usage }) => {
                 out.u8(EXITED);
@@ -143,6 +177,25 @@ impl Reply {
                 duration(&mut out, usage.user);
                 duration(&mut out, usage.system);
                 out.u64(usage.max_rss);
+            }
+            Self::Begun { id } => {
+                out.u8(BEGUN);
+                out.u32(*id);
+            }
+            // Init tells it without the number and the terminal, which the command's own process has told.
+            Self::Executed { id } | Self::Report(Report::Executed { id, .. }) => {
+                out.u8(EXECUTED);
+                out.u32(*id);
+            }
+            Self::Report(Report::ExecutionFailed { id, failure: reason }) => {
+                out.u8(EXECUTION_FAILED);
+                out.u32(*id);
+                failure(&mut out, reason);
+            }
+            Self::Report(Report::ExecutionEnded { id, status }) => {
+                out.u8(EXECUTION_ENDED);
+                out.u32(*id);
+                out.i32(status.into_raw());
             }
             // Sent without the descriptors, which are no part of the message.
             Self::Router | Self::Report(Report::Router { .. }) => out.u8(ROUTER),
@@ -163,11 +216,15 @@ impl Reply {
             ROUTER => Self::Router,
             SOCKETS_MADE => Self::Sockets { errno: packet.i32()? },
             READY => Self::Report(Report::Ready { pid: packet.u32()? }),
-            FAILED => Self::Report(Report::Failed(Failure {
-                errno: Some(packet.i32()?).filter(|errno| *errno != 0),
-                step: String::from_utf8_lossy(packet.bytes()?).into_owned(),
-                hint: String::from_utf8_lossy(packet.bytes()?).into_owned(),
-            })),
+            FAILED => Self::Report(Report::Failed(read_failure(&mut packet)?)),
+            BEGUN => Self::Begun { id: packet.u32()? },
+            EXECUTED => Self::Executed { id: packet.u32()? },
+            EXECUTION_FAILED => {
+                Self::Report(Report::ExecutionFailed { id: packet.u32()?, failure: read_failure(&mut packet)? })
+            }
+            EXECUTION_ENDED => {
+                Self::Report(Report::ExecutionEnded { id: packet.u32()?, status: ExitStatus::from_raw(packet.i32()?) })
+            }
             EXITED => Self::Report(Report::Exited {
                 status: ExitStatus::from_raw(packet.i32()?),
                 usage: Usage {
@@ -181,6 +238,20 @@ impl Reply {
         packet.finish()?;
         Ok(reply)
     }
+}
+
+fn failure(out: &mut Encoder, Failure { step, errno, hint }: &Failure) {
+    out.i32(errno.unwrap_or(0));
+    out.bytes(shorten(step).as_bytes());
+    out.bytes(shorten(hint).as_bytes());
+}
+
+fn read_failure(packet: &mut Decoder<'_>) -> Result<Failure, Malformed> {
+    Ok(Failure {
+        errno: Some(packet.i32()?).filter(|errno| *errno != 0),
+        step: String::from_utf8_lossy(packet.bytes()?).into_owned(),
+        hint: String::from_utf8_lossy(packet.bytes()?).into_owned(),
+    })
 }
 
 fn signal(packet: &mut Decoder<'_>) -> Result<Signal, Malformed> {
@@ -211,6 +282,9 @@ mod tests {
                 .prop_map(|(signal, nanos)| Request::Stop { signal, grace: Duration::from_nanos(nanos) }),
             Just(Request::Kill),
             any::<(u8, bool)>().prop_map(|(count, v6)| Request::Sockets { count, v6 }),
+            any::<(u32, u64)>().prop_map(|(id, length)| Request::Execute { id, length }),
+            (any::<u32>(), signal()).prop_map(|(id, signal)| Request::SignalExecution { id, signal }),
+            any::<u32>().prop_map(|id| Request::EndExecution { id }),
         ]
     }
 
@@ -226,6 +300,11 @@ mod tests {
                 let usage = Usage { user: Duration::from_nanos(user), system: Duration::from_nanos(system), max_rss };
                 Report::Exited { status: ExitStatus::from_raw(status), usage }
             }),
+            (any::<u32>(), ".{0,40}", 1..200, ".{0,4000}").prop_map(|(id, step, errno, hint)| {
+                Report::ExecutionFailed { id, failure: Failure { step, errno: Some(errno), hint } }
+            }),
+            any::<(u32, i32)>()
+                .prop_map(|(id, status)| Report::ExecutionEnded { id, status: ExitStatus::from_raw(status) }),
         ];
         prop_oneof![
             any::<u32>().prop_map(|version| Reply::Hello { version }),
@@ -233,6 +312,8 @@ mod tests {
             Just(()).prop_map(|()| Reply::Announced),
             Just(()).prop_map(|()| Reply::Router),
             any::<i32>().prop_map(|errno| Reply::Sockets { errno }),
+            any::<u32>().prop_map(|id| Reply::Begun { id }),
+            any::<u32>().prop_map(|id| Reply::Executed { id }),
             report.prop_map(Reply::Report),
         ]
     }
@@ -246,7 +327,8 @@ mod tests {
         #[test]
         fn replies_arrive_as_they_were_sent(reply in replies()) {
             let mut sent = reply;
-            if let Reply::Report(Report::Failed(failure)) = &mut sent {
+            let report = if let Reply::Report(report) = &mut sent { Some(report) } else { None };
+            if let Some(Report::Failed(failure) | Report::ExecutionFailed { failure, .. }) = report {
                 failure.hint.truncate(failure.hint.floor_char_boundary(MAX_TEXT));
             }
             let received = Reply::decode(&sent.encode());
@@ -275,7 +357,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), tag in 0..=ROUTER) {
+        fn no_bytes_make_a_decoder_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), tag in 0..=EXECUTION_ENDED) {
             let _ = (Request::decode(&bytes), Reply::decode(&bytes));
             // Again with a beginning that leads further in.
             let bytes = [vec![tag], bytes].concat();

@@ -1,7 +1,8 @@
 use std::{fmt, io, os::fd::OwnedFd, process::ExitStatus, time::Duration};
 
 /// What an init tells about its worker, in this order: first [`Ready`](Self::Ready) or [`Failed`](Self::Failed), after
-/// `Ready` one [`Exited`](Self::Exited). Then it closes the connection, and with that says that nothing of the worker
+/// `Ready` one [`Exited`](Self::Exited); for each further command [`Executed`](Self::Executed) and
+/// [`ExecutionEnded`](Self::ExecutionEnded), or [`ExecutionFailed`](Self::ExecutionFailed). Then it closes the connection, and with that says that nothing of the worker
 /// is left.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -40,6 +41,31 @@ pub enum Report {
         sockets: Vec<OwnedFd>,
         /// Why there are fewer than were asked for, as the operating system's error number.
         errno: Option<i32>,
+    },
+    /// The program of a further command runs: see [`Init::execute`](crate::Init::execute).
+    Executed {
+        /// The number that the launching process gave it.
+        id: u32,
+        /// The process ID of its main process, as the launching process sees it; also that of its group and session.
+        pid: u32,
+        /// This side of its terminal, non-blocking, if it was to have one. The other side is in the worker's sandbox, where
+        /// the worker can do with it whatever the command can.
+        terminal: Option<OwnedFd>,
+    },
+    /// A further command could not be run. Nothing of it runs.
+    ExecutionFailed {
+        /// The number that the launching process gave it.
+        id: u32,
+        /// At which step, and why.
+        failure: Failure,
+    },
+    /// The main process of a further command has ended. What it started is being killed, but for what took a session of
+    /// its own.
+    ExecutionEnded {
+        /// The number that the launching process gave it.
+        id: u32,
+        /// How it ended.
+        status: ExitStatus,
     },
 }
 

@@ -6,6 +6,7 @@
 mod client;
 mod end;
 mod environment;
+mod exec;
 mod fallback;
 mod fault;
 mod fixture;
@@ -77,6 +78,25 @@ sealed![
     sealed::hostile_files_are_removed_with_the_worker_and_nothing_outside_is_touched,
     sealed::open_files_and_core_dumps_are_limited,
     sealed::the_layers_that_are_on_are_told,
+    exec::a_command_is_in_all_namespaces_and_in_the_cgroup_of_the_worker,
+    exec::a_command_has_the_workers_user_filters_and_no_capability,
+    exec::a_command_has_the_workers_environment_and_directory_but_for_what_is_named,
+    exec::a_command_holds_three_descriptors_and_nothing_of_the_daemon,
+    exec::a_commands_end_is_told_and_does_not_end_the_worker,
+    exec::input_reaches_the_command_up_to_its_end_and_all_output_can_be_read_after,
+    exec::a_command_that_closes_its_streams_goes_on,
+    exec::a_terminal_is_one_for_the_command_and_can_be_resized,
+    exec::nothing_can_be_typed_into_a_terminal_by_a_program,
+    exec::no_terminal_of_the_host_is_reached_from_a_command,
+    exec::a_signal_reaches_the_commands_whole_group,
+    exec::dropping_it_kills_all_of_its_session_and_nothing_else,
+    exec::what_a_command_leaves_behind_ends_with_it,
+    exec::the_workers_end_ends_a_command,
+    exec::a_crash_of_the_worker_ends_a_command,
+    exec::what_cannot_be_run_is_told,
+    exec::so_many_commands_run_at_once_and_no_more,
+    exec::a_worker_without_room_for_a_process_is_told_so,
+    exec::a_start_that_nobody_waits_for_leaves_nothing,
 ];
 
 fn main() -> ExitCode {

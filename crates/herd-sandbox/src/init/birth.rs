@@ -1,8 +1,12 @@
 //! From the process that was spawned to init in its namespaces.
 
-use std::{fs, io, os::fd::BorrowedFd};
+use std::{
+    fs, io,
+    os::fd::{BorrowedFd, OwnedFd},
+};
 
 use rustix::{
+    fs::{Mode, OFlags},
     pipe::{PipeFlags, pipe_with},
     process::{DumpableBehavior, Pid, set_dumpable_behavior},
 };
@@ -51,6 +55,12 @@ pub(super) fn enter_user_namespace(uid: u32, gid: u32) -> io::Result<()> {
 pub(super) fn write_maps(process: &str, uid: u32, gid: u32) -> io::Result<()> {
     fs::write(format!("/proc/{process}/gid_map"), format!("{gid} {gid} 1"))?;
     fs::write(format!("/proc/{process}/uid_map"), format!("{uid} {uid} 1"))
+}
+
+/// The user namespace of a process, to be joined later; see namespaces(7).
+pub(super) fn namespace_of(process: &str) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(format!("/proc/{process}/ns/user"), flags, Mode::empty())?)
 }
 
 /// Goes on as a new process, a child of the launching process; this one ends.

@@ -5,6 +5,7 @@
 //! namespaces where the plan says so; that one builds the sandbox, starts the worker, and stays.
 
 mod birth;
+mod execution;
 mod order;
 mod privilege;
 mod program;
@@ -96,7 +97,8 @@ fn begin(channel: Channel) -> Result<Supervisor, (Channel, Option<Failure>)> {
         }
         let started = worker::start(&plan, belongings, channel)?;
         if plan.is_isolated() {
-            privilege::keep_what_init_needs().map_err(|error| failed("capabilities", &error, "of init"))?;
+            worker::reserve_limits(&plan);
+            privilege::keep_what_init_needs(&plan).map_err(|error| failed("capabilities", &error, "of init"))?;
         }
         Ok(Some(started))
     };

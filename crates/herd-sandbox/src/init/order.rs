@@ -2,7 +2,7 @@ use std::{io, os::fd::OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use super::{failed, failure};
+use super::{execution, failed, failure};
 use crate::{
     Failure,
     channel::Channel,
@@ -22,6 +22,8 @@ pub(super) struct Order {
 /// into.
 #[derive(Debug)]
 pub(super) struct Belongings {
+    /// `None` is `/dev/null`.
+    pub(super) stdin: Option<OwnedFd>,
     pub(super) stdout: OwnedFd,
     pub(super) stderr: OwnedFd,
     pub(super) cgroup: Option<OwnedFd>,
@@ -55,6 +57,8 @@ impl Order {
                 }
                 // There is nobody yet to get a signal.
                 Ok(Request::Signal(_) | Request::Sockets { .. }) => {}
+                Ok(Request::Execute { id, .. }) => execution::refuse(channel, id),
+                Ok(Request::SignalExecution { .. } | Request::EndExecution { .. }) => {}
                 Ok(Request::Stop { .. } | Request::Kill) | Err(_) => return Ok(None),
             }
         }
@@ -83,9 +87,12 @@ pub(super) fn is_wanted(channel: &Channel) -> bool {
             Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
             Ok(None) => return false,
         };
-        // There is nobody yet to get a signal.
-        if !matches!(Request::decode(&packet.bytes), Ok(Request::Signal(_) | Request::Sockets { .. })) {
-            return false;
+        match Request::decode(&packet.bytes) {
+            // There is nobody yet to get a signal.
+            Ok(Request::Signal(_) | Request::Sockets { .. }) => {}
+            Ok(Request::Execute { id, .. }) => execution::refuse(channel, id),
+            Ok(Request::SignalExecution { .. } | Request::EndExecution { .. }) => {}
+            _ => return false,
         }
     }
 }
@@ -112,6 +119,6 @@ impl Belongings {
         });
         let listening = usize::try_from(counted.sum::<i64>()).unwrap_or(0);
         let listen = descriptors.by_ref().take(listening).collect();
-        Ok(Self { stdout, stderr, cgroup, listen, kept: descriptors.collect() })
+        Ok(Self { stdin: None, stdout, stderr, cgroup, listen, kept: descriptors.collect() })
     }
 }

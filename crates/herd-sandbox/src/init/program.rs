@@ -75,6 +75,7 @@ pub(super) fn explain(path: &CStr, error: &io::Error) -> String {
         Some(libc::ENOEXEC) => format!("{name} is neither a program for this machine nor a script with a #! line"),
         Some(libc::E2BIG) => format!("the arguments and the environment of {name} are larger than the kernel takes"),
         Some(libc::ETXTBSY) => format!("{name} is open for writing: wait until that ends"),
+        Some(libc::EAGAIN) => format!("{name} would be one process more than the limit of its user allows"),
         Some(libc::ELOOP) => format!("{name} leads through too many symbolic links or interpreters"),
         _ => format!("cannot execute {name}"),
     }

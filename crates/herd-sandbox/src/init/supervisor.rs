@@ -10,7 +10,11 @@ use rustix::{
     process::{Pid, getpid},
 };
 
-use super::{report, tree, worker::Started};
+use super::{
+    execution::{self, Executions},
+    report, tree,
+    worker::Started,
+};
 use crate::{
     Failure, Report, Signal,
     channel::Channel,
@@ -42,6 +46,7 @@ pub(super) struct Supervisor {
     is_behind: bool,
     /// When a stop's grace ends.
     deadline: Option<Instant>,
+    executions: Executions,
     /// Locks, which are let go of when this process ends.
     _kept: Vec<OwnedFd>,
 }
@@ -65,11 +70,13 @@ enum Next {
 
 impl Supervisor {
     /// Takes over a worker that is on its way.
-    pub(super) fn new(channel: Channel, Started { pid, outcome, kept }: Started) -> Result<Self, (Channel, io::Error)> {
-        let main = Main { pid, start: Some(outcome), failed: false };
+    pub(super) fn new(channel: Channel, started: Started) -> Result<Self, (Channel, io::Error)> {
+        let Started { pid, outcome, kept, user } = started;
+        let main = Some(Main { pid, start: Some(outcome), failed: false });
         match signal::child_events() {
             Ok(children) => {
-                Ok(Self { channel, children, main: Some(main), is_behind: false, deadline: None, _kept: kept })
+                let executions = Executions::new(user);
+                Ok(Self { channel, children, main, is_behind: false, deadline: None, executions, _kept: kept })
             }
             Err(error) => {
                 let _ = signal::send(pid, Signal::KILL);
@@ -84,7 +91,11 @@ impl Supervisor {
             self.wait();
             // The start first: its outcome is reported before the exit that may follow at once. Then exits: they are
             // not told as the effect of a request that came later.
-            if self.settle_start() == Next::End || self.reap() == Next::End || self.serve() == Next::End {
+            if self.settle_start() == Next::End {
+                return;
+            }
+            self.executions.settle(&self.channel);
+            if self.reap() == Next::End || self.serve() == Next::End {
                 return;
             }
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
@@ -134,6 +145,7 @@ impl Supervisor {
         sources.extend(
             self.main.iter().filter_map(|main| main.start.as_ref()).map(|start| PollFd::new(start, PollFlags::IN)),
         );
+        sources.extend(self.executions.sources());
         wait_for(&mut sources, timeout);
         drop(sources);
         self.drain_child_events();
@@ -180,6 +192,8 @@ impl Supervisor {
                 Ok(Children::Ended(ended)) => {
                     if self.main.as_ref().is_some_and(|main| main.pid == ended.pid) {
                         self.main_ended(&ended);
+                    } else {
+                        self.executions.ended(&ended, &self.channel);
                     }
                     let _ = wait::reap(&ended);
                 }
@@ -212,13 +226,13 @@ impl Supervisor {
                 Ok(None) | Err(_) => return Next::End,
             };
             let Ok(request) = Request::decode(&packet.bytes) else { return Next::End };
-            if self.act(request) == Next::End {
+            if self.act(request, packet.descriptors) == Next::End {
                 return Next::End;
             }
         }
     }
 
-    fn act(&mut self, request: Request) -> Next {
+    fn act(&mut self, request: Request, descriptors: Vec<OwnedFd>) -> Next {
         match request {
             // There is one worker to an init.
             Request::Plan { .. } => return Next::End,
@@ -232,8 +246,21 @@ impl Supervisor {
                 self.deadline = self.deadline.into_iter().chain(deadline).min();
             }
             Request::Kill => return Next::End,
+            Request::Execute { id, length } => self.execute(id, length, descriptors),
+            Request::SignalExecution { id, signal } => self.executions.signal(id, signal),
+            Request::EndExecution { id } => self.executions.end(id),
         }
         Next::Continue
+    }
+
+    /// Runs a further command beside a worker that runs.
+    fn execute(&mut self, id: u32, length: u64, descriptors: Vec<OwnedFd>) {
+        match &self.main {
+            Some(Main { start: None, failed: false, .. }) => {
+                self.executions.start(id, length, descriptors, &self.channel);
+            }
+            _ => execution::refuse(&self.channel, id),
+        }
     }
 
     /// TCP sockets of this network namespace, for whoever asks to connect them.
@@ -269,7 +296,7 @@ impl Supervisor {
 }
 
 /// To the worker's group; or to its main process alone, if that has not come to make the group yet.
-fn signal_group(main: Pid, signal: Signal) -> io::Result<()> {
+pub(super) fn signal_group(main: Pid, signal: Signal) -> io::Result<()> {
     match signal::send_to_group(main, signal) {
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => signal::send(main, signal),
         result => result,
@@ -306,7 +333,7 @@ mod tests {
         }
         let (outcome, _not_yet) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).expect("a pipe");
         let (launcher, init) = Channel::pair().expect("a socket");
-        let started = Started { pid, outcome, kept: Vec::new() };
+        let started = Started { pid, outcome, kept: Vec::new(), user: None };
         let mut supervisor = Supervisor::new(Channel::from_descriptor(init), started).expect("a descriptor");
         launcher.send(&Request::Kill.encode(), &[]).expect("there is room");
 

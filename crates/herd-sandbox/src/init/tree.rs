@@ -48,6 +48,46 @@ pub(super) fn kill(init: Pid) {
     }
 }
 
+/// Sends `SIGKILL` to all processes of the session of this leader, which is not reaped yet, so that the number is its own.
+///
+/// They are stopped first, as [`kill`] does it. A process that has made a session of its own is not among them.
+pub(super) fn kill_session(leader: Pid) {
+    // All of a group at once: the kernel lets no fork slip through.
+    let _ = signal::send_to_group(leader, Signal::KILL);
+    let mut stopped = HashSet::new();
+    for _ in 0..MAX_PASSES {
+        let mut found_new = false;
+        for pid in session(leader) {
+            if stopped.insert(pid) {
+                found_new = true;
+                send_in_session(leader, pid, rustix::process::Signal::STOP);
+            }
+        }
+        if !found_new {
+            break;
+        }
+    }
+    for pid in session(leader) {
+        send_in_session(leader, pid, rustix::process::Signal::KILL);
+    }
+}
+
+/// A failure says that the process is gone, which is what is wanted.
+fn send_in_session(leader: Pid, pid: Pid, signal: rustix::process::Signal) {
+    // Its number may have a new owner by now. A descriptor holds on to one process.
+    let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    if session_of(pid) == Some(leader) {
+        let _ = pidfd_send_signal(descriptor, signal);
+    }
+}
+
+/// All processes of a session but its leader.
+fn session(leader: Pid) -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str().and_then(parse_pid));
+    pids.filter(|pid| *pid != leader && session_of(*pid) == Some(leader)).collect()
+}
+
 /// A failure says that the process is gone, which is what is wanted.
 fn send(init: Pid, member: Member, signal: Signal) {
     if member.parent == init {
@@ -127,13 +167,26 @@ fn members_by_scan(init: Pid) -> Vec<Member> {
     }
 }
 
-/// The parent of a process, from proc_pid_stat(5).
+/// The parent of a process.
 fn parent(pid: Pid) -> Option<Pid> {
+    stat_field(pid, PARENT)
+}
+
+/// The session of a process.
+fn session_of(pid: Pid) -> Option<Pid> {
+    stat_field(pid, SESSION)
+}
+
+/// Fields of proc_pid_stat(5), counted from the one after the program's name.
+const PARENT: usize = 1;
+const SESSION: usize = 3;
+
+fn stat_field(pid: Pid, index: usize) -> Option<Pid> {
     let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_pid())).ok()?;
     // The second field is the program's name in parentheses; the worker chooses it, parentheses included.
     let name_end = stat.iter().rposition(|byte| *byte == b')')?;
     let fields = str::from_utf8(&stat[name_end + 1..]).ok()?;
-    fields.split_ascii_whitespace().nth(1).and_then(parse_pid)
+    fields.split_ascii_whitespace().nth(index).and_then(parse_pid)
 }
 
 fn parse_pid(text: &str) -> Option<Pid> {

@@ -19,7 +19,12 @@ use rustix::{
     thread::{CapabilitySet, set_thread_groups, set_thread_res_gid, set_thread_res_uid},
 };
 
-use super::{birth::write_maps, failed, failure, lossy, order::Belongings, privilege, program};
+use super::{
+    birth::{namespace_of, write_maps},
+    execution, failed, failure, lossy,
+    order::Belongings,
+    privilege, program,
+};
 use crate::{
     Failure, Limit, Report, Signal,
     channel::Channel,
@@ -45,6 +50,8 @@ pub(super) struct Started {
     pub(super) outcome: OwnedFd,
     /// What is held until nothing of the worker is left.
     pub(super) kept: Vec<OwnedFd>,
+    /// The worker's user namespace, where root gave it one.
+    pub(super) user: Option<OwnedFd>,
 }
 
 /// Starts the worker's process.
@@ -65,15 +72,21 @@ pub(super) fn start(plan: &Plan<'_>, mut belongings: Belongings, channel: &Chann
     };
     match forked {
         Forked::Parent { child } => {
-            if let Some((step, uid, gid)) = user {
-                write_maps(&child.as_raw_pid().to_string(), uid, gid).map_err(|error| {
-                    let _ = signal::send(child, Signal::KILL);
-                    failed(step, &error, "its user and group cannot be mapped")
-                })?;
-            }
+            let user = match user {
+                Some((step, uid, gid)) => {
+                    let process = child.as_raw_pid().to_string();
+                    // Now, while it is the one that init made: the worker could make others and go there.
+                    let made = write_maps(&process, uid, gid).and_then(|()| namespace_of(&process));
+                    Some(made.map_err(|error| {
+                        let _ = signal::send(child, Signal::KILL);
+                        failed(step, &error, "its user and group cannot be mapped")
+                    })?)
+                }
+                None => None,
+            };
             // The worker's process goes on when this is closed.
             drop(map);
-            Ok(Started { pid: child, outcome, kept: std::mem::take(&mut belongings.kept) })
+            Ok(Started { pid: child, outcome, kept: std::mem::take(&mut belongings.kept), user })
         }
         Forked::Child => {
             drop(map);
@@ -82,28 +95,40 @@ pub(super) fn start(plan: &Plan<'_>, mut belongings: Belongings, channel: &Chann
             }
             drop(mapped);
             // A panic must not unwind into what the parent does.
-            let child = Child { init, belongings: Some(belongings), status, channel };
+            let child = Child { init, belongings: Some(belongings), status, channel, further: None };
             let _ = catch_unwind(AssertUnwindSafe(|| child.run(plan)));
             exit_now(NOT_STARTED);
         }
     }
 }
 
-/// The worker's process before it executes the program.
+/// The worker's process, or that of a further command, before it executes the program.
 #[derive(Debug)]
-struct Child<'a> {
-    init: Pid,
+pub(super) struct Child<'a> {
+    pub(super) init: Pid,
     /// Taken when they are put in place.
-    belongings: Option<Belongings>,
+    pub(super) belongings: Option<Belongings>,
     /// Where a failure is told. Closed by a successful exec.
-    status: OwnedFd,
+    pub(super) status: OwnedFd,
     /// Init's, until descriptors are put in place.
-    channel: &'a Channel,
+    pub(super) channel: &'a Channel,
+    /// What only the process of a further command has.
+    pub(super) further: Option<Further<'a>>,
+}
+
+/// What the process of a further command has beyond the worker's.
+#[derive(Debug)]
+pub(super) struct Further<'a> {
+    pub(super) id: u32,
+    /// The worker's user namespace.
+    pub(super) user: Option<&'a OwnedFd>,
+    /// The launching process's side of its terminal, until it is handed over.
+    pub(super) terminal: Option<OwnedFd>,
 }
 
 impl Child<'_> {
     /// Returns only if a step failed, which has been told then.
-    fn run(mut self, plan: &Plan<'_>) {
+    pub(super) fn run(mut self, plan: &Plan<'_>) {
         let failed = plan.steps_of(Place::Worker).find_map(|step| self.apply(step).err());
         let failure = failed.unwrap_or_else(|| failure("plan", None, "it names no program"));
         // Init reads it, or is gone and this process with it.
@@ -149,9 +174,15 @@ impl Child<'_> {
             })?,
             Step::BoundingSet {} => privilege::forswear()
                 .map_err(|error| failed(name, &error, "capabilities cannot be given up for good"))?,
-            Step::Identity { uid, gid } => become_user(*uid, *gid).map_err(|error| {
-                failed(name, &error, &format!("the worker cannot run as user {uid} and group {gid}"))
-            })?,
+            Step::Identity { uid, gid } => {
+                if self.further.is_some() {
+                    execution::check_dumps()?;
+                }
+                become_user(*uid, *gid).map_err(|error| {
+                    failed(name, &error, &format!("the worker cannot run as user {uid} and group {gid}"))
+                })?;
+            }
+            Step::JoinUserNamespace {} | Step::Terminal { .. } | Step::Begin {} => self.go_further(step)?,
             Step::Capabilities {} => privilege::keep(CapabilitySet::empty())
                 .map_err(|error| failed(name, &error, "capabilities cannot be given up"))?,
             Step::Keyring {} => match join_session_keyring() {
@@ -160,14 +191,20 @@ impl Child<'_> {
                     joined.map_err(|error| failed(name, &error, "a quota of keys is reached, see keyrings(7)"))?;
                 }
             },
-            Step::Landlock { read, write, tcp, confine_tcp } => {
-                restrict(read, write, confine_tcp.then_some(tcp.as_slice()))
+            Step::Landlock { read, write, tcp, confine_tcp, follow } => {
+                restrict(read, write, confine_tcp.then_some(tcp.as_slice()), *follow)
                     .map_err(|error| failed(name, &error, "files cannot be fenced in"))?;
             }
             Step::Seccomp { filters, log } => seccomp::install(filters, *log)
                 .map_err(|error| failed(name, &error, "the filter of system calls cannot be installed"))?,
             Step::Rehearse {} => exit_now(0),
-            Step::Execute { program, args, env, listen } => return Err(run_program(name, program, args, env, *listen)),
+            Step::Execute { program, args, env, listen } => {
+                if self.further.is_some() {
+                    // Init tells by it that the process was not killed before it came here.
+                    let _ = rustix::io::write(&self.status, &[execution::ARRIVED]);
+                }
+                return Err(run_program(name, program, args, env, *listen));
+            }
             _ => return Err(failure(name, None, "it is no step of the worker's process")),
         }
         Ok(())
@@ -196,21 +233,22 @@ impl Child<'_> {
     }
 
     fn place_descriptors(&mut self, listen: u32) -> io::Result<()> {
-        let streams = self.belongings.take().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut streams = self.belongings.take().ok_or(io::ErrorKind::InvalidInput)?;
         if usize::try_from(listen).ok() != Some(streams.listen.len()) {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
-        let null = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+        let null = || rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let stdin = streams.stdin.take().map_or_else(null, Ok)?;
         let end = 3 + i32::try_from(listen).map_err(|_| io::ErrorKind::InvalidInput)?;
         // All move out of the way first: one may have the number that another one shall get.
         let away = |descriptor: &OwnedFd| fcntl_dupfd_cloexec(descriptor, end);
-        let mut placed = vec![away(&null)?, away(&streams.stdout)?, away(&streams.stderr)?];
+        let mut placed = vec![away(&stdin)?, away(&streams.stdout)?, away(&streams.stderr)?];
         for socket in &streams.listen {
             placed.push(away(socket)?);
         }
         self.status = away(&self.status)?;
         // Before their numbers are given to others.
-        drop((null, streams));
+        drop((stdin, streams));
         for (number, descriptor) in (0..end).zip(&placed) {
             descriptor::place(descriptor, number)?;
         }
@@ -237,6 +275,23 @@ fn run_program(step: &str, program: &CStr, args: &[Cow<'_, CStr>], env: &[Cow<'_
 fn announce(listen: u32) -> [CString; 2] {
     [format!("LISTEN_FDS={listen}"), format!("LISTEN_PID={}", getpid().as_raw_pid())]
         .map(|text| CString::new(text).unwrap_or_default())
+}
+
+/// Lets this process's children have the limits of the worker when it has no privilege any more: a limit that is beyond
+/// the own one can only be set with.
+pub(super) fn reserve_limits(plan: &Plan<'_>) {
+    for step in plan.steps_of(Place::Worker) {
+        let (resource, value) = match step {
+            Step::Limit { limit, value } => (resource(*limit), *value),
+            Step::OpenFiles { number } => (Resource::Nofile, *number),
+            _ => continue,
+        };
+        let Rlimit { current, maximum } = sys::getrlimit(resource);
+        if maximum.is_some_and(|maximum| maximum < value) {
+            // Where it fails the worker's process fails too, and tells it.
+            let _ = sys::setrlimit(resource, Rlimit { current, maximum: Some(value) });
+        }
+    }
 }
 
 fn set_limit(resource: Resource, value: u64) -> io::Result<()> {
@@ -273,9 +328,9 @@ fn resource(limit: Limit) -> Resource {
 }
 
 /// Fences the worker in, with no more ports than these if there are any given.
-fn restrict(read: &[Text<'_>], write: &[Text<'_>], tcp: Option<&[u32]>) -> io::Result<()> {
+fn restrict(read: &[Text<'_>], write: &[Text<'_>], tcp: Option<&[u32]>, follow: bool) -> io::Result<()> {
     let ports: Option<Vec<u16>> = tcp.map(|ports| ports.iter().filter_map(|port| u16::try_from(*port).ok()).collect());
-    landlock::restrict(&landlock::Rules { read, write, tcp: ports.as_deref() })
+    landlock::restrict(&landlock::Rules { read, write, tcp: ports.as_deref(), follow })
 }
 
 /// One user, one group, and none of the groups that the launching process has.

@@ -3,6 +3,7 @@
 //! This module is the one place that decides the order; [`step`] says of each step who does it and why.
 
 mod encoding;
+mod execution;
 mod files;
 mod sight;
 mod step;
@@ -14,7 +15,10 @@ use std::{
     path::PathBuf,
 };
 
-pub(crate) use self::step::{Access, Step, Text, layer_of};
+pub(crate) use self::{
+    execution::Blueprint,
+    step::{Access, Step, Text, layer_of},
+};
 pub use self::{
     sight::{Sight, real_path},
     step::Place,
@@ -388,7 +392,7 @@ fn landlock(spec: &Spec, host: &Host, layers: &Layers) -> Result<Step<'static>, 
     let confine_tcp =
         spec.isolation.network != Network::Host && !layers.has(Layer::Network) && host.landlock >= landlock::TCP;
     let tcp = if confine_tcp { spec.tcp_ports.iter().map(|port| u32::from(*port)).collect() } else { Vec::new() };
-    Ok(Step::Landlock { read: texts(read)?, write: texts(write)?, tcp, confine_tcp })
+    Ok(Step::Landlock { read: texts(read)?, write: texts(write)?, tcp, confine_tcp, follow: true })
 }
 
 fn seccomp(spec: &Spec) -> Step<'static> {

@@ -245,7 +245,7 @@ steps! {
 
     34 "Landlock" Worker Some(Layer::Landlock),
     "A second wall for files, should the first one have a hole; the only one where there are no namespaces." =>
-    Landlock { read: Vec<Text<'a>>, write: Vec<Text<'a>>, tcp: Vec<u32>, confine_tcp: bool }
+    Landlock { read: Vec<Text<'a>>, write: Vec<Text<'a>>, tcp: Vec<u32>, confine_tcp: bool, follow: bool }
 
     35 "signals" Worker None,
     "Default dispositions, nothing blocked. Up to here all are blocked, so that none is lost or handled by init's \
@@ -264,6 +264,20 @@ steps! {
     "A new one, of the worker's user: keys that the launching process holds are not the worker's, see keyrings(7). Where \
      the kernel has no keyrings there is nothing to part from." =>
     Keyring {}
+
+    42 "joined user namespace" Worker Some(Layer::UserNamespace),
+    "For a further command, where root gave the worker a user namespace of its own: the very same, and not one that the \
+     worker may have made since." =>
+    JoinUserNamespace {}
+
+    43 "terminal" Worker None,
+    "For a further command: of the worker's own terminals, and as the worker's user, whose it then is." =>
+    Terminal { multiplexer: Text<'a>, columns: u32, rows: u32 }
+
+    44 "command's announcement" Worker None,
+    "For a further command: tells the launching process its number outside, and hands over the other side of its \
+     terminal. Before the control socket is closed." =>
+    Begin {}
 
     38 "rehearsal" Worker None,
     "Everything was tried and nothing is executed." =>
@@ -313,7 +327,7 @@ impl Step<'_> {
             Self::Memory { path, size, files } => {
                 format!("{}, at most {} KiB in {files} files", shown(path), size / 1024)
             }
-            Self::Landlock { read, write, tcp, confine_tcp } => {
+            Self::Landlock { read, write, tcp, confine_tcp, .. } => {
                 let list = |paths: &[Text<'_>]| paths.iter().map(|path| shown(path)).collect::<Vec<_>>().join(" ");
                 let tcp = if *confine_tcp { format!("; TCP ports {tcp:?} alone") } else { String::new() };
                 format!("read {}; write {}{tcp}", list(read), list(write))
@@ -321,6 +335,9 @@ impl Step<'_> {
             Self::Listen { ports } => format!("ports {ports:?} of the loopback"),
             Self::Descriptors { listen: 0 } => "standard streams and nothing else".to_owned(),
             Self::Descriptors { listen } => format!("standard streams and {listen} listening sockets"),
+            Self::Terminal { multiplexer, columns, rows } => {
+                format!("{columns} columns, {rows} rows, by {}", shown(multiplexer))
+            }
             Self::Umask { mask } => format!("{mask:04o}"),
             Self::OpenFiles { number } => number.to_string(),
             Self::Limit { limit, value } => format!("{limit:?} {value}"),

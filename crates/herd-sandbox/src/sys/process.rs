@@ -1,7 +1,7 @@
 use std::{
     ffi::CStr,
     io, mem,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     ptr,
 };
 
@@ -56,6 +56,13 @@ pub(crate) fn fork_into(namespaces: u64, cgroup: Option<BorrowedFd<'_>>, sibling
 pub(crate) fn unshare(namespaces: libc::c_int) -> io::Result<()> {
     // SAFETY: the call reads no memory. The process has one thread, so no other sees its namespaces change.
     let result = unsafe { libc::unshare(namespaces) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Moves this process into the user namespace of this descriptor, in which it has all capabilities then; see setns(2).
+pub(crate) fn join_user_namespace(namespace: impl AsFd) -> io::Result<()> {
+    // SAFETY: the call reads no memory. The process has one thread, so no other sees its credentials differ.
+    let result = unsafe { libc::setns(namespace.as_fd().as_raw_fd(), libc::CLONE_NEWUSER) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -1,0 +1,285 @@
+//! Further commands in the worker's sandbox: each is a child of init, which is where the worker is.
+
+use std::{
+    ffi::CStr,
+    fs, io,
+    os::fd::{AsFd, OwnedFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags},
+    fs::{FileType, Mode, OFlags, fstat, major, minor},
+    io::fcntl_dupfd_cloexec,
+    pipe::{PipeFlags, pipe_with},
+    process::{Pid, getpid, ioctl_tiocsctty},
+    pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt},
+    termios::{Winsize, tcsetwinsize},
+};
+
+use super::{
+    failed, failure, lossy,
+    order::{self, Belongings},
+    report,
+    supervisor::signal_group,
+    tree,
+    worker::{Child, Further},
+};
+use crate::{
+    Failure, Init, Report, Signal,
+    channel::Channel,
+    plan::{Plan, Step},
+    protocol::{MAX_PACKET, Reply},
+    sys::{
+        memory::Mapping,
+        process::{Forked, exit_now, fork, join_user_namespace},
+        wait::Ended,
+    },
+};
+
+/// What a command's process says when all is done but for execve(2). No message begins with it.
+pub(super) const ARRIVED: u8 = 0;
+
+/// The exit code of a child that did not get as far as the program. Nobody sees it: the failure is told by a message.
+const NOT_STARTED: i32 = 127;
+
+/// Why a process ends without a word.
+const KILLED: &str =
+    "its process was killed before its program ran, by the worker's memory limit or by the worker itself";
+
+/// The device of pts(4) that makes terminals.
+const MULTIPLEXER: (u32, u32) = (5, 2);
+
+/// The further commands of one worker.
+#[derive(Debug)]
+pub(super) struct Executions {
+    /// The worker's user namespace, where root gave it one.
+    user: Option<OwnedFd>,
+    running: Vec<Execution>,
+}
+
+/// The main process of one command, from fork until it is reaped.
+#[derive(Debug)]
+struct Execution {
+    id: u32,
+    pid: Pid,
+    /// Closed after [`ARRIVED`] when the program was executed; brings a failure otherwise. `None` once that is known.
+    start: Option<OwnedFd>,
+    /// Whether only execve(2) was left to do.
+    arrived: bool,
+    /// It did not get as far as the program, which has been reported.
+    failed: bool,
+}
+
+impl Executions {
+    pub(super) fn new(user: Option<OwnedFd>) -> Self {
+        Self { user, running: Vec::new() }
+    }
+
+    /// What to wait for.
+    pub(super) fn sources(&self) -> impl Iterator<Item = PollFd<'_>> {
+        self.running.iter().filter_map(|one| one.start.as_ref()).map(|start| PollFd::new(start, PollFlags::IN))
+    }
+
+    /// Starts one. What becomes of it is reported.
+    pub(super) fn start(&mut self, id: u32, length: u64, descriptors: Vec<OwnedFd>, channel: &Channel) {
+        match self.fork(id, length, descriptors, channel) {
+            Ok(execution) => self.running.push(execution),
+            Err(failure) => report(channel, Report::ExecutionFailed { id, failure }),
+        }
+    }
+
+    fn fork(&self, id: u32, length: u64, descriptors: Vec<OwnedFd>, channel: &Channel) -> Result<Execution, Failure> {
+        if self.running.len() >= Init::MAX_EXECUTIONS {
+            let hint =
+                format!("{} commands run in the worker's sandbox already, and no more may", Init::MAX_EXECUTIONS);
+            return Err(failure("executions", None, &hint));
+        }
+        let mut descriptors = descriptors.into_iter();
+        let memory = descriptors.next().ok_or_else(|| failure("plan", None, "it came without a memory file"))?;
+        let mapping = Mapping::new(&memory, length).map_err(|error| failed("plan", &error, "it cannot be mapped"))?;
+        drop(memory);
+        let plan = order::decode(&mapping)?;
+        let belongings = match (descriptors.next(), descriptors.next(), descriptors.next()) {
+            (stdin @ Some(_), Some(stdout), Some(stderr)) => {
+                Some(Belongings { stdin, stdout, stderr, cgroup: None, listen: Vec::new(), kept: Vec::new() })
+            }
+            _ => None,
+        };
+        let (outcome, status) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+            .map_err(|errno| failed("status pipe", &errno.into(), "init cannot make one"))?;
+        let init = getpid();
+        match fork().map_err(|error| failed("fork", &error, &exhausted(&error)))? {
+            Forked::Parent { child } => {
+                Ok(Execution { id, pid: child, start: Some(outcome), arrived: false, failed: false })
+            }
+            Forked::Child => {
+                let further = Some(Further { id, user: self.user.as_ref(), terminal: None });
+                let child = Child { init, belongings, status, channel, further };
+                run(child, &plan)
+            }
+        }
+    }
+
+    /// Looks whose program was executed.
+    pub(super) fn settle(&mut self, channel: &Channel) {
+        for execution in &mut self.running {
+            execution.settle(channel);
+        }
+    }
+
+    /// Takes note of an ended child, which is a zombie still, so that its number, its group's and its session's are their
+    /// own.
+    pub(super) fn ended(&mut self, ended: &Ended, channel: &Channel) {
+        let Some(index) = self.running.iter().position(|one| one.pid == ended.pid) else { return };
+        let mut execution = self.running.swap_remove(index);
+        execution.settle(channel);
+        if !execution.failed {
+            report(channel, Report::ExecutionEnded { id: execution.id, status: ended.status });
+        }
+        tree::kill_session(ended.pid);
+    }
+
+    /// Sends a signal to the process group of one.
+    pub(super) fn signal(&self, id: u32, signal: Signal) {
+        if let Some(execution) = self.running.iter().find(|one| one.id == id) {
+            // It fails only for a process that is a zombie already.
+            let _ = signal_group(execution.pid, signal);
+        }
+    }
+
+    /// Kills one. Its end is noticed as any other.
+    pub(super) fn end(&self, id: u32) {
+        if let Some(execution) = self.running.iter().find(|one| one.id == id) {
+            let _ = signal_group(execution.pid, Signal::KILL);
+            tree::kill_session(execution.pid);
+        }
+    }
+}
+
+impl Execution {
+    /// Reads what the process has said of its start.
+    fn settle(&mut self, channel: &Channel) {
+        while let Some(start) = &self.start {
+            let mut packet = [0; MAX_PACKET];
+            let Ok(length) = rustix::io::read(start, &mut packet) else { return };
+            let said = packet[..length].strip_prefix(&[ARRIVED]);
+            self.arrived |= said.is_some();
+            match said.unwrap_or(&packet[..length]) {
+                [] if length > 0 => {}
+                [] if self.arrived => {
+                    self.start = None;
+                    let _ = channel.send(&Reply::Executed { id: self.id }.encode(), &[]);
+                }
+                [] => self.fail(channel, failure("start", None, KILLED)),
+                said => match Reply::decode(said) {
+                    Ok(Reply::Report(Report::Failed(failure))) => self.fail(channel, failure),
+                    _ => self.fail(channel, failure("start", None, "the command's process sent no sense")),
+                },
+            }
+        }
+    }
+
+    fn fail(&mut self, channel: &Channel, failure: Failure) {
+        self.start = None;
+        self.failed = true;
+        report(channel, Report::ExecutionFailed { id: self.id, failure });
+    }
+}
+
+/// There is no worker that could have further commands.
+pub(super) fn refuse(channel: &Channel, id: u32) {
+    let failure = failure("worker", None, "the worker is not running");
+    report(channel, Report::ExecutionFailed { id, failure });
+}
+
+/// In the new process, which a panic must not leave into what init does.
+fn run(child: Child<'_>, plan: &Plan<'_>) -> ! {
+    let _ = catch_unwind(AssertUnwindSafe(|| child.run(plan)));
+    exit_now(NOT_STARTED);
+}
+
+/// Where a process that becomes another user can be looked into by that one, there is no way for a command to become the
+/// worker's user that the worker could not interfere with: it is a copy of init still.
+pub(super) fn check_dumps() -> Result<(), Failure> {
+    const STEP: &str = "dumps";
+    let hint = "set fs.suid_dumpable to 0 or 2: with 1 the worker could change the command before its filters are on";
+    match fs::read_to_string("/proc/sys/fs/suid_dumpable") {
+        Ok(text) if matches!(text.trim(), "0" | "2") => Ok(()),
+        Ok(_) => Err(failure(STEP, None, hint)),
+        Err(error) => Err(failed(STEP, &error, "fs.suid_dumpable cannot be read")),
+    }
+}
+
+impl Child<'_> {
+    /// The steps that only a further command has.
+    pub(super) fn go_further(&mut self, step: &Step<'_>) -> Result<(), Failure> {
+        let name = step.name();
+        let further =
+            self.further.as_mut().ok_or_else(|| failure(name, None, "it is no step of the worker's process"))?;
+        match step {
+            Step::JoinUserNamespace {} => {
+                let user = further.user.ok_or_else(|| failure(name, None, "init has none to join"))?;
+                join_user_namespace(user)
+                    .map_err(|error| failed(name, &error, "the worker's user namespace cannot be joined"))
+            }
+            Step::Terminal { multiplexer, columns, rows } => {
+                let (ours, theirs) = open_terminal(multiplexer, *columns, *rows).map_err(|error| {
+                    let hint = format!("the worker has used up its terminals, or {} is none", lossy(multiplexer));
+                    failed(name, &error, &hint)
+                })?;
+                let copy = || fcntl_dupfd_cloexec(&theirs, 0).map_err(|errno| failed(name, &errno.into(), ""));
+                self.belongings = Some(Belongings {
+                    stdin: Some(copy()?),
+                    stdout: copy()?,
+                    stderr: theirs,
+                    cgroup: None,
+                    listen: Vec::new(),
+                    kept: Vec::new(),
+                });
+                further.terminal = Some(ours);
+                Ok(())
+            }
+            Step::Begin {} => {
+                let terminal = further.terminal.take();
+                let terminal: Vec<_> = terminal.iter().map(AsFd::as_fd).collect();
+                self.channel
+                    .send(&Reply::Begun { id: further.id }.encode(), &terminal)
+                    .map_err(|error| failed(name, &error, "the launching process cannot be told"))
+            }
+            _ => Err(failure(name, None, "it is no step of a further command")),
+        }
+    }
+}
+
+/// A new terminal of the mount at whose multiplexer this is, which becomes the controlling terminal of this process; see
+/// pty(7). This side of it, and the other.
+fn open_terminal(multiplexer: &CStr, columns: u32, rows: u32) -> io::Result<(OwnedFd, OwnedFd)> {
+    let size = |number: u32| u16::try_from(number).map_err(|_| io::ErrorKind::InvalidInput);
+    let size = Winsize { ws_row: size(rows)?, ws_col: size(columns)?, ws_xpixel: 0, ws_ypixel: 0 };
+    // Nothing that is opened here makes this process wait.
+    let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let ours = rustix::fs::open(multiplexer, flags, Mode::empty())?;
+    let found = fstat(&ours)?;
+    if FileType::from_raw_mode(found.st_mode) != FileType::CharacterDevice
+        || (major(found.st_rdev), minor(found.st_rdev)) != MULTIPLEXER
+    {
+        return Err(io::Error::from_raw_os_error(libc::ENOTTY));
+    }
+    unlockpt(&ours)?;
+    // Not by its name: it is the other side of this one, whatever is mounted where.
+    let theirs = ioctl_tiocgptpeer(&ours, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    tcsetwinsize(&ours, size)?;
+    ioctl_tiocsctty(&theirs)?;
+    Ok((ours, theirs))
+}
+
+/// Why there can be no further process.
+fn exhausted(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => "the worker has as many processes as its limit allows; raise pids_limit, or end some",
+        Some(libc::ENOMEM) => "the worker has as much memory as its limit allows; raise memory_limit",
+        _ => "init cannot make a process",
+    }
+    .to_owned()
+}
