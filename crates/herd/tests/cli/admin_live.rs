@@ -103,7 +103,7 @@ fn end(daemon: &Daemon, session: &str) {
 
 #[test]
 fn who_looks_on_sees_what_there_is_and_what_changes() {
-    let daemon = Daemon::serve(&["--workers", "1..4", "--max-lifetime", "1h"]);
+    let daemon = Daemon::run(&["--workers", "1..4", "--max-lifetime", "1h"], &["{{herd}}", "repl"]);
     eval(daemon.gateway, "alice", "1");
     let mut stream = live(daemon.admin, "?interval_ms=250");
     let mut picture = Picture::default();
@@ -138,7 +138,7 @@ fn who_looks_on_sees_what_there_is_and_what_changes() {
 
 #[test]
 fn pools_tell_what_their_sessions_are_treated_by_and_how_long_starts_took() {
-    let daemon = Daemon::serve(&["--workers", "1..4", "--ttl", "90s", "--acquire-timeout", "5s"]);
+    let daemon = Daemon::run(&["--workers", "1..4", "--ttl", "90s", "--acquire-timeout", "5s"], &["{{herd}}", "repl"]);
     let pool = daemon.page_when("/v1/pools/default", |pool| pool["spawn_ms"]["count"].as_u64() > Some(0));
     let settings = json!({
         "ttl_ms": 90_000, "idle_by": "lease", "max_lifetime_ms": null, "min_workers": 1, "spare": 1,
