@@ -119,6 +119,11 @@ impl Progress {
         Self { at_terminal: io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb") }
     }
 
+    /// Whether anybody sees it.
+    pub(crate) fn is_shown(&self) -> bool {
+        self.at_terminal
+    }
+
     pub(crate) fn say(&self, text: impl Display) {
         if self.at_terminal {
             // Back to the line's beginning, and erase what is behind it.

@@ -13,7 +13,7 @@ use clap::{Args, ColorChoice, Parser, Subcommand};
 
 use self::flags::{ResourceFlags, SandboxFlags, WorkerFlags};
 pub(crate) use self::{
-    client::{DaemonChoice, EndArgs, EventsArgs, LogsArgs, PsArgs, ReloadArgs, SessionChoice, Since, State, StatsArgs},
+    client::{DaemonChoice, EndArgs, EventsArgs, LogsArgs, PsArgs, ReloadArgs, SessionChoice, Since, StatsArgs},
     completions::CompletionsArgs,
     flags::{DaemonFlags, words},
     man::ManArgs,

@@ -136,13 +136,15 @@ impl Daemon {
     }
 
     /// The same where the answer may take as long as it likes. It is waited for while the daemon answers anything at
-    /// all; `waiting` says on standard error what there is to wait for.
+    /// all; `waiting` says on standard error what there is to wait for, unless it is empty.
     pub(crate) async fn request_at_length(&self, method: Method, path: &str, waiting: &str) -> anyhow::Result<Answer> {
         let mut answer = pin!(self.exchange(method, path));
         if let Ok(answer) = timeout(NOTICE, &mut answer).await {
             return answer;
         }
-        console::complain(waiting);
+        if !waiting.is_empty() {
+            console::complain(waiting);
+        }
         loop {
             select! {
                 biased;

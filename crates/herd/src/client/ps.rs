@@ -2,17 +2,21 @@
 
 use std::time::{Duration, SystemTime};
 
+use anyhow::ensure;
 use herd_sandbox::Layer;
 use serde_json::json;
 
 use super::{
-    Daemon, Refused, block_on,
-    table::{Column, Table},
+    Daemon, block_on, problem_as_json,
+    table::{Cell, Column, Table},
 };
 use crate::{
-    admin::model::{Page, Sandbox, Session, Troubles, Worker},
-    cli::PsArgs,
-    console::{self, printable},
+    admin::{
+        escape,
+        model::{Page, Sandbox, Session, Troubles, Worker},
+    },
+    cli::{PsArgs, SessionChoice},
+    console::{self, alarming, passing, printable, well},
     isolation::grouped,
 };
 
@@ -21,41 +25,63 @@ use crate::{
 /// # Errors
 /// If there is no daemon to ask.
 pub(crate) fn run(args: PsArgs) -> anyhow::Result<()> {
-    let daemon = Daemon::find(args.daemon.socket)?;
+    let PsArgs { pool, tenant, state, json, daemon } = args;
+    let daemon = Daemon::find(daemon.socket)?;
+    let choice = SessionChoice { pool, tenant };
     let asked = block_on(async {
-        let lists = (all(&daemon, "/v1/sessions").await?, all(&daemon, "/v1/workers").await?);
-        Ok((lists.0, lists.1, daemon.get("/v1/stats").await?))
+        let sessions = sessions(&daemon, &choice).await?;
+        let workers = all::<Worker>(&daemon, "/v1/workers", "").await?;
+        Ok((sessions, workers, daemon.get::<Troubles>("/v1/stats").await?))
     });
-    if let (true, Some(refused)) = (args.json, asked.as_ref().err().and_then(|error| error.downcast_ref::<Refused>())) {
-        refused.answer.print()?;
+    let (mut sessions, mut workers, Troubles { mut pools }) = problem_as_json(json, asked)?;
+    let several = pools.len() > 1;
+    if let Some(pool) = &choice.pool {
+        let known: Vec<_> = pools.iter().map(|pool| pool.pool.clone()).collect();
+        pools.retain(|known| known.pool == *pool);
+        ensure!(!pools.is_empty(), "there is no pool {pool}; there are: {}", known.join(", "));
+        workers.retain(|worker| worker.pool == *pool);
     }
-    let (sessions, workers, troubles): (Vec<Session>, Vec<Worker>, Troubles) = asked?;
-    if args.json {
-        let all = json!({ "sessions": sessions, "workers": workers, "pools": troubles.pools });
-        return console::print(format_args!("{all:#}\n"));
+    if let Some(tenant) = &choice.tenant {
+        workers.retain(|worker| worker.session.is_some() && worker.tenant.as_deref().unwrap_or("") == tenant);
+    }
+    if let Some(state) = state {
+        sessions.retain(|session| session.state == state.name());
+        workers.retain(|worker| worker.state == state.name());
+    }
+    if json {
+        return console::print_json(&json!({ "sessions": sessions, "workers": workers, "pools": pools }));
     }
     let now = SystemTime::now();
-    let several = troubles.pools.len() > 1;
     console::print(sessions_table(&sessions, several, now))?;
     console::print("\n")?;
     console::print(workers_table(&workers, several, now))?;
-    for pool in &troubles.pools {
-        let of = if several { format!(" of pool {}", pool.pool) } else { String::new() };
+    for pool in &pools {
+        let of = if several { format!(" of pool {}", printable(&pool.pool)) } else { String::new() };
         console::print(sandbox(&of, &pool.sandbox))?;
         if let Some(failure) = &pool.last_start_failure {
             let (ago, error) = (since(&failure.at, now), printable(&failure.error));
-            console::print(format_args!("\nlast start{of} failed {ago} ago: {error}\n"))?;
+            console::print(format_args!("\n{} {ago} ago: {error}\n", alarming(&format!("last start{of} failed"))))?;
         }
     }
     Ok(())
 }
 
+/// All sessions of a pool or tenant.
+pub(super) async fn sessions(daemon: &Daemon, choice: &SessionChoice) -> anyhow::Result<Vec<Session>> {
+    let SessionChoice { pool, tenant } = choice;
+    let mut filters = String::new();
+    for (name, value) in [("pool", pool), ("tenant", tenant)] {
+        value.iter().for_each(|value| filters += &format!("&{name}={}", escape(value)));
+    }
+    all(daemon, "/v1/sessions", &filters).await
+}
+
 /// Reads a list page by page.
-async fn all<T: serde::de::DeserializeOwned>(daemon: &Daemon, path: &str) -> anyhow::Result<Vec<T>> {
+async fn all<T: serde::de::DeserializeOwned>(daemon: &Daemon, path: &str, filters: &str) -> anyhow::Result<Vec<T>> {
     let mut items = Vec::new();
     let mut cursor = String::new();
     loop {
-        let page: Page<T> = daemon.get(&format!("{path}?limit=1000{cursor}")).await?;
+        let page: Page<T> = daemon.get(&format!("{path}?limit=1000{filters}{cursor}")).await?;
         items.extend(page.items);
         match page.next {
             Some(next) => cursor = format!("&cursor={next}"),
@@ -73,30 +99,30 @@ fn sessions_table(sessions: &[Session], several: bool, now: SystemTime) -> Table
     columns.extend([
         Column::text("SESSION").shrinks(),
         Column::text("STATE"),
-        Column::text("WORKER"),
-        Column::number("AGE"),
-        Column::number("IDLE"),
-        Column::number("LEASES").dispensable(2),
-        Column::number("REQUESTS").dispensable(1),
-        Column::number("IN").dispensable(4),
-        Column::number("OUT").dispensable(4),
+        Column::text("WORKER").dispensable(2),
+        Column::number("AGE").dispensable(3),
+        Column::number("IDLE").dispensable(1),
+        Column::number("LEASES").dispensable(5),
+        Column::number("REQUESTS").dispensable(4),
+        Column::number("IN").dispensable(6),
+        Column::number("OUT").dispensable(6),
     ]);
     let mut table = Table::new(columns);
     for session in sessions {
         let idle = if session.leases > 0 { "-".to_owned() } else { since(&session.last_used, now) };
-        let mut row = Vec::new();
-        row.extend(several.then(|| session.pool.clone()));
-        row.extend(tenants.then(|| or_dash(session.tenant.as_deref())));
+        let mut row: Vec<Cell> = Vec::new();
+        row.extend(several.then(|| session.pool.clone().into()));
+        row.extend(tenants.then(|| or_dash(session.tenant.as_deref()).into()));
         row.extend([
-            session.id.clone(),
-            session.state.clone(),
-            or_dash(session.worker.as_deref()),
-            since(&session.created, now),
-            idle,
-            session.leases.to_string(),
-            session.requests.to_string(),
-            bytes(session.bytes_in),
-            bytes(session.bytes_out),
+            session.id.clone().into(),
+            state_cell(&session.state),
+            or_dash(session.worker.as_deref()).into(),
+            since(&session.created, now).into(),
+            idle.into(),
+            session.leases.to_string().into(),
+            session.requests.to_string().into(),
+            bytes(session.bytes_in).into(),
+            bytes(session.bytes_out).into(),
         ]);
         table.row(row);
     }
@@ -106,34 +132,37 @@ fn sessions_table(sessions: &[Session], several: bool, now: SystemTime) -> Table
 fn workers_table(workers: &[Worker], several: bool, now: SystemTime) -> Table {
     let tenants = workers.iter().any(|worker| worker.tenant.is_some());
     let mut columns = Vec::new();
-    columns.extend(several.then(|| Column::text("POOL").shrinks()));
+    columns.extend(several.then(|| Column::text("POOL").shrinks().dispensable(1)));
     columns.extend([Column::text("WORKER"), Column::text("STATE"), Column::text("SESSION").shrinks()]);
-    columns.extend(tenants.then(|| Column::text("TENANT").shrinks()));
+    columns.extend(tenants.then(|| Column::text("TENANT").shrinks().dispensable(2)));
     columns.extend([
-        Column::number("PID"),
-        Column::number("AGE"),
-        Column::number("CPU").dispensable(2),
-        Column::number("MEMORY").dispensable(1),
-        Column::number("PEAK").dispensable(6),
-        Column::number("PIDS").dispensable(5),
-        Column::number("READY AFTER").dispensable(4),
-        Column::text("ADDRESS").shrinks().dispensable(3),
+        Column::number("PID").dispensable(4),
+        Column::number("AGE").dispensable(3),
+        Column::number("CPU").dispensable(6),
+        Column::number("MEMORY").dispensable(5),
+        Column::number("PEAK").dispensable(10),
+        Column::number("PIDS").dispensable(9),
+        Column::number("READY AFTER").dispensable(8),
+        Column::text("ADDRESS").shrinks().dispensable(7),
     ]);
     let mut table = Table::new(columns);
     for worker in workers {
-        let mut row = Vec::new();
-        row.extend(several.then(|| worker.pool.clone()));
-        row.extend([worker.id.clone(), worker.state.clone(), or_dash(worker.session.as_deref())]);
-        row.extend(tenants.then(|| or_dash(worker.tenant.as_deref())));
+        let mut row: Vec<Cell> = Vec::new();
+        row.extend(several.then(|| worker.pool.clone().into()));
+        row.extend([worker.id.clone().into(), state_cell(&worker.state), or_dash(worker.session.as_deref()).into()]);
+        row.extend(tenants.then(|| or_dash(worker.tenant.as_deref()).into()));
         row.extend([
-            worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
-            since(&worker.started, now),
-            worker.cpu_time_ms.map_or_else(|| "-".to_owned(), |ms| span(Duration::from_millis(ms))),
-            worker.memory_bytes.map_or_else(|| "-".to_owned(), bytes),
-            worker.memory_peak_bytes.map_or_else(|| "-".to_owned(), bytes),
-            worker.pids.map_or_else(|| "-".to_owned(), |count| count.to_string()),
-            worker.ready_after_ms.map_or_else(|| "-".to_owned(), |ms| span(Duration::from_secs_f64(ms.max(0.0) / 1e3))),
-            worker.address.as_deref().map_or_else(|| "-".to_owned(), |address| place(address, worker)),
+            worker.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()).into(),
+            since(&worker.started, now).into(),
+            worker.cpu_time_ms.map_or_else(|| "-".to_owned(), |ms| span(Duration::from_millis(ms))).into(),
+            worker.memory_bytes.map_or_else(|| "-".to_owned(), bytes).into(),
+            worker.memory_peak_bytes.map_or_else(|| "-".to_owned(), bytes).into(),
+            worker.pids.map_or_else(|| "-".to_owned(), |count| count.to_string()).into(),
+            worker
+                .ready_after_ms
+                .map_or_else(|| "-".to_owned(), |ms| span(Duration::from_secs_f64(ms.max(0.0) / 1e3)))
+                .into(),
+            worker.address.as_deref().map_or_else(|| "-".to_owned(), |address| place(address, worker)).into(),
         ]);
         table.row(row);
     }
@@ -161,6 +190,15 @@ fn sandbox(of: &str, sandbox: &Sandbox) -> String {
         text += "no limit of processes\n";
     }
     text
+}
+
+/// What passes, and what is as it should be, is seen at a glance.
+fn state_cell(state: &str) -> Cell {
+    match state {
+        "live" | "in-session" => Cell::styled(state, well),
+        "starting" | "ending" => Cell::styled(state, passing),
+        _ => state.to_owned().into(),
+    }
 }
 
 fn or_dash(text: Option<&str>) -> String {

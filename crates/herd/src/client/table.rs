@@ -2,18 +2,20 @@
 
 use std::{fmt, io};
 
-pub(super) use crate::console::printable;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use crate::console::{printable, strong};
 
 /// A column that shrinks keeps at least this many characters.
 const LEAST_WIDTH: usize = 8;
 /// Between two columns.
-const GAP: &str = "  ";
+const GAP: usize = 2;
 
 /// Rows of text under headings.
 #[derive(Debug)]
 pub(crate) struct Table {
     columns: Vec<Column>,
-    rows: Vec<Vec<String>>,
+    rows: Vec<Vec<Cell>>,
     /// `None`: as wide as it gets.
     width: Option<usize>,
 }
@@ -25,6 +27,25 @@ pub(crate) struct Column {
     shrinks: bool,
     /// 0 is never left out; of the others the highest goes first.
     dispensable: u8,
+}
+
+/// A text in a table, which holds nothing that a terminal obeys but its colour.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    text: String,
+    style: Option<fn(&str) -> String>,
+}
+
+impl Cell {
+    pub(crate) fn styled(text: &str, style: fn(&str) -> String) -> Self {
+        Self { text: printable(text), style: Some(style) }
+    }
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Self {
+        Self { text: printable(&text), style: None }
+    }
 }
 
 impl Column {
@@ -54,8 +75,8 @@ impl Table {
     }
 
     /// Adds a row; it has as many cells as there are columns.
-    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let cells: Vec<_> = cells.into_iter().map(|cell| printable(&cell)).collect();
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item: Into<Cell>>) {
+        let cells: Vec<_> = cells.into_iter().map(Into::into).collect();
         debug_assert_eq!(cells.len(), self.columns.len());
         self.rows.push(cells);
     }
@@ -63,13 +84,12 @@ impl Table {
     /// The columns that are shown and how wide each is.
     fn layout(&self) -> Vec<(usize, usize)> {
         let natural = |index: usize| {
-            let cells = self.rows.iter().map(|row| row[index].chars().count());
+            let cells = self.rows.iter().map(|row| row[index].text.width());
             cells.chain([self.columns[index].heading.len()]).max().unwrap_or(0)
         };
         let mut shown: Vec<_> = (0..self.columns.len()).map(|index| (index, natural(index))).collect();
         let Some(width) = self.width else { return shown };
-        let total =
-            |shown: &[(usize, usize)]| shown.iter().map(|(_, width)| width + GAP.len()).sum::<usize>() - GAP.len();
+        let total = |shown: &[(usize, usize)]| shown.iter().map(|(_, width)| width + GAP).sum::<usize>() - GAP;
         let least = |(index, width): (usize, usize)| {
             if self.columns[index].shrinks { (index, width.min(LEAST_WIDTH)) } else { (index, width) }
         };
@@ -97,21 +117,26 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layout = self.layout();
-        let headings: Vec<_> = self.columns.iter().map(|column| column.heading.to_owned()).collect();
+        let headings = self.columns.iter().map(|column| Cell::styled(column.heading, strong)).collect();
         for row in std::iter::once(&headings).chain(&self.rows) {
             let mut line = String::new();
+            // Spaces at the end of a line would be seen where lines are cut or copied.
+            let mut pending = 0;
             for (position, (index, width)) in layout.iter().enumerate() {
-                if position > 0 {
-                    line.push_str(GAP);
+                let Cell { text, style } = &row[*index];
+                let text = cut(text, *width);
+                let space = width - text.width();
+                let (before, after) = if self.columns[*index].to_the_right { (space, 0) } else { (0, space) };
+                pending += before + if position > 0 { GAP } else { 0 };
+                if text.is_empty() {
+                    pending += after;
+                    continue;
                 }
-                let cell = cut(&row[*index], *width);
-                if self.columns[*index].to_the_right {
-                    line.push_str(&format!("{cell:>width$}"));
-                } else {
-                    line.push_str(&format!("{cell:<width$}"));
-                }
+                line.extend(std::iter::repeat_n(' ', pending));
+                line += &style.map_or_else(|| text.clone(), |style| style(&text));
+                pending = after;
             }
-            writeln!(f, "{}", line.trim_end())?;
+            writeln!(f, "{line}")?;
         }
         Ok(())
     }
@@ -123,16 +148,27 @@ pub(super) fn terminal_width() -> Option<usize> {
     width.filter(|width| *width > 0)
 }
 
+/// As much of the text as fits, by the columns that a terminal needs: some characters need two, and some none.
 fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
+    if text.width() <= width {
         return text.to_owned();
     }
-    let kept: String = text.chars().take(width.saturating_sub(1)).collect();
+    let mut kept = String::new();
+    let mut taken = 0;
+    for c in text.chars() {
+        taken += c.width().unwrap_or(0);
+        if taken >= width {
+            break;
+        }
+        kept.push(c);
+    }
     kept + "…"
 }
 
 #[cfg(test)]
 mod tests {
+    use anstream::adapter::strip_str;
+
     use super::*;
 
     fn table(width: Option<usize>) -> String {
@@ -140,7 +176,7 @@ mod tests {
         let mut table = Table { width, ..Table::new(columns) };
         table.row(["a-rather-long-name".to_owned(), "5".to_owned(), "hello".to_owned()]);
         table.row(["b\u{1b}[31m".to_owned(), "12345".to_owned(), String::new()]);
-        table.to_string()
+        strip_str(&table.to_string()).to_string()
     }
 
     #[test]
@@ -165,5 +201,25 @@ mod tests {
                 assert!(line.chars().count() <= width, "{width}: {line:?}");
             }
         }
+    }
+
+    #[test]
+    fn wide_characters_are_counted_as_a_terminal_shows_them() {
+        let mut table = Table { width: Some(16), ..Table::new([Column::text("A").shrinks(), Column::number("N")]) };
+        for text in ["漢字漢字漢字漢字", "e\u{301}e\u{301}e\u{301}", "🦀🦀", "plain"] {
+            table.row([text.to_owned(), "1234".to_owned()]);
+        }
+        let text = strip_str(&table.to_string()).to_string();
+        for line in text.lines() {
+            assert_eq!(line.width(), 16, "{line:?}");
+        }
+        assert!(text.contains("漢字漢字…  "), "{text}");
+    }
+
+    #[test]
+    fn colours_take_no_room_and_end_with_their_cell() {
+        let mut table = Table { width: None, ..Table::new([Column::text("A"), Column::text("B")]) };
+        table.row([Cell::styled("ab", strong), "c".to_owned().into()]);
+        assert_eq!(table.to_string().lines().nth(1), Some("\u{1b}[1mab\u{1b}[0m  c"));
     }
 }
