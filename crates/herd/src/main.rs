@@ -14,6 +14,7 @@ mod config;
 mod console;
 mod control;
 mod daemon;
+mod dashboard;
 mod doctor;
 mod draining;
 mod front_door;

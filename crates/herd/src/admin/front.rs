@@ -21,7 +21,7 @@ pub(super) fn address(url: &str, settings: &Settings, pool: &str, session: &Sess
     GatewayAddress { url: url.to_owned(), name, session_key, routes, is_default, warning }
 }
 
-fn route_to(route: &Route) -> RouteTo {
+pub(super) fn route_to(route: &Route) -> RouteTo {
     let header = route.header.as_ref().map(|(name, value)| match value {
         Some(value) => format!("{name}={value}"),
         None => name.clone(),

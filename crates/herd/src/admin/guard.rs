@@ -28,9 +28,9 @@ use super::{
     problem::{Kind, Problem},
     server::Peer,
 };
-use crate::{access::TokenHash, config::settings};
+use crate::{access::TokenHash, config::settings, dashboard};
 
-/// Pages for those who look after the daemon from outside. They tell nothing about anybody.
+/// Pages for those who look after the daemon from outside. They tell nothing about anybody, as the dashboard's files.
 const OPEN_PAGES: [&str; 2] = ["/healthz", "/readyz"];
 
 /// Stands before the admin address. Clones are the same.
@@ -170,7 +170,8 @@ impl Guard {
     fn check(&self, request: &Request) -> Result<(), Problem> {
         let rules = self.rules();
         rules.refuse_foreign(request)?;
-        if OPEN_PAGES.contains(&request.uri().path()) {
+        let path = request.uri().path();
+        if OPEN_PAGES.contains(&path) || dashboard::owns(path) {
             return Ok(());
         }
         let Some(token) = &rules.token else { return Ok(()) };

@@ -6,6 +6,7 @@ mod description;
 mod events;
 mod extract;
 mod front;
+mod gateway;
 mod guard;
 mod live;
 mod logs;
@@ -40,7 +41,9 @@ pub(crate) use self::{
     live::Live,
     sse::Streams,
 };
-use crate::{access::Tenants, draining::Draining, journal::Journal, metrics::Metrics, pools::Pools, reload::Reloader};
+use crate::{
+    access::Tenants, dashboard, draining::Draining, journal::Journal, metrics::Metrics, pools::Pools, reload::Reloader,
+};
 
 /// What the API answers from.
 #[derive(Clone, Debug)]
@@ -70,6 +73,7 @@ pub(crate) fn routes(admin: Admin) -> Router {
         .routes(routes!(pages::pools))
         .routes(routes!(pages::pool))
         .routes(routes!(pages::stats))
+        .routes(routes!(gateway::one))
         .routes(routes!(reload::reload))
         .routes(routes!(pages::healthz))
         .routes(routes!(pages::readyz))
@@ -78,10 +82,8 @@ pub(crate) fn routes(admin: Admin) -> Router {
     let description = description::render(api);
     router
         .route("/openapi.json", get(async move |_: NoParams| description))
-        .route("/", get(pages::root))
-        .fallback(async || {
-            Problem::new(Kind::NoSuchPage).detail("/openapi.json tells which pages there are, and what they take")
-        })
+        .merge(dashboard::routes(no_such_page))
+        .fallback(async || no_such_page())
         .method_not_allowed_fallback(async || {
             Problem::new(Kind::MethodNotAllowed).detail("the field `allow` tells which ones it takes")
         })
@@ -96,7 +98,12 @@ pub(crate) fn guarded_routes(admin: Admin, guard: Guard) -> Router {
     routes.layer(middleware::map_response(harden))
 }
 
-/// Answers are of this moment, and hold text from workers and clients that no browser should take for a page.
+fn no_such_page() -> Problem {
+    Problem::new(Kind::NoSuchPage).detail("/openapi.json tells which pages there are, and what they take")
+}
+
+/// Answers are of this moment, and hold text from workers and clients that no browser should take for a page. The
+/// dashboard's own files are neither, and say so themselves.
 async fn harden(mut response: Response) -> Response {
     let headers = response.headers_mut();
     let policy = "default-src 'none'; frame-ancestors 'none'";
@@ -107,7 +114,7 @@ async fn harden(mut response: Response) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     ] {
-        headers.insert(name, HeaderValue::from_static(value));
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
     response
 }

@@ -17,23 +17,6 @@ use super::{
     problem::{Document, Kind, Problem},
 };
 
-const ROOT: &str = "\
-herd admin API
-
-/v1/sessions   sessions: list, start, look at, end
-/v1/workers    workers, and their output
-/v1/events     what happens, as it happens
-/v1/live       what there is, and how it changes
-/v1/pools      pools
-/v1/stats      numbers
-/metrics       numbers for Prometheus
-/openapi.json  all of it, described
-";
-
-pub(super) async fn root(_: NoParams) -> &'static str {
-    ROOT
-}
-
 /// Whether the daemon answers at all.
 #[utoipa::path(
     get, path = "/healthz", tag = "daemon", operation_id = "getHealth",

@@ -32,16 +32,16 @@ fn status(daemon: &Daemon, path: &str, token: &str) -> u16 {
 }
 
 #[test]
-fn every_page_but_those_of_health_asks_for_the_token() {
+fn every_page_that_tells_something_asks_for_the_token() {
     let (_directory, daemon) = guarded();
-    for path in ["/", "/v1/sessions", "/v1/events", "/v1/stats", "/metrics", "/openapi.json", "/nothing"] {
+    for path in ["/v1/gateway", "/v1/live", "/v1/sessions", "/v1/events", "/v1/stats", "/metrics", "/openapi.json", "/nothing"] {
         let refused = get(daemon.admin, path);
         assert_eq!(refused.status, 401, "{path}: {refused:?}");
         assert_eq!(refused.json()["type"], "urn:herd:problem:no-token");
         assert_eq!(refused.field("www-authenticate"), Some("Bearer realm=\"herd admin API\""));
         assert_eq!(refused.field("cache-control"), Some("no-store"));
     }
-    for path in ["/healthz", "/readyz"] {
+    for path in ["/", "/healthz", "/readyz"] {
         assert_eq!(get(daemon.admin, path).status, 200, "{path}");
     }
     assert_eq!(status(&daemon, "/v1/sessions", TOKEN), 200);

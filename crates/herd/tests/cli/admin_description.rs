@@ -51,6 +51,7 @@ fn the_description_names_every_page_and_method() {
         "/metrics",
         "/readyz",
         "/v1/events",
+        "/v1/gateway",
         "/v1/live",
         "/v1/pools",
         "/v1/pools/{name}",

@@ -198,7 +198,7 @@ fn every_page_refuses_parameters_that_it_does_not_know() {
     eval(daemon.gateway, "alice", "1");
     let worker = daemon.page("/v1/sessions/alice")["worker"].as_str().unwrap().to_owned();
     for (method, path) in [
-        ("GET", "/".to_owned()),
+        ("GET", "/v1/gateway".to_owned()),
         ("GET", "/healthz".to_owned()),
         ("GET", "/readyz".to_owned()),
         ("GET", "/metrics".to_owned()),

@@ -113,12 +113,12 @@ fn answer(guard: &Guard, path: &str, authorization: &[&str]) -> u16 {
 }
 
 #[test]
-fn a_token_is_asked_for_on_every_page_but_those_of_health() {
+fn a_token_is_asked_for_on_every_page_that_tells_something() {
     let right = format!("Bearer {TOKEN}");
-    for path in ["/", "/v1/sessions", "/metrics", "/openapi.json", "/nothing"] {
+    for path in ["/v1/sessions", "/v1/live", "/metrics", "/openapi.json", "/nothing"] {
         assert_eq!((answer(&guard(), path, &[]), answer(&guard(), path, &[&right])), (401, 200), "{path}");
     }
-    for path in OPEN_PAGES {
+    for path in OPEN_PAGES.into_iter().chain(["/", "/assets/0/main.js"]) {
         assert_eq!(answer(&guard(), path, &[]), 200, "{path}");
     }
 }
@@ -126,7 +126,7 @@ fn a_token_is_asked_for_on_every_page_but_those_of_health() {
 #[test]
 fn only_one_right_token_counts() {
     let right = format!("bearer {TOKEN}");
-    assert_eq!(answer(&guard(), "/", &[&right]), 200, "the scheme has no case");
+    assert_eq!(answer(&guard(), "/v1/stats", &[&right]), 200, "the scheme has no case");
     let wrong = [
         vec!["Bearer something else"],
         vec!["Bearer"],
@@ -137,17 +137,17 @@ fn only_one_right_token_counts() {
         vec!["Bearer wrong", &right],
     ];
     for fields in wrong {
-        assert_eq!(answer(&guard(), "/", &fields), 401, "{fields:?}");
+        assert_eq!(answer(&guard(), "/v1/stats", &fields), 401, "{fields:?}");
     }
 }
 
 #[test]
 fn who_guesses_has_to_wait() {
     let guard = guard();
-    let statuses: Vec<_> = (0..12).map(|_| answer(&guard, "/", &["Bearer wrong"])).collect();
+    let statuses: Vec<_> = (0..12).map(|_| answer(&guard, "/v1/stats", &["Bearer wrong"])).collect();
     assert_eq!((statuses[..10].to_vec(), statuses[11]), (vec![401; 10], 429));
     assert_eq!(answer(&guard, "/healthz", &[]), 200);
-    assert_eq!(answer(&guard, "/", &[&format!("Bearer {TOKEN}")]), 200, "others cannot lock the operator out");
+    assert_eq!(answer(&guard, "/v1/stats", &[&format!("Bearer {TOKEN}")]), 200, "others cannot lock the operator out");
 }
 
 #[test]
@@ -155,8 +155,8 @@ fn new_rules_count_at_once() {
     let guard = guard();
     let other = "quite another token of enough bytes";
     guard.configure(Rules { token: Some(TokenHash::of(other.as_bytes())), ..rules() });
-    assert_eq!(answer(&guard, "/", &[&format!("Bearer {TOKEN}")]), 401);
-    assert_eq!(answer(&guard, "/", &[&format!("Bearer {other}")]), 200);
+    assert_eq!(answer(&guard, "/v1/stats", &[&format!("Bearer {TOKEN}")]), 401);
+    assert_eq!(answer(&guard, "/v1/stats", &[&format!("Bearer {other}")]), 200);
 }
 
 #[test]

@@ -1,0 +1,237 @@
+// What the daemon looks like at this moment, as `/v1/live` tells it, and what its numbers were in the last minutes.
+
+import { Following } from './stream.js';
+
+const INTERVAL = 1000;
+/** How many samples are kept of each number. */
+export const SAMPLES = 240;
+/** For how long a worker whose processor time stands still is taken for one that was not looked at, in milliseconds. */
+const STALE = 4000;
+
+export const sessionKey = ({ pool, tenant, id }) => `${pool}\n${tenant ?? ''}\n${id}`;
+
+/** Numbers of the last moments: one for each tick of the picture's clock, `NaN` where nothing was known. */
+export class Series {
+  #values = new Float32Array(SAMPLES).fill(NaN);
+  #tick = -SAMPLES;
+
+  push(tick, value) {
+    // Ticks that passed without a number are gaps.
+    for (let at = Math.max(this.#tick + 1, tick - SAMPLES + 1); at < tick; at += 1) this.#values[at % SAMPLES] = NaN;
+    this.#values[tick % SAMPLES] = value ?? NaN;
+    this.#tick = tick;
+  }
+
+  at(tick) {
+    return tick < 0 || tick > this.#tick || tick <= this.#tick - SAMPLES ? NaN : this.#values[tick % SAMPLES];
+  }
+
+  get last() {
+    return this.#tick < 0 ? NaN : this.#values[this.#tick % SAMPLES];
+  }
+
+  /** The last `most` numbers before and at `tick`, oldest first. */
+  until(tick, most = SAMPLES) {
+    return Array.from({ length: most }, (_, index) => this.at(tick - most + 1 + index));
+  }
+}
+
+class Usage {
+  cpu = new Series();
+  memory = new Series();
+  #cpuTime = null;
+  #since = 0;
+  #share = NaN;
+
+  sample(tick, now, worker) {
+    const { cpu_time_ms: cpuTime, memory_bytes: memory } = worker;
+    if (cpuTime !== this.#cpuTime) {
+      // Looked at less often than the picture is sent, it moves by jumps, each of which is spread over its time.
+      const passed = now - this.#since;
+      const known = this.#cpuTime !== null && cpuTime !== null && cpuTime >= this.#cpuTime && passed > 0;
+      this.#share = known ? (cpuTime - this.#cpuTime) / passed : NaN;
+      this.#cpuTime = cpuTime;
+      this.#since = now;
+    } else if (now - this.#since > STALE && cpuTime !== null) {
+      this.#share = 0;
+    }
+    this.cpu.push(tick, this.#share);
+    this.memory.push(tick, memory);
+  }
+}
+
+const POOL_SERIES = ['in_session', 'spare', 'starting', 'ending', 'waiting'];
+
+export class Picture {
+  sessions = new Map();
+  workers = new Map();
+  stats = null;
+  /** How the stream stands; see `Following`. */
+  state = { kind: 'connecting' };
+  /** When the daemon was last heard. */
+  heard = null;
+  /** Whether there has been a whole picture since the page was opened. */
+  ready = false;
+  /** When the daemon was started that this is the picture of. */
+  started = null;
+  version = null;
+  tick = -1;
+  totals = { cpu: new Series(), memory: new Series(), sessions: new Series(), waiting: new Series() };
+  /** Counts all changes of the sessions' and the workers' rows. */
+  changes = 0;
+  #usage = new Map();
+  #pools = new Map();
+  #told = null;
+  #skew = 0;
+  #following = null;
+  #whenLive = Promise.withResolvers();
+  #changed;
+  #restarted;
+
+  /** `changed` hears of each change, and `restarted` when another daemon answers than before. */
+  constructor(changed, restarted) {
+    this.#changed = changed;
+    this.#restarted = restarted;
+  }
+
+  /** Begins to follow the daemon, also if it has been refused before. */
+  connect() {
+    this.#following?.close();
+    this.state = { kind: 'connecting', failures: 0 };
+    this.#following = new Following(`v1/live?interval_ms=${INTERVAL}`, {
+      open: (response) => this.#open(response),
+      event: (name, data) => this.#event(name, data),
+      state: (state) => this.#turn(state),
+    });
+  }
+
+  retry() {
+    this.#following?.retry();
+  }
+
+  /** Waits until the picture is that of a daemon that answers, and so the right daemon is asked for more. */
+  async whenLive() {
+    await this.#whenLive.promise;
+  }
+
+  /** The daemon's time, in milliseconds. */
+  now() {
+    return Date.now() + this.#skew;
+  }
+
+  usage(worker) {
+    return this.#usage.get(worker) ?? null;
+  }
+
+  pool(name) {
+    return this.stats?.pools.find(({ pool }) => pool === name) ?? null;
+  }
+
+  poolSeries(name) {
+    return this.#pools.get(name) ?? null;
+  }
+
+  #turn(state) {
+    const wasLive = this.state.kind === 'live';
+    // Connected is not live: what is shown is the old picture until the new one is whole.
+    if (state.kind === 'live') return;
+    if (wasLive) this.#whenLive = Promise.withResolvers();
+    this.state = state;
+    this.#changed();
+  }
+
+  #open(response) {
+    // To the second, which is enough to see a clock that goes wrong.
+    const skew = Date.parse(response.headers.get('date')) - Date.now();
+    this.#skew = Math.abs(skew) > 2000 ? skew : 0;
+    this.#told = { sessions: new Set(), workers: new Set() };
+  }
+
+  #event(name, data) {
+    this.heard = Date.now();
+    if (name === 'hello') this.#greet(data);
+    else if (name === 'sessions') this.#put(data.items, this.sessions, this.#told?.sessions, sessionKey);
+    else if (name === 'workers') this.#put(data.items, this.workers, this.#told?.workers, ({ id }) => id);
+    else if (name === 'gone') this.#remove(data);
+    else if (name === 'ready') this.#complete();
+    else if (name === 'stats') this.#count(data);
+    this.#changed();
+  }
+
+  #greet({ version, started, stats }) {
+    const isAnother = this.started !== null && this.started !== started;
+    if (isAnother) {
+      this.sessions.clear();
+      this.workers.clear();
+      this.#usage.clear();
+      this.#pools.clear();
+      this.changes += 1;
+    }
+    this.version = version;
+    this.started = started;
+    this.stats = stats;
+    if (isAnother) this.#restarted();
+  }
+
+  #put(items, rows, told, keyOf) {
+    for (const item of items) {
+      const key = keyOf(item);
+      told?.add(key);
+      item.key = key;
+      rows.set(key, item);
+    }
+    this.changes += 1;
+  }
+
+  #remove({ sessions, workers }) {
+    for (const session of sessions ?? []) this.sessions.delete(sessionKey(session));
+    for (const worker of workers ?? []) this.#forget(worker);
+    this.changes += 1;
+  }
+
+  #forget(worker) {
+    this.workers.delete(worker);
+    this.#usage.delete(worker);
+  }
+
+  #complete() {
+    // What was not told again is gone.
+    for (const key of this.sessions.keys()) if (!this.#told.sessions.has(key)) this.sessions.delete(key);
+    for (const key of this.workers.keys()) if (!this.#told.workers.has(key)) this.#forget(key);
+    this.#told = null;
+    this.ready = true;
+    this.state = { kind: 'live' };
+    this.changes += 1;
+    this.#sample();
+    this.#whenLive.resolve();
+  }
+
+  #count(stats) {
+    this.stats = stats;
+    if (this.state.kind === 'live') this.#sample();
+  }
+
+  #sample() {
+    const now = performance.now();
+    // Ticks count time, so that a while without news is as wide as it was long.
+    const tick = Math.max(this.tick + 1, Math.round(now / INTERVAL));
+    this.tick = tick;
+    let [cpu, memory] = [0, 0];
+    for (const worker of this.workers.values()) {
+      let usage = this.#usage.get(worker.id);
+      if (!usage) this.#usage.set(worker.id, usage = new Usage());
+      usage.sample(tick, now, worker);
+      cpu += usage.cpu.last || 0;
+      memory += worker.memory_bytes ?? 0;
+    }
+    this.totals.cpu.push(tick, cpu);
+    this.totals.memory.push(tick, memory);
+    this.totals.sessions.push(tick, this.stats.sessions);
+    this.totals.waiting.push(tick, this.stats.waiting);
+    for (const { pool, workers, waiting } of this.stats.pools) {
+      let series = this.#pools.get(pool);
+      if (!series) this.#pools.set(pool, series = Object.fromEntries(POOL_SERIES.map((name) => [name, new Series()])));
+      for (const name of POOL_SERIES) series[name].push(tick, name === 'waiting' ? waiting : workers[name]);
+    }
+  }
+}

@@ -1,0 +1,230 @@
+// How the page talks to its daemon: requests, and streams of server-sent events that come back by themselves.
+// `EventSource` cannot send a token, so streams are read with `fetch`.
+
+const LONGEST_PAUSE = 30_000;
+/** Streams say something at least each 15 s. */
+const SILENCE = 40_000;
+/** After how long a page that nobody looks at gives its connections back. A browser has few for one host. */
+const UNSEEN_FOR = 60_000;
+
+let token = recall();
+
+function recall() {
+  try {
+    return sessionStorage.getItem('herd-token');
+  } catch {
+    return null;
+  }
+}
+
+export function hasToken() {
+  return token !== null;
+}
+
+/** Takes a token for all requests from now on; `null` forgets it. It is kept as long as the tab is open. */
+export function useToken(next) {
+  token = next;
+  try {
+    if (next === null) sessionStorage.removeItem('herd-token');
+    else sessionStorage.setItem('herd-token', next);
+  } catch {
+    // It is kept as long as the page is open.
+  }
+}
+
+/** What the daemon answered instead of what was asked for. */
+export class Refusal extends Error {
+  constructor(status, problem, retryAfter) {
+    super(problem.detail ? `${problem.title}: ${problem.detail}` : problem.title ?? `the daemon answers ${status}`);
+    this.status = status;
+    this.kind = String(problem.type ?? '').replace('urn:herd:problem:', '');
+    this.retryAfter = retryAfter;
+  }
+}
+
+/** Sends a request below the page's own address and gives the response if it is a good one. */
+export async function request(path, { headers = {}, ...options } = {}) {
+  const credentials = token === null ? {} : { authorization: `Bearer ${token}` };
+  const response = await fetch(path, { ...options, headers: { ...headers, ...credentials }, cache: 'no-store' });
+  if (response.ok) return response;
+  let problem = {};
+  try {
+    problem = await response.json();
+  } catch {
+    // Something between here and the daemon answers.
+  }
+  throw new Refusal(response.status, problem, Number(response.headers.get('retry-after')) || null);
+}
+
+export async function ask(path, options) {
+  return (await request(path, options)).json();
+}
+
+/** A path or query of parts, each of them escaped. */
+export function address(parts, query = {}) {
+  const pairs = Object.entries(query).filter(([, value]) => value !== null && value !== undefined);
+  const text = pairs.map(([key, value]) => `${key}=${encodeURIComponent(value)}`).join('&');
+  return parts.map(encodeURIComponent).join('/') + (text ? `?${text}` : '');
+}
+
+/** Takes text as it comes and gives events: <https://html.spec.whatwg.org/multipage/server-sent-events.html>. */
+export class Parser {
+  #rest = '';
+  #event = '';
+  #data = [];
+  /** The last ID that was sent. */
+  id = null;
+
+  *feed(text) {
+    // A carriage return at the end may be the first half of a line's end; ours are line feeds alone.
+    const lines = (this.#rest + text).split('\n');
+    this.#rest = lines.pop();
+    for (const line of lines) {
+      if (line === '') {
+        if (this.#data.length) yield { name: this.#event || 'message', data: this.#data.join('\n') };
+        this.#event = '';
+        this.#data = [];
+        continue;
+      }
+      const colon = line.indexOf(':');
+      const field = colon < 0 ? line : line.slice(0, colon);
+      const value = colon < 0 ? '' : line.slice(colon + 1).replace(/^ /, '');
+      if (field === 'event') this.#event = value;
+      else if (field === 'data') this.#data.push(value);
+      else if (field === 'id') this.id = value;
+    }
+  }
+}
+
+const wakers = new Set();
+let hiddenSince = document.hidden ? performance.now() : null;
+
+document.addEventListener('visibilitychange', () => {
+  hiddenSince = document.hidden ? performance.now() : null;
+  if (!document.hidden) wakers.forEach((wake) => wake());
+});
+addEventListener('online', () => wakers.forEach((wake) => wake()));
+setInterval(() => {
+  if (hiddenSince !== null && performance.now() - hiddenSince > UNSEEN_FOR) wakers.forEach((wake) => wake());
+}, 5000);
+
+const unseen = () => hiddenSince !== null && performance.now() - hiddenSince > UNSEEN_FOR;
+
+/**
+ * Follows a stream until it is closed, or `event` returns `false`, or the daemon refuses it for good.
+ *
+ * `open(response)` hears that it begins, `event(name, data)` each event, and `state(state)` how it stands:
+ * `connecting`, `live`, `waiting` (with `until` and `reason`), `unseen`, `refused` (with `error`).
+ */
+export class Following {
+  #path;
+  #handlers;
+  #gate;
+  #id;
+  #abort = null;
+  #wake = () => {};
+  #closed = false;
+
+  constructor(path, handlers, { gate = async () => {}, id = null } = {}) {
+    this.#path = path;
+    this.#handlers = { open() {}, event() {}, state() {}, ...handlers };
+    this.#gate = gate;
+    this.#id = id;
+    this.#run();
+  }
+
+  close() {
+    this.#closed = true;
+    this.#abort?.abort();
+    this.#wake();
+  }
+
+  /** Does not wait any longer. */
+  retry() {
+    this.#wake();
+  }
+
+  async #run() {
+    const wake = () => {
+      if (unseen()) this.#abort?.abort();
+      else this.#wake();
+    };
+    wakers.add(wake);
+    let failures = 0;
+    while (!this.#closed) {
+      if (unseen()) {
+        this.#handlers.state({ kind: 'unseen' });
+        await this.#sleep(2 ** 31 - 1);
+        continue;
+      }
+      await this.#gate();
+      if (this.#closed) break;
+      let reason = 'the stream ended';
+      try {
+        this.#handlers.state({ kind: 'connecting', failures });
+        const over = await this.#read(() => { failures = 0; });
+        if (over) break;
+      } catch (error) {
+        if (this.#closed) break;
+        const isForGood = error instanceof Refusal && error.status < 500 && ![408, 409, 429].includes(error.status);
+        if (isForGood) {
+          this.#handlers.state({ kind: 'refused', error });
+          break;
+        }
+        reason = error instanceof Refusal ? error.message : 'no answer';
+        failures = Math.max(failures, error.retryAfter ? Math.log2(error.retryAfter) : 0);
+      }
+      if (unseen()) continue;
+      // Half of the pause is chance, so that many pages do not come back at one moment.
+      const pause = Math.min(LONGEST_PAUSE, 1000 * 2 ** failures) * (0.5 + Math.random() / 2);
+      failures += 1;
+      this.#handlers.state({ kind: 'waiting', until: Date.now() + pause, reason });
+      await this.#sleep(pause);
+    }
+    wakers.delete(wake);
+  }
+
+  async #sleep(time) {
+    await new Promise((resolve) => {
+      const timer = setTimeout(resolve, time);
+      this.#wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+    this.#wake = () => {};
+  }
+
+  /** Whether nothing more is wanted of it. */
+  async #read(alive) {
+    const abort = new AbortController();
+    this.#abort = abort;
+    let watchdog = setTimeout(() => abort.abort(), SILENCE);
+    try {
+      const headers = this.#id === null ? {} : { 'last-event-id': this.#id };
+      const response = await request(this.#path, { headers, signal: abort.signal });
+      this.#handlers.open(response);
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      const parser = new Parser();
+      this.#handlers.state({ kind: 'live' });
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return false;
+        clearTimeout(watchdog);
+        watchdog = setTimeout(() => abort.abort(), SILENCE);
+        for (const { name, data } of parser.feed(value)) {
+          alive();
+          if (parser.id !== null) this.#id = parser.id;
+          if (this.#handlers.event(name, JSON.parse(data)) === false) {
+            abort.abort();
+            return true;
+          }
+          if (this.#closed) return true;
+        }
+      }
+    } finally {
+      clearTimeout(watchdog);
+      abort.abort();
+    }
+  }
+}
