@@ -28,7 +28,7 @@ def access(**tenants: Any) -> dict[str, Any]:
         {"name": "free", "sha256": hashlib.sha256(TOKEN.encode()).hexdigest()},
         {"name": "limited", "tenant": "acme", "sha256": hashlib.sha256(LIMITED.encode()).hexdigest()},
     ]
-    return {"access": {"tokens": tokens}, "tenants": tenants}
+    return {"access": {"tokens": tokens}, "tenants": {"named": tenants}}
 
 
 def fails(kind: type[HerdError], request: Callable[[], object]) -> HerdError:
@@ -69,8 +69,14 @@ def test_every_error_is_exported_and_says_what_to_do() -> None:
 
 
 def test_a_full_pool_is_told_with_when_to_try_again() -> None:
-    resources = {"max_workers": 1, "acquire_timeout": "50ms"}
-    with Daemon(resources=resources) as daemon, begun(daemon.gateway), Herd(daemon.gateway) as herd:
+    with Daemon(resources={"min_workers": 1, "max_workers": 1, "acquire_timeout": "50ms"}) as daemon:
+        # The only worker is there before anybody waits for it.
+        soon(lambda: [worker for worker in daemon.admin("/v1/workers")["items"] if worker["state"] == "spare"])
+        check_full(daemon)
+
+
+def check_full(daemon: Daemon) -> None:
+    with begun(daemon.gateway), Herd(daemon.gateway) as herd:
         full = fails(herd_client.PoolFull, lambda: herd.session().get("/count"))
         assert (full.failure, full.status, full.retry_after) == ("acquire-timeout", 503, 1.0)
         assert fails_async(herd_client.PoolFull, daemon.gateway).failure == "acquire-timeout"
@@ -176,7 +182,7 @@ def test_a_worker_that_cannot_be_started_is_told_with_the_reason() -> None:
 
 
 def test_tokens_and_limits_of_tenants_have_errors_of_their_own() -> None:
-    with Daemon(**access(acme={"max_sessions": 1, "requests_per_second": 5, "burst": 5})) as daemon:
+    with Daemon(**access(acme={"max_sessions": 1, "requests_per_second": 5})) as daemon:
         for wrong in (None, "a-token-that-nobody-knows"):
             with Herd(daemon.gateway, token=wrong) as herd:
                 refused = fails(herd_client.Unauthorized, lambda: herd.session().get("/count"))
@@ -254,11 +260,11 @@ def test_what_is_not_herds_gateway_is_told(answer: bytes) -> None:
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        (b'{"type": "t", "title": "t", "status": 503, "detail": "' + b"x" * 20_000 + b'"}', "answered 503 queue-full"),
+        (b'{"type": "urn:herd:problem:queue-full", "title": "t", "status": 503, "detail": "' + b"x" * 20_000 + b'"}', "answered 503 queue-full"),
         (b"[" * 10_000, "answered 503 queue-full"),
         (b"{}", "answered 503 queue-full"),
         (b"\xff\xfe\x00", "answered 503 queue-full"),
-        (b'{"type": "t", "title": "t", "status": 503, "detail": "it is full"}', "it is full"),
+        (b'{"type": "urn:herd:problem:queue-full", "title": "t", "status": 503, "detail": "it is full"}', "it is full"),
     ],
 )
 def test_a_problem_that_is_too_long_or_none_at_all_is_told_by_its_field(body: bytes, detail: str) -> None:

@@ -1,0 +1,152 @@
+"""Sessions of the client for asyncio: what differs from the blocking one, and what happens when tasks are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+from daemon import PATIENCE, Daemon, soon
+from websockets.asyncio.client import connect
+
+from herd_client import AsyncHerd, AsyncSession, SessionLost
+
+
+def run(test: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(test, PATIENCE))
+
+
+def test_a_session_keeps_its_worker_and_ends_with_its_block(shared: Daemon) -> None:
+    async def test() -> None:
+        async with AsyncHerd(shared.gateway) as herd, herd.session() as session:
+            assert [(await session.get("/count")).json() for _ in range(3)] == [1, 2, 3]
+            assert session.id in shared.sessions() and session.worker is not None
+            with pytest.raises(ValueError, match="has to begin with a slash"):
+                await session.get("count")
+
+            async def pieces() -> AsyncIterator[bytes]:
+                yield b"in "
+                yield b"pieces"
+
+            seen = [
+                await session.post("/echo", content=pieces()),
+                await session.put("/echo", json=[1]),
+                await session.patch("/echo", data={"a": "b"}),
+                await session.delete("/echo", params={"q": 1}),
+            ]
+            assert [one.json()["body"] for one in seen] == ["in pieces", "[1]", "a=b", ""]
+            assert (await session.head("/status/204")).status_code == 204
+            async with session.stream("GET", "/events") as response:
+                assert [event.data async for event in httpx2.EventSource(response)] == ["0", "1", "2"]
+            async with connect(session.websocket_url("/ws"), additional_headers=session.headers) as socket:
+                await socket.send("hello")
+                assert await socket.recv() == "hello"
+        assert session.id not in shared.sessions()
+        with pytest.raises(SessionLost):
+            await session.get("/count")
+        await session.end()
+
+    run(test())
+
+
+def test_many_tasks_share_a_herd_and_a_session(shared: Daemon) -> None:
+    async def test() -> None:
+        async with AsyncHerd(shared.gateway) as herd, herd.session() as session:
+            answers = await asyncio.gather(*(session.get("/count") for _ in range(50)))
+            assert len({answer.headers["herd-worker"] for answer in answers}) == 1
+            assert [answer.status_code for answer in answers] == [200] * 50
+            await asyncio.gather(session.end(), session.end(), session.end())
+
+    run(test())
+
+
+async def use(herd: AsyncHerd, begun: asyncio.Future[str]) -> None:
+    async with herd.session() as session:
+        await session.get("/count")
+        begun.set_result(session.id)
+        await session.get("/never", timeout=None)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_task_that_is_cancelled_ends_its_session(shared: Daemon, times: int) -> None:
+    async def test() -> None:
+        async with AsyncHerd(shared.gateway) as herd:
+            begun: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            task = asyncio.create_task(use(herd, begun))
+            session = await begun
+            for _ in range(times):
+                task.cancel()
+                await asyncio.sleep(0)
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await herd.session().get("/count"), "the connections are of use as before"
+        await asyncio.to_thread(soon, lambda: session not in shared.sessions())
+
+    run(test())
+
+
+def test_a_scope_of_anyio_that_is_cancelled_ends_its_sessions(shared: Daemon) -> None:
+    async def test() -> None:
+        async with AsyncHerd(shared.gateway) as herd:
+            begun: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            async with anyio.create_task_group() as group:
+                group.start_soon(use, herd, begun)
+                session = await begun
+                group.cancel_scope.cancel()
+        await asyncio.to_thread(soon, lambda: session not in shared.sessions())
+
+    run(test())
+
+
+def test_a_request_that_is_cancelled_leaves_the_session_as_it_was(shared: Daemon) -> None:
+    async def test() -> None:
+        async with AsyncHerd(shared.gateway) as herd, herd.session() as session:
+            assert (await session.get("/count")).json() == 1
+            for _ in range(20):
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(session.get("/never"), 0.01)
+            assert (await session.get("/count")).json() == 2
+
+    run(test())
+
+
+def test_leaving_the_herd_ends_what_it_has_made_and_nothing_else(shared: Daemon) -> None:
+    async def test() -> None:
+        async with AsyncHerd(shared.gateway) as herd:
+            forgotten = [herd.session() for _ in range(3)]
+            chosen = herd.session("somebody-elses")
+            await asyncio.gather(*(session.get("/count") for session in [*forgotten, chosen]))
+        left = shared.sessions()
+        assert "somebody-elses" in left and not {session.id for session in forgotten} & set(left)
+        async with AsyncHerd(shared.gateway) as herd, herd.session("somebody-elses") as session:
+            assert (await session.get("/count")).json() == 2
+
+    run(test())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="task groups came with Python 3.11")
+def test_a_task_group_whose_task_fails_ends_all_sessions(shared: Daemon) -> None:
+    async def test() -> None:
+        sessions: list[AsyncSession] = []
+
+        async def work(herd: AsyncHerd, fails: bool) -> None:
+            async with herd.session() as session:
+                sessions.append(session)
+                await session.get("/count")
+                if fails:
+                    raise ValueError("the task's own")
+                await session.get("/never", timeout=None)
+
+        async with AsyncHerd(shared.gateway) as herd:
+            with pytest.raises(BaseExceptionGroup):  # noqa: F821
+                async with asyncio.TaskGroup() as group:
+                    for number in range(3):
+                        group.create_task(work(herd, number == 2))
+        ids = {session.id for session in sessions}
+        await asyncio.to_thread(soon, lambda: not ids & set(shared.sessions()))
+
+    run(test())
