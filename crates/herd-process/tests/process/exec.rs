@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use herd_pool::{Exit, ExitStatus, Worker as _};
-use herd_process::{ExecCommand, ExecError, Execution, Mode, ProcessWorker, Signal, TerminalSize};
+use herd_process::{ExecCommand, ExecError, Execution, ProcessWorker, Signal, TerminalSize};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{sleep, timeout},
@@ -84,7 +84,7 @@ pub(crate) async fn a_command_is_in_all_namespaces_and_in_the_cgroup_of_the_work
     let worker = start(sandboxed_role(&["serve"])).await;
     let look = format!("{NAMESPACES}; cat /proc/self/cgroup; readlink /proc/self/root; hostname");
     let own = shell(&worker, &look).await;
-    assert_eq!(own.lines().count(), 11, "{own}");
+    assert!(own.lines().count() >= 11, "{own}");
     assert_eq!(said(&worker, &look).await, own);
     // From outside too, where a cgroup is not shown as a root.
     let mut execution = execute(&worker, script("echo up; exec sleep 1000")).await;
@@ -96,12 +96,13 @@ pub(crate) async fn a_command_is_in_all_namespaces_and_in_the_cgroup_of_the_work
 
 pub(crate) async fn a_command_has_the_workers_user_filters_and_no_capability() {
     let worker = start(sandboxed_role(&["serve"])).await;
-    let fields = "Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp|Seccomp_filters|SigBlk|SigIgn";
+    let fields = "Uid|Gid|Groups|CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp|Seccomp_filters|SigBlk";
     let look = format!("grep -E '^({fields}):' /proc/self/status; cat /proc/self/uid_map /proc/self/gid_map; umask");
     let own = shell(&worker, &look).await;
     assert!(own.contains("NoNewPrivs:\t1") && own.contains("Seccomp:\t2"), "{own}");
     assert!(own.contains("CapEff:\t0000000000000000") && own.contains("CapBnd:\t0000000000000000"), "{own}");
     assert_eq!(said(&worker, &look).await, own);
+    assert_eq!(said(&worker, "grep ^SigIgn: /proc/self/status").await, "SigIgn:\t0000000000000000");
     let limits = "ulimit -a; cat /proc/self/oom_score_adj";
     assert_eq!(said(&worker, limits).await, shell(&worker, limits).await);
 }
@@ -327,16 +328,19 @@ pub(crate) async fn so_many_commands_run_at_once_and_no_more() {
 }
 
 pub(crate) async fn a_worker_without_room_for_a_process_is_told_so() {
-    // In a cgroup, init, the worker and what it has started; elsewhere the worker's user.
-    let worker = start(sandboxed_role(&["serve"]).sandbox(Mode::BestEffort).pids_limit(12)).await;
-    // Each waits for what nobody writes, and costs nothing.
-    shell(
-        &worker,
-        "mkfifo f; (i=0; while [ $i -lt 20 ]; do (exec cat f) & i=$((i+1)); done) > /dev/null 2>&1 < /dev/null; true",
-    )
+    // The default, which every host can keep: in a cgroup, or by the worker's user.
+    let worker = start(sandboxed_role(&["serve"])).await;
+    // It takes every place that there is, and each that becomes free.
+    let crowd = "while (1) { my $pid = fork; if (defined $pid) { sleep 1000 unless $pid } else { select undef, undef, undef, 0.01 } }";
+    shell(&worker, &format!("perl -e '{crowd}' > /dev/null 2>&1 < /dev/null & true")).await;
+    let error = patiently(async {
+        loop {
+            if let Err(error) = worker.execute(script("true")).await {
+                break error;
+            }
+        }
+    })
     .await;
-    let error = patiently(worker.execute(script("true"))).await;
-    let Err(error) = error else { panic!("there is no room") };
     assert!(matches!(error, ExecError::Exhausted(_)), "{error:?}");
     assert!(error.to_string().contains("limit"), "{error}");
     patiently(worker.kill()).await;

@@ -12,7 +12,7 @@ use rustix::{
     fs::{FileType, Mode, OFlags, fstat, major, minor},
     io::fcntl_dupfd_cloexec,
     pipe::{PipeFlags, pipe_with},
-    process::{Pid, getpid, ioctl_tiocsctty},
+    process::{Pid, Resource, Rlimit, getpid, getrlimit, ioctl_tiocsctty, setrlimit},
     pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt},
     termios::{Winsize, tcsetwinsize},
 };
@@ -26,7 +26,7 @@ use super::{
     worker::{Child, Further},
 };
 use crate::{
-    Failure, Init, Report, Signal,
+    Failure, Init, Limit, Report, Signal,
     channel::Channel,
     plan::{Plan, Step},
     protocol::{MAX_PACKET, Reply},
@@ -109,6 +109,8 @@ impl Executions {
         let (outcome, status) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
             .map_err(|errno| failed("status pipe", &errno.into(), "init cannot make one"))?;
         let init = getpid();
+        // The kernel looks at the limit of who forks, and init has none of its own.
+        let _limited = ProcessLimit::of(&plan);
         match fork().map_err(|error| failed("fork", &error, &exhausted(&error)))? {
             Forked::Parent { child } => {
                 Ok(Execution { id, pid: child, start: Some(outcome), arrived: false, failed: false })
@@ -184,6 +186,30 @@ impl Execution {
         self.start = None;
         self.failed = true;
         report(channel, Report::ExecutionFailed { id: self.id, failure });
+    }
+}
+
+/// Init's limit of processes, which is the worker's as long as this lives.
+#[derive(Debug)]
+struct ProcessLimit(Rlimit);
+
+impl ProcessLimit {
+    fn of(plan: &Plan<'_>) -> Option<Self> {
+        let limit = plan.steps.iter().find_map(|step| match step {
+            Step::Limit { limit: Limit::Processes, value } => Some(*value),
+            _ => None,
+        })?;
+        let before = getrlimit(Resource::Nproc);
+        // It fails only where the worker's could not have been set, either.
+        setrlimit(Resource::Nproc, Rlimit { current: Some(limit), maximum: before.maximum }).ok()?;
+        Some(Self(before))
+    }
+}
+
+impl Drop for ProcessLimit {
+    fn drop(&mut self) {
+        // It was there before, and its maximum is untouched.
+        let _ = setrlimit(Resource::Nproc, self.0);
     }
 }
 

@@ -23,15 +23,18 @@ pub(crate) struct Blueprint {
 
 impl Blueprint {
     /// The order is another than the worker's: the terminal is opened by the worker's user, so descriptors are put in
-    /// place after that one is set, and limits come last. Init keeps what lets it set them without privilege.
+    /// place after that one is set, and the limit of descriptors after that. The limit of processes has to be there before:
+    /// the kernel looks at it when a process becomes a user, see execve(2), `EAGAIN`.
     pub(crate) fn new(plan: &Plan<'static>) -> Self {
         let (mut before, mut after, mut env) = (Vec::new(), Vec::new(), Vec::new());
         for step in plan.steps_of(Place::Worker) {
             match step {
                 Step::WorkerUserNamespace { .. } => before.push(Step::JoinUserNamespace {}),
-                Step::Session {} | Step::BoundingSet {} | Step::Identity { .. } | Step::Capabilities {} => {
-                    before.push(step.clone());
-                }
+                Step::Session {}
+                | Step::Limit { .. }
+                | Step::BoundingSet {}
+                | Step::Identity { .. }
+                | Step::Capabilities {} => before.push(step.clone()),
                 Step::Execute { env: own, .. } => env.clone_from(own),
                 // What the worker alone has, and what takes its place below.
                 Step::Announce {} | Step::Listen { .. } | Step::Descriptors { .. } | Step::Rehearse {} => {}
