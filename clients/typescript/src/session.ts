@@ -18,7 +18,7 @@ export interface RequestOptions extends Omit<RequestInit, "body" | "redirect"> {
   readonly redirect?: "manual" | "error";
 }
 
-/** In a request: only if the session is there (`resume`), or end it (`end`). */
+/** In a request: only if the session is there (`resume`), or end it (`end`). In an answer to that: `ended`. */
 const HERD_SESSION = "herd-session";
 
 /** In an answer of a worker, and of nobody else. */
@@ -183,7 +183,7 @@ export class Session implements AsyncDisposable {
       const options = signal === undefined ? {} : { signal };
       const answer = await this.#sendAny(url, { ...options, method: "DELETE" }, headers);
       await answer.body?.cancel();
-      if (answer.status === 204 && !answer.headers.has(HERD_WORKER)) return;
+      if (answer.status === 204 && answer.headers.get(HERD_SESSION) === "ended") return;
       throw this.#foreign(answer);
     } catch (error) {
       if (!(error instanceof SessionLost || error instanceof SessionNotFound)) throw error;

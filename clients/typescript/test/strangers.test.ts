@@ -1,0 +1,101 @@
+/** What is no gateway of herd, or a strange one. */
+
+import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer, type RequestListener } from "node:http";
+import type { AddressInfo } from "node:net";
+import { test } from "node:test";
+
+import { GatewayUnreachable, Herd, PoolFull, RequestRefused, type Session, SessionLost, TooManyRequests } from "herd-client";
+
+async function withServer(listener: RequestListener, use: (session: Session) => Promise<void>): Promise<void> {
+  const server = createServer(listener).listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address() as AddressInfo;
+  try {
+    await use(new Herd({ gateway: `http://127.0.0.1:${port}` }).session("alice"));
+  } finally {
+    server.closeAllConnections();
+    server.close();
+  }
+}
+
+test("what_answers_without_herds_fields_is_not_herd", async () => {
+  const proxy: RequestListener = (_, response) => response.writeHead(502).end("<h1>Bad Gateway</h1>");
+  await withServer(proxy, async (session) => {
+    await assert.rejects(session.get("/"), (error) => {
+      assert(error instanceof GatewayUnreachable);
+      assert.equal(error.status, 502);
+      assert.match(error.message, /not herd's gateway answers at http:\/\/127\.0\.0\.1:\d+, with the status 502/);
+      return true;
+    });
+    assert.equal(session.headers["herd-session"], undefined);
+    await assert.rejects(session.end(), GatewayUnreachable);
+  });
+});
+
+test("a_gateway_that_knows_no_end_is_not_taken_to_have_ended_the_session", async () => {
+  const older: RequestListener = (_, response) => response.writeHead(204, { "herd-worker": "worker-1" }).end();
+  await withServer(older, async (session) => {
+    await assert.rejects(session.end(), /a gateway that knows no herd-session: end/);
+  });
+});
+
+test("a_problem_that_cannot_be_read_is_still_the_error_that_its_fields_name", async () => {
+  const documents = ["", "no JSON", "null", "[]", '{"type": 1}', `{"detail": "${"x".repeat(20_000)}"}`];
+  for (const document of documents) {
+    const gateway: RequestListener = (_, response) => {
+      response.writeHead(503, { "herd-error": "queue-full", "retry-after": "7" }).end(document);
+    };
+    await withServer(gateway, async (session) => {
+      await assert.rejects(session.get("/"), (error) => {
+        assert(error instanceof PoolFull, document);
+        assert.deepEqual([error.problem, error.retryAfter, error.session], [undefined, 7000, "alice"]);
+        assert.match(error.message, /answered 503 queue-full/);
+        return true;
+      });
+    });
+  }
+});
+
+test("a_problem_that_never_ends_is_not_read_to_its_end", async () => {
+  const gateway: RequestListener = (_, response) => {
+    response.writeHead(503, { "herd-error": "queue-full" });
+    const more = (): void => void (response.destroyed || response.write("x".repeat(1024), () => setImmediate(more)));
+    more();
+  };
+  await withServer(gateway, (session) => assert.rejects(session.get("/"), PoolFull));
+});
+
+test("an_error_of_a_later_gateway_is_told_by_its_status", async () => {
+  let status = 429;
+  const gateway: RequestListener = (_, response) => {
+    response.writeHead(status, { "herd-error": "of-tomorrow", "retry-after": "Mon, 01 Jan 2035 00:00:00 GMT" }).end();
+  };
+  await withServer(gateway, async (session) => {
+    await assert.rejects(session.get("/"), (error) => {
+      assert(error instanceof TooManyRequests);
+      assert.deepEqual([error.failure, error.retryAfter], ["of-tomorrow", undefined]);
+      return true;
+    });
+    status = 418;
+    await assert.rejects(session.get("/"), RequestRefused);
+  });
+});
+
+test("a_problem_of_a_crash_whose_text_is_hostile_is_only_text", async () => {
+  const detail = "</script>\u001b[2J`${x}`";
+  const gateway: RequestListener = (_, response) => {
+    const type = "urn:herd:problem:worker-crashed";
+    const problem = JSON.stringify({ type, title: "Bad Gateway", status: 502, detail, __proto__: { polluted: 1 } });
+    response.writeHead(502, { "herd-error": "worker-crashed" }).end(problem);
+  };
+  await withServer(gateway, (session) =>
+    assert.rejects(session.get("/"), (error) => {
+      assert(error instanceof SessionLost);
+      assert.equal(error.problem?.detail, detail);
+      assert.equal(({} as { polluted?: unknown }).polluted, undefined);
+      return true;
+    }),
+  );
+});
