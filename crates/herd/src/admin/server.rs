@@ -96,8 +96,13 @@ pub(crate) trait Incoming: Send + 'static {
 /// Who is at the other end of a connection. Each request carries it among its extensions.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Peer {
-    /// A process of this host, by the ID that it has here; 0 if it has none here.
-    Process(i32),
+    /// A process of this host.
+    Process {
+        /// The ID that it has here; 0 if it has none here.
+        pid: i32,
+        /// Its user.
+        uid: u32,
+    },
     Address(SocketAddr),
 }
 
@@ -112,7 +117,7 @@ impl Peer {
     /// `None` where nobody can be told from anybody else: all of loopback is one address.
     pub(crate) fn key(self) -> Option<PeerKey> {
         match self {
-            Self::Process(pid) => Some(PeerKey::Process(pid)),
+            Self::Process { pid, .. } => Some(PeerKey::Process(pid)),
             Self::Address(address) if address.ip().is_loopback() => None,
             Self::Address(address) => Some(PeerKey::Host(address.ip().to_canonical())),
         }
@@ -259,7 +264,7 @@ mod tests {
         type Stream = Self;
 
         fn peer(&self) -> Peer {
-            Peer::Process(1)
+            Peer::Process { pid: 1, uid: 0 }
         }
 
         async fn establish(self) -> io::Result<Self> {
@@ -281,7 +286,7 @@ mod tests {
         let mut served = JoinSet::new();
         served.spawn(converse(
             ours,
-            Peer::Process(1),
+            Peer::Process { pid: 1, uid: 0 },
             Router::new().route("/", get(endless)),
             100,
             Activity::default(),
@@ -319,7 +324,7 @@ mod tests {
         let routes = Router::new().route("/", get(|| async { "ok" })).route("/never", get(never));
         let (peer, ours) = duplex(64 * 1024);
         let mut tasks = JoinSet::new();
-        tasks.spawn(converse(ours, Peer::Process(1), routes, 100, Activity::default()));
+        tasks.spawn(converse(ours, Peer::Process { pid: 1, uid: 0 }, routes, 100, Activity::default()));
         let client = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(window)
             .handshake::<_, Body>(TokioIo::new(peer));

@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// How long a stream may be open before its first request comes.
-const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(super) const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the holder of a session may go on when the daemon drains. What is under way in the gateway ends in peace.
-const DRAIN_MOMENT: Duration = Duration::from_secs(1);
+pub(super) const DRAIN_MOMENT: Duration = Duration::from_secs(1);
 /// How long the end of a stream waits for the end of its session's worker.
 const KILL_PATIENCE: Duration = Duration::from_secs(5);
 

@@ -20,7 +20,7 @@ use tower_service::Service;
 
 use super::{
     service::Control,
-    wire::{DESCRIPTORS, herd_service_server::HerdServiceServer},
+    wire::{DESCRIPTORS, exec_service_server::ExecServiceServer, herd_service_server::HerdServiceServer},
 };
 use crate::{
     admin::server::{Bounds, Peer, Room},
@@ -29,6 +29,8 @@ use crate::{
 
 /// The largest message that is read, in bytes.
 const MOST_MESSAGE_BYTES: usize = 4096;
+/// The same where a command is run, whose arguments and environment are in one message.
+const MOST_EXEC_MESSAGE_BYTES: usize = 256 * 1024;
 /// How long the beginning of an answer may take, which has to wait for nothing but the request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many gRPC requests there may be at once, most of which hold a session each.
@@ -41,6 +43,7 @@ const SIGNATURE: &str = concat!("herd/", env!("CARGO_PKG_VERSION"));
 const SERVICES: [&str; 2] = ["/herd.v1.", "/grpc."];
 
 type Herd = HerdServiceServer<Control>;
+type Exec = ExecServiceServer<Control>;
 
 /// The services, and the bounds of those who use them.
 #[derive(Clone)]
@@ -64,7 +67,7 @@ impl Health {
     }
 
     async fn say(&self, status: ServingStatus) {
-        for service in ["", Herd::NAME] {
+        for service in ["", Herd::NAME, Exec::NAME] {
             self.0.set_service_status(service, status).await;
         }
     }
@@ -80,7 +83,9 @@ pub(super) fn routes(control: Control, admin: Router) -> anyhow::Result<(Router,
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let routes = mount(Router::new(), HerdServiceServer::new(control).max_decoding_message_size(MOST_MESSAGE_BYTES));
+    let exec = Exec::new(control.clone()).max_decoding_message_size(MOST_EXEC_MESSAGE_BYTES);
+    let routes = mount(Router::new(), Herd::new(control).max_decoding_message_size(MOST_MESSAGE_BYTES));
+    let routes = mount(routes, exec);
     let routes = mount(routes, health.max_decoding_message_size(MOST_MESSAGE_BYTES));
     let routes = mount(routes, reflection().build_v1()?.max_decoding_message_size(MOST_MESSAGE_BYTES));
     let routes = mount(routes, reflection().build_v1alpha()?.max_decoding_message_size(MOST_MESSAGE_BYTES));

@@ -8,6 +8,7 @@
 
 mod authority;
 mod conversation;
+mod exec;
 mod front;
 mod peer;
 mod refusal;

@@ -29,6 +29,7 @@ pub(crate) struct ControlListener {
 pub(crate) struct ControlStream {
     stream: UnixStream,
     pid: i32,
+    uid: u32,
 }
 
 impl ControlListener {
@@ -36,11 +37,11 @@ impl ControlListener {
         Self { listener, uid: geteuid().as_raw(), refusals: Throttle::default() }
     }
 
-    /// Whether the peer may use the socket; if so, its process.
-    fn admit(&self, stream: &UnixStream) -> io::Result<Option<i32>> {
+    /// Whether the peer may use the socket; if so, its process and user.
+    fn admit(&self, stream: &UnixStream) -> io::Result<Option<(i32, u32)>> {
         let peer = stream.peer_cred()?;
         if peer.uid() == self.uid || peer.uid() == 0 {
-            return Ok(Some(peer.pid().unwrap_or(0)));
+            return Ok(Some((peer.pid().unwrap_or(0), peer.uid())));
         }
         if let Some(times) = self.refusals.admit() {
             let (uid, pid) = (peer.uid(), peer.pid());
@@ -56,8 +57,8 @@ impl Accept for ControlListener {
     async fn accept(&self) -> io::Result<ControlStream> {
         loop {
             let (stream, _) = self.listener.accept().await?;
-            if let Some(pid) = self.admit(&stream)? {
-                return Ok(ControlStream { stream, pid });
+            if let Some((pid, uid)) = self.admit(&stream)? {
+                return Ok(ControlStream { stream, pid, uid });
             }
         }
     }
@@ -71,7 +72,7 @@ impl Incoming for ControlStream {
     type Stream = MendedStream;
 
     fn peer(&self) -> Peer {
-        Peer::Process(self.pid)
+        Peer::Process { pid: self.pid, uid: self.uid }
     }
 
     async fn establish(self) -> io::Result<MendedStream> {
@@ -90,7 +91,7 @@ mod tests {
         let mut control = ControlListener::new(UnixListener::bind(&path).unwrap());
         let ours = geteuid().as_raw();
         let (client, accepted) = tokio::join!(UnixStream::connect(&path), control.accept());
-        assert_eq!(accepted.unwrap().peer(), Peer::Process(std::process::id().try_into().unwrap()));
+        assert_eq!(accepted.unwrap().peer(), Peer::Process { pid: std::process::id().try_into().unwrap(), uid: ours });
         drop(client);
         if ours == 0 {
             // Root is let in by every daemon; the other side of this is tested with a real second user.

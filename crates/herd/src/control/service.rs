@@ -4,11 +4,13 @@ use std::{net::SocketAddr, sync::Arc};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use herd_pool::Tenant;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use super::{
     NO_TENANTS, admits_tenants,
     conversation::Conversation,
+    exec,
     wire::{AcquireRequest, AcquireResponse, StatusResponse, herd_service_server::HerdService},
 };
 use crate::{
@@ -30,6 +32,8 @@ pub(crate) struct Control {
     pub(super) gateway: Arc<str>,
     tenants: Tenants,
     reloader: Reloader,
+    /// How many further commands may run in sandboxes.
+    pub(super) executions: Arc<Semaphore>,
 }
 
 impl Control {
@@ -43,7 +47,7 @@ impl Control {
     ) -> Self {
         let scheme = if reloader.settings().network.tls.is_some() { "https" } else { "http" };
         let gateway = format!("{scheme}://{}", reachable(gateway)).into();
-        Self { pools, draining, gateway, tenants, reloader }
+        Self { pools, draining, gateway, tenants, reloader, executions: Arc::new(Semaphore::new(exec::MOST)) }
     }
 
     /// The gateway's URL, as a process of this host reaches it.
