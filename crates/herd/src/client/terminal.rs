@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt as _;
 use rustix::{
     process::{Pid, Signal, getpgid, getpgrp, getpid, getsid, kill_current_process_group, kill_process},
     termios::{OptionalActions, Termios, Winsize, tcgetattr, tcgetwinsize, tcsetattr},
@@ -200,11 +199,6 @@ impl Endings {
             _ = two.recv() => *second,
             _ = three.recv() => *third,
         }
-    }
-
-    /// One that came already.
-    pub(crate) fn pending(&mut self) -> Option<i32> {
-        self.next().now_or_never()
     }
 }
 

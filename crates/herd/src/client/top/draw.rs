@@ -1,6 +1,6 @@
 //! Draws the screen.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use ratatui::{
     Frame,
@@ -26,8 +26,9 @@ const TALL: u16 = 16;
 const MOST_POOL_LINES: usize = 4;
 /// Between two columns.
 const GAP: u16 = 1;
-/// A name has at least this many characters, and but for sessions at most that many.
+/// A name has room for at least this many characters, a session's usually for that many, and any other for at most those.
 const LEAST_NAME: u16 = 8;
+const USUAL_NAME: u16 = 24;
 const MOST_NAME: u16 = 16;
 /// How wide the bar is that shows how many workers there are.
 const BAR: usize = 20;
@@ -108,7 +109,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, theme: Theme, now: Sy
         _ => table(frame, body, view, theme, now),
     }
     if footer_height > 0 {
-        frame.render_widget(footer(view, theme), rows(area.height - 1, 1));
+        frame.render_widget(footer(view, theme, now), rows(area.height - 1, 1));
     }
     if let Over::Confirm(session) = &view.over {
         let mut question = format!("End session {}", printable(&session.id));
@@ -164,7 +165,7 @@ fn header(view: &View, width: u16, theme: Theme) -> Line<'static> {
     if let Some(requests) = view.picture.requests_per_second() {
         pieces.push(Span::raw(format!("{requests:.1} req/s")));
     }
-    pieces.push(Span::raw(format!("up {}", span(std::time::Duration::from_millis(stats.uptime_ms)))));
+    pieces.push(Span::raw(format!("up {}", span(Duration::from_millis(stats.uptime_ms)))));
     fitting(pieces, width)
 }
 
@@ -228,12 +229,17 @@ fn layout(view: &View, width: u16) -> Vec<(Column, u16)> {
     }
     let mut room = (width + GAP).saturating_sub(columns.iter().map(|(column, _)| least(*column)).sum());
     let mut widths: Vec<_> = columns.iter().map(|(column, _)| (*column, least(*column) - GAP)).collect();
-    // Sessions come last: they take what is left.
-    for wanted in [Column::Pool, Column::Tenant, Column::Session] {
+    // Sessions come first, up to what most of their names have, and take at last what is left.
+    let turns = [
+        (Column::Session, USUAL_NAME),
+        (Column::Pool, MOST_NAME),
+        (Column::Tenant, MOST_NAME),
+        (Column::Session, u16::MAX),
+    ];
+    for (wanted, most) in turns {
         let Some((column, width)) = widths.iter_mut().find(|(column, _)| *column == wanted) else { continue };
         let longest = view.rows.iter().map(|row| name(*column, row).len()).max().unwrap_or(0);
-        let most = if wanted == Column::Session { usize::from(u16::MAX) } else { usize::from(MOST_NAME) };
-        let longest = u16::try_from(longest.min(most)).unwrap_or(u16::MAX);
+        let longest = u16::try_from(longest).unwrap_or(u16::MAX).min(most);
         let more = longest.saturating_sub(*width).min(room);
         (*width, room) = (*width + more, room - more);
     }
@@ -313,7 +319,7 @@ fn cut(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain((width > 0).then_some('…')).collect()
 }
 
-fn footer(view: &View, theme: Theme) -> Line<'static> {
+fn footer(view: &View, theme: Theme, now: SystemTime) -> Line<'static> {
     if view.over == Over::Search {
         return Line::raw(format!("/{}_   Enter: done  Esc: all", view.filter));
     }
@@ -321,7 +327,7 @@ fn footer(view: &View, theme: Theme) -> Line<'static> {
         return Line::styled(notice.clone(), theme.bold());
     }
     if let Link::Lost { since, why } = &view.link {
-        let ago = span(Instant::now().duration_since(*since));
+        let ago = span(now.duration_since(*since).unwrap_or_default());
         return Line::styled(format!("gone for {ago}, trying again: {}", printable(why)), theme.alarming());
     }
     let mut hints = String::new();

@@ -174,10 +174,10 @@ async fn watch(daemon: &Daemon, every: Duration) -> anyhow::Result<ExitCode> {
                             view.link = Link::Live;
                             view.show(&coming);
                         }
-                        Told::End(reason) => view.lose(format!("it ended the stream ({})", printable(&reason))),
+                        Told::End(reason) => view.lose(format!("it ended the stream ({})", printable(&reason)), SystemTime::now()),
                     }
                 }
-                Some(Update::Lost(error)) => view.lose(format!("{error:#}")),
+                Some(Update::Lost(error)) => view.lose(format!("{error:#}"), SystemTime::now()),
                 None => continue,
             },
             never = &mut following => match never {},

@@ -1,6 +1,6 @@
 //! What is looked at, and what keys do to it.
 
-use std::time::Instant;
+use std::time::SystemTime;
 
 use super::{
     columns::{Column, Key as RowKey, Row, Table},
@@ -61,7 +61,7 @@ pub(super) enum Link {
     Live,
     /// It is gone since then, and this is why.
     Lost {
-        since: Instant,
+        since: SystemTime,
         why: String,
     },
 }
@@ -117,10 +117,10 @@ impl View {
     }
 
     /// The daemon is gone.
-    pub(super) fn lose(&mut self, why: String) {
+    pub(super) fn lose(&mut self, why: String, now: SystemTime) {
         let since = match &self.link {
             Link::Lost { since, .. } => *since,
-            _ => Instant::now(),
+            _ => now,
         };
         self.link = Link::Lost { since, why };
     }
