@@ -23,14 +23,14 @@ use crate::{
 /// Make a Debian package of herd
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How herd is built: `release`, or `dev` for a package to test
+    /// How herd is built: `release`, or `dev` for a package to test, which is not compressed well
     #[arg(long, default_value = "release", value_name = "PROFILE")]
     profile: String,
     /// The directory for the package [default: debian in the target directory]
     #[arg(long, value_name = "DIR")]
     output: Option<PathBuf>,
     /// Package this program instead of building one
-    #[arg(long, value_name = "FILE", conflicts_with = "profile")]
+    #[arg(long, value_name = "FILE")]
     program: Option<PathBuf>,
 }
 
@@ -53,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         None => target_directory()?.join("debian"),
     };
     fs::create_dir_all(&output).with_context(|| format!("cannot make {}", output.display()))?;
-    // An unstripped program of the profile `dev` is for tests, where a small file counts less than a short time.
+    // In tests a small file counts less than a short time.
     let compression = if options.profile == "release" { Compression::Small } else { Compression::Fast };
     println!("{}", package(&program, &output, compression)?.display());
     Ok(())
@@ -136,7 +136,8 @@ fn succeed(command: &mut Command) -> Result<()> {
 /// The standard output of a command that succeeds.
 fn text(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {}", program.display()))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {}", program.display()))?;
     if !output.status.success() {
         bail!("{} failed: {}", program.display(), String::from_utf8_lossy(&output.stderr).trim());
     }

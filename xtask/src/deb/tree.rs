@@ -30,10 +30,8 @@ const COPIES: &[(&str, &str)] = &[
 ];
 
 /// Directories of the repository whose files go somewhere, each with the end of their names.
-const DIRECTORIES: &[(&str, &str, &str)] = &[
-    ("docs", ".md", "usr/share/doc/herd"),
-    ("docs/examples", ".yaml", "usr/share/doc/herd/examples"),
-];
+const DIRECTORIES: &[(&str, &str, &str)] =
+    &[("docs", ".md", "usr/share/doc/herd"), ("docs/examples", ".yaml", "usr/share/doc/herd/examples")];
 
 /// What the program itself prints for shells: the shell, and where Debian's shells look for it.
 const COMPLETIONS: &[(&str, &str)] = &[

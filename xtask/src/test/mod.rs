@@ -1,6 +1,8 @@
 //! `cargo xtask test`: sets up what the tests need, and runs all of them.
 
 mod checkers;
+mod debian;
+mod linters;
 mod machine;
 mod playwright;
 mod run;
@@ -34,10 +36,13 @@ const NEEDS: &[Need] = &[
     Need::program("bwrap", "bubblewrap"),
     Need::program("chromium", "chromium"),
     Need::program("curl", "curl"),
+    Need::program("debootstrap", "debootstrap"),
+    Need::program("dpkg-shlibdeps", "dpkg-dev"),
     Need::program("gcc", "gcc"),
     Need::command("sh", &["-c", "echo '#include <stdio.h>' | gcc -E -"], "libc6-dev"),
     Need::program("git", "git"),
     Need::program("ip", "iproute2"),
+    Need::program("lintian", "lintian"),
     Need::program("nginx", "nginx"),
     Need::program("node", "nodejs"),
     Need::program("npm", "npm"),
@@ -50,11 +55,16 @@ const NEEDS: &[Need] = &[
     Need::command("python3", &["-c", "import ensurepip, venv"], "python3-venv"),
     Need::program("promtool", "prometheus"),
     Need::program("redis-server", "redis-server"),
+    Need::program("strip", "binutils"),
+    Need::program("systemd-analyze", "systemd"),
 ];
 
 /// What the set-up tells the tests. A test that misses one of these fails and names this command.
 struct Environment {
     checkers: PathBuf,
+    /// Only root can set it up.
+    debian: Option<PathBuf>,
+    linters: PathBuf,
     playwright: Playwright,
     promtool: PathBuf,
     redis_server: PathBuf,
@@ -65,13 +75,15 @@ impl Environment {
         let variables = [
             ("HERD_TEST_AXE", &self.playwright.axe),
             ("HERD_TEST_CHECKERS", &self.checkers),
+            ("HERD_TEST_LINTERS", &self.linters),
             ("HERD_TEST_NODE_MODULES", &self.playwright.node_modules),
             ("HERD_TEST_PYTHON", &self.playwright.python),
             ("HERD_TEST_PROMTOOL", &self.promtool),
             ("HERD_TEST_REDIS_SERVER", &self.redis_server),
         ];
+        let debian = self.debian.as_ref().map(|debian| ("HERD_TEST_DEBIAN", debian));
         let text = |path: &PathBuf| path.to_str().map(str::to_owned);
-        let pairs = variables.iter().map(|(name, path)| Some(((*name).to_owned(), text(path)?)));
+        let pairs = variables.iter().chain(&debian).map(|(name, path)| Some(((*name).to_owned(), text(path)?)));
         pairs.collect::<Option<_>>().context("a path to what tests need is no text")
     }
 }
@@ -89,9 +101,11 @@ fn set_up() -> Result<Environment> {
     playwright::link_chromium()?;
     let playwright = Playwright::install(tools.directory())?;
     let checkers = checkers::install(tools.directory())?;
+    let linters = linters::install(tools.directory())?;
+    let debian = rustix::process::geteuid().is_root().then(|| debian::provide(tools.directory())).transpose()?;
     let promtool = packages::which("promtool").context("promtool is in no directory of PATH")?;
     let redis_server = packages::which("redis-server").context("redis-server is in no directory of PATH")?;
-    Ok(Environment { checkers, playwright, promtool, redis_server })
+    Ok(Environment { checkers, debian, linters, playwright, promtool, redis_server })
 }
 
 fn repository() -> &'static Path {
