@@ -1,6 +1,7 @@
 // Small charts of the last minutes, drawn as SVG.
 
 import { h, s, attribute, write } from './dom.js';
+import { setting } from './format.js';
 import { SAMPLES } from './picture.js';
 
 /** A line's and its area's paths through `values`, which lie between 0 and `most`. Gaps stay gaps. */
@@ -24,6 +25,9 @@ function paths(values, most, width, height) {
   return { line, area };
 }
 
+/** How many samples a small chart has room for at least. */
+const FEWEST = 15;
+
 const largest = (values, least) => values.reduce((most, value) => (value > most ? value : most), least);
 
 /** A line without words, for a row or a tile. What it says is said beside it in numbers. */
@@ -43,7 +47,10 @@ export class Spark {
 
   /** `least` is the least that the whole height stands for. */
   draw(values, least) {
-    const { line, area } = paths(values, largest(values, least), this.#width, this.#height - 1);
+    // Before there is much to see, the little that there is gets more room.
+    const first = values.findIndex((value) => !Number.isNaN(value));
+    values = values.slice(Math.max(0, Math.min(first, values.length - FEWEST)));
+    const { line, area } = paths(values, largest(values, least) * 1.15, this.#width, this.#height - 1);
     attribute(this.#line, 'd', line);
     attribute(this.#area, 'd', area);
   }
@@ -90,7 +97,7 @@ export class Chart {
   /** Draws one list of numbers for each line, oldest first, and the limit, if there is one. */
   draw(values, limit = null) {
     this.#values = values;
-    this.#limitText = limit === null ? null : this.#format(limit);
+    this.#limitText = limit === null || values.length > 1 ? null : this.#format(limit);
     let most = values.reduce((known, list) => largest(list, known), this.#least);
     // A limit far above all that there is would press everything to the ground.
     const inSight = limit !== null && limit <= most * 8;
@@ -106,7 +113,7 @@ export class Chart {
     attribute(this.#limit, 'y2', y);
     attribute(this.#limit, 'visibility', inSight ? null : 'hidden');
     write(this.#top, this.#format(most / 1.08));
-    write(this.#from, `${Math.round(values[0].length / 60)} min ago`);
+    write(this.#from, `${setting(values[0].length * 1000)} ago`);
     this.#tell();
   }
 
@@ -153,7 +160,9 @@ export class Bar {
   }
 }
 
-/** All samples of some series up to the picture's tick. */
+/** The last samples of some series: all that there are, and a minute at least. */
 export function recent(picture, ...series) {
-  return series.map((one) => one?.until(picture.tick) ?? new Array(SAMPLES).fill(NaN));
+  const all = series.map((one) => one?.until(picture.tick) ?? new Array(SAMPLES).fill(NaN));
+  const first = Math.min(...all.map((list) => list.findIndex((value) => !Number.isNaN(value)) >>> 0), SAMPLES - 60);
+  return all.map((list) => list.slice(first));
 }

@@ -80,26 +80,31 @@ function idCell(picture) {
   };
 }
 
+/** Later than any time that a daemon tells. */
+const END = 1e15;
+
+/** When a session ends if nobody uses it from now on; `null`: not for that. */
+function ending({ idle_until: idle, ends_by: latest }) {
+  const first = Math.min(idle ? Date.parse(idle) : Infinity, latest ? Date.parse(latest) : Infinity);
+  return first === Infinity ? null : first;
+}
+
 /** What becomes of a session that nobody uses. */
 export function idleness(picture, session) {
-  const now = picture.now();
-  const lifetime = session.ends_by ? Date.parse(session.ends_by) - now : Infinity;
-  const idle = session.idle_until ? Date.parse(session.idle_until) - now : Infinity;
-  const ttl = picture.pool(session.pool)?.ttl_ms ?? null;
-  if (session.state !== 'live') return { text: NOTHING, left: null, share: 0, title: '' };
+  const { leases, state, last_used: used, idle_until: idle, ends_by: latest } = session;
+  if (state !== 'live') return { text: NOTHING, share: 0, title: '' };
   const title = [
-    session.leases > 0 ? `${session.leases} open` : `last used ${exactly(session.last_used)}`,
-    session.idle_until && `ends at ${exactly(session.idle_until)} if nobody uses it`,
-    session.ends_by && `ends at ${exactly(session.ends_by)} in any case`,
+    leases > 0 ? `${leases} open` : `last used ${exactly(used)}`,
+    idle && `ends at ${exactly(idle)} if nobody uses it`,
+    latest && `ends at ${exactly(latest)} in any case`,
   ].filter(Boolean).join('; ');
-  if (idle <= lifetime && idle !== Infinity) {
-    return { text: `${duration(idle)} left`, left: idle, share: ttl ? idle / ttl : 0, title };
-  }
-  if (lifetime !== Infinity && session.leases === 0) {
-    return { text: `${duration(lifetime)} left`, left: lifetime, share: 0, title };
-  }
-  if (session.leases > 0) return { text: 'in use', left: lifetime, share: 1, title };
-  return { text: `idle ${duration(now - Date.parse(session.last_used))}`, left: null, share: 0, title };
+  // While it is used, its idle time does not run out.
+  if (leases > 0 && !idle) return { text: 'in use', share: 1, title };
+  const end = ending(session);
+  if (end === null) return { text: `idle ${duration(picture.now() - Date.parse(used))}`, share: 0, title };
+  const left = end - picture.now();
+  const ttl = picture.pool(session.pool)?.ttl_ms;
+  return { text: `${duration(left)} left`, share: idle && ttl ? left / ttl : 0, title };
 }
 
 function idleCell(picture) {
@@ -168,12 +173,11 @@ export function sessionColumns(picture) {
     { name: 'id', label: 'Session', value: (row) => `${row.id}\n${row.tenant ?? ''}`, cell: idCell(picture) },
     { name: 'pool', label: 'Pool', value: (row) => row.pool, cell: linkCell((row) => poolPath(row.pool), (row) => row.pool) },
     { name: 'worker', label: 'Worker', value: (row) => numberOf(row.worker), cell: textCell((row) => row.worker ?? NOTHING) },
-    { name: 'age', label: 'Age', value: (row) => born(row, row.created), cell: sinceCell(picture, (row) => row.created) },
+    { name: 'age', label: 'Age', value: (row) => -row.born, cell: sinceCell(picture, (row) => row.created) },
     {
-      name: 'idle', label: 'Idle time', live: true, value: (row) => {
-        const { left } = idleness(picture, row);
-        return left === Infinity ? Number.MAX_VALUE : left;
-      }, cell: idleCell(picture),
+      name: 'idle', label: 'Idle time', live: true, cell: idleCell(picture),
+      // What is in use comes behind what will end, and before what has no end.
+      value: (row) => (row.state !== 'live' ? null : row.leases > 0 && !row.idle_until ? END : ending(row) ?? END + 1),
     },
     ...usageColumns(picture, (row) => row.worker),
     { name: 'requests', label: 'Requests', live: true, descends: true, value: (row) => row.requests, cell: textCell((row) => count(row.requests)) },
@@ -191,7 +195,7 @@ export function workerColumns(picture) {
         (row) => (row.session === null ? null : sessionPath({ pool: row.pool, tenant: row.tenant, id: row.session })),
         (row) => row.session ?? NOTHING),
     },
-    { name: 'age', label: 'Age', value: (row) => born(row, row.started), cell: sinceCell(picture, (row) => row.started) },
+    { name: 'age', label: 'Age', value: (row) => -row.born, cell: sinceCell(picture, (row) => row.started) },
     { name: 'ready', label: 'Start took', descends: true, value: (row) => row.ready_after_ms, cell: textCell((row) => millis(row.ready_after_ms)) },
     ...usageColumns(picture, (row) => row.id),
     { name: 'pids', label: 'Processes', live: true, descends: true, value: (row) => row.pids, cell: textCell((row) => count(row.pids)) },
@@ -202,12 +206,6 @@ export function workerColumns(picture) {
 function stateCell() {
   const { element, update } = stateMark();
   return { element, update: (row) => update(row.state) };
-}
-
-/** The younger, the less. */
-function born(row, time) {
-  row.born ??= -Date.parse(time);
-  return row.born;
 }
 
 /** `worker-10` comes behind `worker-9`. */

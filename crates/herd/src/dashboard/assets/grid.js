@@ -21,7 +21,7 @@ export class Grid {
   #sort;
   #active = null;
   #body = h('div.rows', { role: 'rowgroup' });
-  #head;
+  #heads;
   #sorters = new Map();
   #choice;
   #height = 0;
@@ -34,7 +34,7 @@ export class Grid {
     this.#resorted = resorted;
     this.#sort = sort;
     const heads = columns.map((column) => this.#headOf(column));
-    this.#head = h('div.row.head', { role: 'row', 'aria-rowindex': 1 }, heads);
+    this.#heads = h('div.heads', { role: 'rowgroup' }, h('div.row.head', { role: 'row', 'aria-rowindex': 1 }, heads));
     this.#choice = h('select', { 'aria-label': `Sort ${label.toLowerCase()} by`, change: () => this.#choose() },
       columns.filter(({ value }) => value).map(({ name, label: text }) => h('option', { value: name }, text)));
     this.sorter = h('label.sorter', {}, 'Sort by ', this.#choice);
@@ -42,7 +42,7 @@ export class Grid {
       role: 'grid', 'aria-label': label, 'aria-colcount': columns.length,
       click: (event) => this.#click(event),
       focusin: (event) => this.#focused(event),
-    }, h('div', { role: 'rowgroup' }, this.#head), this.#body);
+    }, this.#heads, this.#body);
     this.#body.style.position = 'relative';
     this.#showSort();
   }
@@ -132,7 +132,7 @@ export class Grid {
     const at = Math.min(this.#rows.length - 1, Math.max(0, wanted));
     this.#active = this.#rows[at].key;
     const top = this.#body.getBoundingClientRect().top + at * this.#height;
-    const upper = this.#head.getBoundingClientRect().bottom;
+    const upper = this.#heads.getBoundingClientRect().bottom;
     if (top < upper) scrollBy({ top: top - upper, behavior: 'instant' });
     else if (top + this.#height > innerHeight - 8) scrollBy({ top: top + this.#height - innerHeight + 8, behavior: 'instant' });
     this.draw();

@@ -83,7 +83,8 @@ function make(path) {
 
 function go() {
   const [path, query = ''] = location.hash.split('?');
-  const key = path || '#/';
+  // The page of sessions has several addresses.
+  const key = ['', '#', '#/'].includes(path) ? '#/sessions' : path;
   if (page) {
     left.set(address, { top: scrollY, active: page.grid?.active ?? null });
     page.close();

@@ -178,6 +178,8 @@ export class Picture {
       const key = keyOf(item);
       told?.add(key);
       item.key = key;
+      // The tables sort by it, and reading ten thousand times takes its time.
+      item.born = Date.parse(item.created ?? item.started);
       rows.set(key, item);
     }
     this.changes += 1;

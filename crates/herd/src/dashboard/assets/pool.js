@@ -154,7 +154,8 @@ export class PoolPage {
       { label: 'Sandbox', value: of(({ sandbox }) => sandbox.mode) },
     ]);
     this.grid = new Grid({
-      kind: 'workers', label: 'Workers', noun: 'worker', columns: workerColumns(this.#picture),
+      kind: 'workers.in-pool', label: 'Workers', noun: 'worker',
+      columns: workerColumns(this.#picture).filter((column) => column.name !== 'pool'),
       sort: { column: 'id', descending: false }, resorted: () => this.#list(),
       open: (row) => { location.hash = `#/workers/${encodeURIComponent(row.id)}`; },
     });
