@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def fails_async(kind: type[HerdError], gateway: str, **options: Any) -> HerdErro
 
 
 @contextmanager
-def begun(gateway: str, **options: Any) -> Iterator[Session]:
+def begun(gateway: str, **options: Any) -> Generator[Session, None, None]:
     with Herd(gateway, **options) as herd, herd.session() as session:
         assert session.get("/count").json() == 1
         yield session
@@ -328,7 +328,7 @@ def test_a_certificate_that_is_not_believed_is_told_and_one_that_is_given_counts
 
 
 @contextmanager
-def serving(answer: bytes) -> Iterator[str]:
+def serving(answer: bytes) -> Generator[str, None, None]:
     """A server that gives the same answer to everybody, and hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 

@@ -17,7 +17,7 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-COUNT = 0
+count = 0
 GO = threading.Event()
 
 
@@ -60,13 +60,13 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def handle_any(self) -> None:
-        global COUNT
+        global count
         path = self.path.split("?")[0]
         if path == "/health":
             self.answer(200, "ok")
         elif path == "/count":
-            COUNT += 1
-            self.answer(200, COUNT)
+            count += 1
+            self.answer(200, count)
         elif path == "/echo":
             body = self.body().decode()
             headers = [[name, value] for name, value in self.headers.items()]
