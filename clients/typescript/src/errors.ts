@@ -59,6 +59,8 @@ export function isHerdError(error: unknown): error is AnyHerdError {
 export abstract class HerdError extends Error {
   /** Which type of error it is, for a `switch`. */
   abstract readonly code: string;
+  /** What happened. */
+  readonly detail: string;
   /** What to do about it, in one sentence. */
   readonly remedy: string;
   /** The gateway's own name for it (docs/gateway.md lists them all), unless the gateway said nothing. */
@@ -75,6 +77,7 @@ export abstract class HerdError extends Error {
   /** @internal */
   constructor(details: ErrorDetails, remedy: string) {
     super(`${details.detail} (${remedy})`, details.cause === undefined ? undefined : { cause: details.cause });
+    this.detail = details.detail;
     this.remedy = remedy;
     this.failure = details.failure;
     this.status = details.status;

@@ -99,7 +99,7 @@ export class Session implements AsyncDisposable {
    * @throws What `signal` was aborted with, or the request's own body failed with.
    */
   async fetch(path: string, options: RequestOptions = {}): Promise<Response> {
-    if (this.#loss !== undefined) throw this.#lost(this.#loss.message, this.#loss);
+    if (this.#loss !== undefined) throw this.#lost(this.#loss.detail, this.#loss);
     if (this.#ending !== undefined) throw this.#lost(`the session ${this.id} was ended by session.end()`);
     const url = this.url(path);
     if ((options.redirect as string | undefined) === "follow") {
@@ -241,7 +241,7 @@ export class Session implements AsyncDisposable {
   /** Learns from an error what has become of the session. */
   #note(error: HerdError): HerdError {
     if (error instanceof SessionLost) this.#loss = error;
-    if (error instanceof SessionNotFound && this.#began) return this.#lost(detailOf(error), undefined, error);
+    if (error instanceof SessionNotFound && this.#began) return this.#lost(error.detail, undefined, error);
     if (ALIVE.has(error.failure ?? "")) this.#began = true;
     return error;
   }
@@ -255,7 +255,7 @@ export class Session implements AsyncDisposable {
     try {
       await this.#send(url, { method: "HEAD", signal }, this.#fields());
     } catch (error) {
-      if (error instanceof SessionLost) return this.#lost(`the answer broke off: ${detailOf(error)}`, cause, error);
+      if (error instanceof SessionLost) return this.#lost(`the answer broke off: ${error.detail}`, cause, error);
       if (error instanceof GatewayUnreachable) return this.#unreachable("went away while it answered", cause);
       if (error instanceof Draining) return error;
     }
@@ -287,11 +287,6 @@ export class Session implements AsyncDisposable {
 function check(url: string, { body, headers, method }: RequestInit): void {
   const sample = { headers, method, body: body === undefined || body === null ? undefined : "" };
   new Request(url, sample as RequestInit);
-}
-
-/** An error's text without the remedy. */
-function detailOf(error: HerdError): string {
-  return error.problem?.detail ?? error.message;
 }
 
 /** What lies below a "fetch failed". */

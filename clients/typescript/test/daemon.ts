@@ -28,19 +28,21 @@ export class Daemon {
     this.#directory = directory;
   }
 
-  /** `herd serve` with this configuration, which is JSON, and so YAML. */
+  /** `herd serve` with this configuration, which is JSON, and so YAML. If it has `pools`, all of them are alike. */
   static async start(command: readonly string[], sections: Record<string, object> = {}): Promise<Daemon> {
     const herd = process.env["HERD"];
     if (herd === undefined) throw new Error("HERD is not set; give it the path of the program herd");
     const directory = await mkdtemp(join(tmpdir(), "herd-client-"));
     const words = command.map((word) => word.replace("{{worker}}", WORKER).replace("{{herd}}", herd));
-    const configuration = {
-      ...sections,
-      worker: { command: words, ...sections["worker"] },
-      resources: { min_workers: 0, max_workers: 4, spare: 0, ...sections["resources"] },
+    const { worker, resources, pools, ...others } = sections;
+    const pool = {
+      worker: { command: words, ...worker },
+      resources: { min_workers: 0, max_workers: 4, spare: 0, ...resources },
       // What is tested is the client, and a worker of its tests lies anywhere.
       sandbox: { mode: "off" },
     };
+    const named = Object.fromEntries(Object.keys(pools ?? {}).map((name) => [name, pool]));
+    const configuration = { ...others, ...(pools === undefined ? pool : { pools: named }) };
     const file = join(directory, "herd.yaml");
     await writeFile(file, JSON.stringify(configuration));
     const listeners = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];

@@ -113,7 +113,8 @@ test("requests_after_the_end_are_lost_and_start_nothing", async () => {
   await session.end();
   assert.equal((await silent).failure, "session-ended");
   const error = await failure(SessionLost, session.get("/fields"));
-  assert.match(error.message, /was ended/);
+  assert.match(error.message, /ended/);
+  assert.equal(error.message.split("begin a new session").length, 2, "what to do is said once");
   assert.deepEqual(await daemon.sessions(), []);
 });
 
@@ -134,11 +135,16 @@ test("a_full_pool_says_when_to_try_again", async () => {
 });
 
 test("a_full_queue_is_a_full_pool", async () => {
-  await using daemon = await Daemon.start(worker, { resources: { max_workers: 1, max_waiting: 0, ttl: "1h" } });
+  await using daemon = await Daemon.start(worker, { resources: { max_workers: 1, max_waiting: 1, ttl: "1h" } });
   const herd = client(daemon);
   await using first = herd.session();
   await first.get("/fields");
+  await using second = herd.session();
+  const waiting = second.get("/fields");
+  while ((await daemon.admin("/v1/stats")).waiting === 0);
   assert.equal((await failure(PoolFull, herd.session().get("/fields"))).failure, "queue-full");
+  await first.end();
+  assert.equal((await waiting).status, 200);
 });
 
 test("a_worker_that_does_not_start_says_why", async () => {
@@ -248,12 +254,14 @@ test("a_worker_that_answers_no_http_is_a_bad_gateway", async () => {
   assert.equal(session.headers["herd-session"], "resume");
 });
 
-test("a_request_that_fits_no_route_is_refused", async () => {
-  await using daemon = await Daemon.start(worker, { routes: [{ path_prefix: "/none", pool: "default" }], pools: {} });
-  // Longer than a request's target may be.
-  const error = await failure(RequestRefused, client(daemon).session().get(`/${"x".repeat(40_000)}`));
-  assert.equal(error.code, "request-refused");
-  assert(["target-too-long", "header-too-large"].includes(error.failure ?? ""), error.failure);
+test("a_request_that_fits_no_route_or_is_too_long_is_refused", async () => {
+  const routes = [{ path_prefix: "/tools", pool: "tools" }];
+  await using daemon = await Daemon.start(worker, { pools: { tools: {} }, routes });
+  const session = client(daemon).session();
+  const unrouted = await failure(RequestRefused, session.get("/other"));
+  assert.deepEqual([unrouted.code, unrouted.failure, unrouted.status], ["request-refused", "no-route", 404]);
+  const long = await failure(RequestRefused, session.get(`/tools/${"x".repeat(40_000)}`));
+  assert.deepEqual([long.failure, long.status], ["header-too-large", 431]);
 });
 
 test("a_daemon_that_ends_is_draining", async () => {

@@ -108,7 +108,7 @@ test("the_answer_is_a_response_as_fetch_gives_it", async () => {
   assert(response instanceof Response);
   assert.deepEqual(
     [response.status, response.ok, response.statusText, response.type, response.redirected, response.url],
-    [418, false, "Teapot", "basic", false, `${daemon.gateway}/teapot`],
+    [418, false, "I'm a teapot", "basic", false, `${daemon.gateway}/teapot`],
   );
   assert.equal(response.headers.get("x-own"), "1");
   const copy = response.clone();
