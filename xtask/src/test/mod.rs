@@ -7,6 +7,7 @@ mod machine;
 mod playwright;
 mod run;
 mod targets;
+mod typescript;
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +42,7 @@ const NEEDS: &[Need] = &[
     Need::program("gcc", "gcc"),
     Need::command("sh", &["-c", "echo '#include <stdio.h>' | gcc -E -"], "libc6-dev"),
     Need::program("git", "git"),
+    Need::program("groff", "groff-base"),
     Need::program("ip", "iproute2"),
     Need::program("lintian", "lintian"),
     Need::program("nginx", "nginx"),
@@ -68,6 +70,8 @@ struct Environment {
     playwright: Playwright,
     promtool: PathBuf,
     redis_server: PathBuf,
+    /// `node_modules` of the TypeScript client.
+    typescript: PathBuf,
 }
 
 impl Environment {
@@ -80,6 +84,7 @@ impl Environment {
             ("HERD_TEST_PYTHON", &self.playwright.python),
             ("HERD_TEST_PROMTOOL", &self.promtool),
             ("HERD_TEST_REDIS_SERVER", &self.redis_server),
+            ("HERD_TEST_TYPESCRIPT", &self.typescript),
         ];
         let debian = self.debian.as_ref().map(|debian| ("HERD_TEST_DEBIAN", debian));
         let text = |path: &PathBuf| path.to_str().map(str::to_owned);
@@ -102,10 +107,11 @@ fn set_up() -> Result<Environment> {
     let playwright = Playwright::install(tools.directory())?;
     let checkers = checkers::install(tools.directory())?;
     let linters = linters::install(tools.directory())?;
+    let typescript = typescript::install(tools.directory())?;
     let debian = rustix::process::geteuid().is_root().then(|| debian::provide(tools.directory())).transpose()?;
     let promtool = packages::which("promtool").context("promtool is in no directory of PATH")?;
     let redis_server = packages::which("redis-server").context("redis-server is in no directory of PATH")?;
-    Ok(Environment { checkers, debian, linters, playwright, promtool, redis_server })
+    Ok(Environment { checkers, debian, linters, playwright, promtool, redis_server, typescript })
 }
 
 fn repository() -> &'static Path {

@@ -1,0 +1,101 @@
+# What somebody does who has a fresh Debian and the package. Runs as root in that Debian, as the first process of its own
+# namespace, so that nothing outlives it. Each step says what it is about to try.
+set -eu
+step() { echo "== $*"; }
+
+export DEBIAN_FRONTEND=noninteractive LANG=C.UTF-8 HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+find / -xdev -not -path '/proc/*' -not -path '/var/lib/dpkg/*' -not -path '/var/log/*' -not -path '/var/cache/*' \
+    -not -path '/root/*' | sort > /root/before
+
+step install
+dpkg --install /root/herd.deb
+herd --version
+man herd | head -5
+man herd-ps | head -5
+bash -n /usr/share/bash-completion/completions/herd
+systemctl is-enabled herd.service
+stat --format '%U:%G %a' /etc/herd
+ls -d /usr/share/doc/herd/deployment.md
+
+step doctor
+herd check /etc/herd/herd.yaml
+herd doctor --config /etc/herd/herd.yaml
+echo "doctor: $?"
+
+# As the unit does it, but for its cgroup.
+as_unit() {
+    install --directory --owner=herd --group=herd --mode=0755 /run/herd /var/lib/herd
+    setpriv --reuid=herd --regid=herd --clear-groups --no-new-privs --bounding-set=-all \
+        herd serve --config /etc/herd/herd.yaml --control-socket /run/herd/herd.sock --log-format text 2>>/root/log &
+    daemon=$!
+    tries=0
+    until herd ps >/dev/null 2>&1; do
+        tries=$((tries + 1))
+        if [ "$tries" -gt 300 ] || ! kill -0 "$daemon" 2>/dev/null; then
+            cat /root/log
+            exit 1
+        fi
+        sleep 0.1
+    done
+}
+end() { kill "$daemon"; wait "$daemon"; }
+
+step serve
+as_unit
+curl -sS -m 60 -H 'X-Session-ID: alice' -d 'let x = 41' http://127.0.0.1:8080/eval
+echo "answer: $(curl -sS -m 60 -H 'X-Session-ID: alice' -d 'x + 1' http://127.0.0.1:8080/eval)"
+curl -sS -m 60 -o /dev/null -w 'dashboard: %{http_code}\n' http://127.0.0.1:8081/
+herd ps
+echo "sessions: $(herd ps --json | python3 -c 'import json, sys; print([s["id"] for s in json.load(sys.stdin)["sessions"]])')"
+echo "others: $(setpriv --reuid=nobody --regid=nogroup --clear-groups herd ps 2>&1 || true)"
+herd end alice
+end
+
+step own-program
+cat > /srv/own.py <<'P'
+import http.server, os, sys
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/break":
+            print("the flux capacitor is broken", file=sys.stderr, flush=True)
+            os._exit(3)
+        body = f"{os.getpid()} {os.getuid()}\n".encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+P
+cat > /etc/herd/herd.yaml <<'Y'
+worker:
+  command: [/usr/bin/python3, /srv/own.py]
+  health_path: /
+sandbox:
+  read_only: [/srv/own.py]
+Y
+herd check /etc/herd/herd.yaml
+as_unit
+curl -sS -m 60 -o /dev/null -w 'own: %{http_code}\n' -H 'X-Session-ID: bob' http://127.0.0.1:8080/
+curl -sS -m 60 -H 'X-Session-ID: bob' http://127.0.0.1:8080/break
+echo
+grep 'flux capacitor' /root/log
+end
+
+step upgrade
+dpkg --install /root/herd.deb
+grep own.py /etc/herd/herd.yaml
+
+step remove
+# As dpkg would find it after an administrator's own change.
+dpkg --remove herd
+test ! -e /usr/bin/herd
+ls /etc/herd/herd.yaml
+dpkg --purge herd
+rm -rf /run/herd /srv/own.py
+find / -xdev -not -path '/proc/*' -not -path '/var/lib/dpkg/*' -not -path '/var/log/*' -not -path '/var/cache/*' \
+    -not -path '/root/*' | sort > /root/after
+echo "left: $(diff /root/before /root/after | grep '^[<>]' | grep -v -e '/tmp' -e __pycache__ -e '/etc/\(passwd\|group\|shadow\|gshadow\|subuid\|subgid\)-\?$' | tr '\n' ' ')"
+echo "account: $(getent passwd herd || echo none)"
+step done

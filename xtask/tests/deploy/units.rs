@@ -1,0 +1,61 @@
+use std::{fs, process::Command};
+
+use tempfile::TempDir;
+
+use crate::{deploy, herd, output, said};
+
+const UNITS: [&str; 3] = ["herd.service", "herd-root.service", "herd.socket"];
+
+/// The units as they would be installed: systemd looks whether their program and their manual are there.
+fn installed() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for unit in UNITS {
+        let text = fs::read_to_string(deploy(&format!("systemd/{unit}"))).unwrap();
+        let text = text.replace("/usr/bin/herd", herd().to_str().unwrap()).replace("man:herd(1)", "man:sh(1)");
+        fs::write(directory.path().join(unit), text).unwrap();
+    }
+    directory
+}
+
+#[test]
+fn systemd_understands_all_of_the_units() {
+    let directory = installed();
+    let verify = || {
+        let mut command = Command::new("systemd-analyze");
+        command.args(["verify", "--man=no"]).args(UNITS.map(|unit| directory.path().join(unit)));
+        command
+    };
+    assert_eq!(said(&mut verify()), "");
+    // It is not just silent.
+    let file = directory.path().join(UNITS[0]);
+    let text = fs::read_to_string(&file).unwrap();
+    fs::write(&file, text.replace("NoNewPrivileges=", "NoNewPrivilege=")).unwrap();
+    let said = output(&mut verify());
+    assert!(String::from_utf8_lossy(&said.stderr).contains("NoNewPrivilege"), "{said:?}");
+}
+
+/// The lower the safer, on a scale to 10. `docs/deployment.md` states them too.
+#[test]
+fn the_units_are_as_hardened_as_the_docs_say() {
+    for (unit, most) in [("herd.service", 37), ("herd-root.service", 56)] {
+        let file = deploy(&format!("systemd/{unit}"));
+        let mut command = Command::new("systemd-analyze");
+        // Tenths: systemd counts in whole numbers here.
+        command.args(["security", "--offline=yes", "--no-pager", &format!("--threshold={most}")]).arg(file);
+        let said = said(&mut command);
+        let level = format!("Overall exposure level for {unit}: {}.{}", most / 10, most % 10);
+        assert!(said.contains(&level), "{level}:\n{said}");
+    }
+}
+
+#[test]
+fn every_directive_that_is_missing_is_explained() {
+    let unit = fs::read_to_string(deploy("systemd/herd.service")).unwrap();
+    let mut command = Command::new("systemd-analyze");
+    let table = said(command.args(["security", "--offline=yes", "--no-pager"]).arg(deploy("systemd/herd.service")));
+    let missing = table.lines().filter_map(|line| line.strip_prefix('✗')?.split_whitespace().next());
+    for directive in missing {
+        let name = directive.split('=').next().unwrap();
+        assert!(unit.contains(&format!("{name}=")), "{directive} is not mentioned:\n{table}");
+    }
+}
