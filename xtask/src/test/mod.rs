@@ -5,6 +5,7 @@ mod debian;
 mod linters;
 mod machine;
 mod playwright;
+mod pythons;
 mod run;
 mod targets;
 mod typescript;
@@ -17,7 +18,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use self::playwright::Playwright;
+use self::{playwright::Playwright, pythons::Pythons};
 use crate::{
     packages::{self, Need},
     tools::Tools,
@@ -69,6 +70,7 @@ struct Environment {
     linters: PathBuf,
     playwright: Playwright,
     promtool: PathBuf,
+    pythons: Pythons,
     redis_server: PathBuf,
     /// `node_modules` of the TypeScript client.
     typescript: PathBuf,
@@ -83,6 +85,8 @@ impl Environment {
             ("HERD_TEST_NODE_MODULES", &self.playwright.node_modules),
             ("HERD_TEST_PYTHON", &self.playwright.python),
             ("HERD_TEST_PROMTOOL", &self.promtool),
+            ("HERD_TEST_PYTHON_NEWEST", &self.pythons.newest),
+            ("HERD_TEST_PYTHON_OLDEST", &self.pythons.oldest),
             ("HERD_TEST_REDIS_SERVER", &self.redis_server),
             ("HERD_TEST_TYPESCRIPT", &self.typescript),
         ];
@@ -109,9 +113,10 @@ fn set_up() -> Result<Environment> {
     let linters = linters::install(tools.directory())?;
     let typescript = typescript::install(tools.directory())?;
     let debian = rustix::process::geteuid().is_root().then(|| debian::provide(tools.directory())).transpose()?;
+    let pythons = Pythons::install(tools.directory())?;
     let promtool = packages::which("promtool").context("promtool is in no directory of PATH")?;
     let redis_server = packages::which("redis-server").context("redis-server is in no directory of PATH")?;
-    Ok(Environment { checkers, debian, linters, playwright, promtool, redis_server, typescript })
+    Ok(Environment { checkers, debian, linters, playwright, promtool, pythons, redis_server, typescript })
 }
 
 fn repository() -> &'static Path {

@@ -38,7 +38,10 @@ pub(super) fn install(directory: &Path) -> Result<PathBuf> {
         .stdout(io::stderr())
         .status()
         .context("cannot start npm")?;
-    ensure!(npm.success(), "npm could not install what the TypeScript client is built with; is its registry within reach?");
+    ensure!(
+        npm.success(),
+        "npm could not install what the TypeScript client is built with; is its registry within reach?"
+    );
     match fs::remove_dir_all(&home) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(error).with_context(|| format!("cannot remove {}", home.display()));
