@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         Command::Top(args) => return client::top::run(args).unwrap_or_else(|error| failed(&error)),
         Command::Events(args) => client::events::run(args),
         Command::Logs(args) => client::logs::run(args),
+        Command::Exec(args) => return client::exec::run(args),
         Command::End(args) => client::end::run(args),
         Command::Reload(args) => client::reload::run(args),
         Command::Token(args) => access::run(&args),

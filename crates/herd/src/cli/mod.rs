@@ -19,7 +19,7 @@ pub(crate) use self::{
     man::ManArgs,
 };
 use crate::{
-    client::top::TopArgs,
+    client::{exec::ExecArgs, top::TopArgs},
     config::{Mode, raw::Raw},
 };
 
@@ -86,6 +86,8 @@ pub(crate) enum Command {
     Events(EventsArgs),
     /// Show what a worker says on its standard output and error, and follow it
     Logs(LogsArgs),
+    /// Run a command in a session's sandbox, with a terminal if there is one
+    Exec(ExecArgs),
     /// End sessions and wait until their workers are gone
     End(EndArgs),
     /// Read the configuration file again and apply it

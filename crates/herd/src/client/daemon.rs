@@ -111,7 +111,7 @@ impl Daemon {
     }
 
     /// Why it may not understand what is asked, or not be understood; `None`: it is of this version.
-    fn doubt(&self) -> Option<String> {
+    pub(super) fn doubt(&self) -> Option<String> {
         const OWN: &str = env!("CARGO_PKG_VERSION");
         let socket = self.socket.display();
         match self.signature.get().and_then(Option::as_deref).and_then(|name| name.strip_prefix("herd/")) {
@@ -189,8 +189,11 @@ impl Daemon {
     }
 
     pub(super) async fn connect(&self) -> anyhow::Result<Exchange> {
-        let stream = UnixStream::connect(&self.socket).await.map_err(|error| explain(&self.socket, error))?;
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.broken(&error))
+        http1::handshake(TokioIo::new(self.dial().await?)).await.map_err(|error| self.broken(&error))
+    }
+
+    pub(super) async fn dial(&self) -> anyhow::Result<UnixStream> {
+        UnixStream::connect(&self.socket).await.map_err(|error| explain(&self.socket, error))
     }
 
     /// Why there is no answer, or no more of it.

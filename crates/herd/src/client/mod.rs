@@ -7,6 +7,7 @@ pub(crate) mod end;
 pub(crate) mod events;
 mod following;
 pub(crate) mod logs;
+pub(crate) mod exec;
 mod named;
 pub(crate) mod ps;
 pub(crate) mod reload;

@@ -15,7 +15,7 @@ mod refusal;
 mod runtime_dir;
 mod service;
 mod socket;
-mod wire;
+pub(crate) mod wire;
 
 use std::path::{Path, PathBuf};
 

@@ -196,8 +196,11 @@ fn pool_line(name: String, counts: &Counts, failure: Option<&str>, width: u16, t
     let waiting = format!("waiting {}", counts.waiting);
     pieces.push(if counts.waiting > 0 { Span::styled(waiting, theme.alarming()) } else { Span::raw(waiting) });
     pieces.push(Span::raw(format!("spare {}", workers.spare)));
-    if failure.is_some() && width < 80 {
-        pieces.push(Span::styled("starts fail", theme.alarming()));
+    if let Some(failure) = failure {
+        let line = printable(failure.lines().next().unwrap_or_default());
+        let used: usize = pieces.iter().map(|piece| piece.width() + 2).sum();
+        let room = usize::from(width).saturating_sub(used);
+        pieces.push(Span::styled(cut(&format!("starts fail: {line}"), room.max(12)), theme.alarming()));
     }
     pieces.push(Span::raw(format!("starting {}", workers.starting)));
     pieces.push(Span::raw(format!("ending {}", workers.ending)));
@@ -205,14 +208,6 @@ fn pool_line(name: String, counts: &Counts, failure: Option<&str>, width: u16, t
         let share = workers.total as f64 / counts.max_workers.max(1) as f64;
         let filled = ((share * BAR as f64).round() as usize).min(BAR);
         pieces.push(Span::styled(format!("[{}{}]", "|".repeat(filled), " ".repeat(BAR - filled)), theme.dim()));
-        if let Some(failure) = failure {
-            let line = printable(failure.lines().next().unwrap_or_default());
-            let used: usize = pieces.iter().map(|piece| piece.width() + 2).sum();
-            pieces.push(Span::styled(
-                cut(&format!("starts fail: {line}"), usize::from(width).saturating_sub(used)),
-                theme.alarming(),
-            ));
-        }
     }
     fitting(pieces, width)
 }

@@ -42,7 +42,7 @@ use self::{
     view::{Link, View, Wish},
 };
 use super::{
-    Answer, Daemon, Frame, Refused, Stream, block_on,
+    Answer, Daemon, Frame, Stream, block_on,
     terminal::{self, Endings, RawTerminal},
 };
 use crate::{
@@ -104,10 +104,7 @@ pub(crate) fn run(args: TopArgs) -> anyhow::Result<ExitCode> {
 
 async fn watch(daemon: &Daemon, every: Duration) -> anyhow::Result<ExitCode> {
     let path = format!("/v1/live?interval_ms={}", every.as_millis());
-    let first = match daemon.stream(&path, None).await {
-        Ok(stream) => stream,
-        Err(error) => return Err(too_old(daemon, error).await),
-    };
+    let first = daemon.stream(&path, None).await?;
     let mut endings = Endings::catch()?;
     let [mut stops, mut goes_on, mut resizes] =
         [SignalKind::from_raw(20), SignalKind::from_raw(18), SignalKind::window_change()].map(signal);
@@ -223,22 +220,6 @@ async fn end(daemon: &Daemon, session: SessionKey, force: bool) -> String {
         Ok(answer) => format!("{id} was not ended: {}", printable(&answer.detail())),
         Err(error) => format!("whether {id} ended is not known: {}", printable(&format!("{error:#}"))),
     }
-}
-
-/// A daemon that knows no such stream is of an older version.
-async fn too_old(daemon: &Daemon, error: anyhow::Error) -> anyhow::Error {
-    let refused = error.downcast_ref::<Refused>();
-    if refused.is_none_or(|refused| refused.answer.status != StatusCode::NOT_FOUND) {
-        return error;
-    }
-    let version = match daemon.get::<rows::Stats>("/v1/stats").await {
-        Ok(stats) if !stats.version.is_empty() => format!("version {}", printable(&stats.version)),
-        _ => "another version".to_owned(),
-    };
-    anyhow!(
-        "this daemon is of {version}, which has no live view; use `herd ps`, or restart it as {}",
-        env!("CARGO_PKG_VERSION")
-    )
 }
 
 /// As shells have it: 128 and the signal's number.
