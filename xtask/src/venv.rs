@@ -19,20 +19,25 @@ const DONE: &str = "herd-tests-are-set-up";
 /// # Errors
 /// If Python's `venv` or `pip` fail. The error names the first requirement.
 pub(crate) fn provide(home: &Path, requirements: &[&str]) -> Result<()> {
+    provide_with(Path::new("python3"), home, requirements)
+}
+
+/// The same with a Python of the caller's choice.
+pub(crate) fn provide_with(python: &Path, home: &Path, requirements: &[&str]) -> Result<()> {
     let wanted = requirements.join("\n");
     if fs::read_to_string(home.join(DONE)).is_ok_and(|installed| installed == wanted) {
         return Ok(());
     }
     let name = requirements[0];
     progress(&format!("installs {name} from PyPI"));
-    let python = Command::new("python3")
+    let made = Command::new(python)
         .args(["-m", "venv", "--clear"])
         .arg(home)
         .stdin(Stdio::null())
         .stdout(io::stderr())
         .status()
-        .context("cannot start python3")?;
-    ensure!(python.success(), "python3 could not make a virtual environment in {}", home.display());
+        .with_context(|| format!("cannot start {}", python.display()))?;
+    ensure!(made.success(), "{} could not make a virtual environment in {}", python.display(), home.display());
     let pip = Command::new(home.join("bin/python"))
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
         .args(requirements)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -49,16 +50,15 @@ class Daemon:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._serving: dict[str, str] | None = None
-        self._is_serving = threading.Event()
+        self._serving: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         self._log = threading.Thread(target=self._read_log)
         self._log.start()
-        self._is_serving.wait(PATIENCE)
-        if self._serving is None:
+        addresses = self._serving.get(timeout=PATIENCE)
+        if not addresses:
             self.stop()
             raise RuntimeError("herd does not serve; its log is above")
-        self.gateway = f"http://{self._serving['gateway']}"
-        self.admin_address = f"http://{self._serving['admin']}"
+        self.gateway = f"http://{addresses['gateway']}"
+        self.admin_address = f"http://{addresses['admin']}"
 
     def _read_log(self) -> None:
         assert self.process.stderr is not None
@@ -69,9 +69,8 @@ class Daemon:
             except ValueError:
                 continue
             if event.get("message") == "serving":
-                self._serving = event
-                self._is_serving.set()
-        self._is_serving.set()
+                self._serving.put(event)
+        self._serving.put({})
 
     def admin(self, path: str, method: str = "GET") -> Any:
         """What the admin API answers."""

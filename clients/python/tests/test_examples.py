@@ -40,7 +40,10 @@ def repl(**sections: object) -> Daemon:
 
 def test_the_examples_run() -> None:
     with repl(resources={"max_workers": 3, "acquire_timeout": "2s"}) as daemon:
-        example = lambda name: run([str(HOME / "examples" / name)], daemon.gateway)  # noqa: E731
+
+        def example(name: str) -> str:
+            return run([str(HOME / "examples" / name)], daemon.gateway)
+
         assert re.fullmatch(r"42 from worker-\d+\n", example("remember.py"))
         assert example("many.py") == f"{[number * number for number in range(8)]}\n"
         assert example("start_over.py") == "42\n"

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// The server (npm `playwright-core`) and the client (PyPI `playwright`) refuse one another unless they are the same.
-const VERSION: &str = "1.65.1";
+pub(super) const VERSION: &str = "1.65.1";
 
 /// What looks for barriers in a page (npm `axe-core`).
 const AXE_VERSION: &str = "4.14.1";
