@@ -1,5 +1,6 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
@@ -15,19 +16,23 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
 
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A user's program: the Python Playwright client, told what to do line by line.
+/// A user's program: the Python Playwright client.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct Client(Driver);
+
+/// A Python program beside these tests, told what to do line by line.
+#[derive(Debug)]
+pub(crate) struct Driver {
     child: Child,
     /// Until it is told to end.
     stdin: Option<ChildStdin>,
     answers: Receiver<Value>,
 }
 
-impl Client {
-    pub(crate) fn start() -> Self {
+impl Driver {
+    pub(crate) fn start(program: &str) -> Self {
         let mut child = Command::new(provided("HERD_TEST_PYTHON"))
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/client.py"))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real").join(program))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -35,13 +40,25 @@ impl Client {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let stdin = child.stdin.take();
         let (answer, answers) = mpsc::channel();
-        // It ends with the client.
+        // It ends with the program.
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
-                let _ = answer.send(serde_json::from_str(&line).expect("the client answers in JSON"));
+                let _ = answer.send(serde_json::from_str(&line).expect("the program answers in JSON"));
             }
         });
         Self { child, stdin, answers }
+    }
+
+    /// Has something done and gives the answer, which says what went wrong in the field `error`.
+    pub(crate) fn ask(&mut self, question: &Value) -> Value {
+        writeln!(self.stdin.as_ref().unwrap(), "{question}").expect("the program listens");
+        self.answers.recv_timeout(ANSWER_TIMEOUT).expect("the program answers in time")
+    }
+}
+
+impl Client {
+    pub(crate) fn start() -> Self {
+        Self(Driver::start("client.py"))
     }
 
     /// Connects to a browser through a gateway and calls the connection `name`.
@@ -67,14 +84,13 @@ impl Client {
     }
 
     fn ask(&mut self, question: &Value) -> Value {
-        writeln!(self.stdin.as_ref().unwrap(), "{question}").expect("the client listens");
-        let answer = self.answers.recv_timeout(ANSWER_TIMEOUT).expect("the client answers in time");
+        let answer = self.0.ask(question);
         assert_eq!(answer["error"], Value::Null, "{question}");
         answer
     }
 }
 
-impl Drop for Client {
+impl Drop for Driver {
     fn drop(&mut self) {
         // The end of its input ends it, and with it the driver that it started.
         self.stdin = None;

@@ -3,24 +3,8 @@
 import json
 import sys
 
+from chromium import LAUNCH
 from playwright.sync_api import sync_playwright
-
-# A machine without a network must not make Chromium wait for it. The tests may run as root, whom Chromium refuses its
-# own sandbox.
-LAUNCH = {
-    "channel": "chrome",
-    "args": [
-        "--no-sandbox",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-default-apps",
-        "--disable-domain-reliability",
-        "--disable-sync",
-        "--metrics-recording-only",
-    ],
-}
-
 
 def connect(playwright, browsers, name, endpoint, session):
     headers = {"X-Session-ID": session, "x-playwright-launch-options": json.dumps(LAUNCH)}

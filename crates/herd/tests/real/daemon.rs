@@ -1,7 +1,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     os::unix::{
         fs::{PermissionsExt as _, chown},
         process::CommandExt as _,
@@ -27,13 +27,16 @@ pub(crate) const HERD: &str = env!("CARGO_BIN_EXE_herd");
 /// The user and group that own nothing.
 const NOBODY: u32 = 65534;
 
+/// Loopback, where the system chooses the port.
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A running `herd`, on ports of its own. Dropping it kills it, and with it all workers.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     pub(crate) gateway: Gateway,
-    admin: SocketAddr,
+    pub(crate) admin: SocketAddr,
     child: Child,
     mark: String,
     /// For the control socket.
@@ -43,10 +46,15 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// `herd run FLAGS -- COMMAND`. Its workers have an environment variable by which they can be told from others.
     pub(crate) fn run(flags: &[&str], command: &[&str]) -> Self {
+        Self::run_at(ANYWHERE, flags, command)
+    }
+
+    /// The same with the admin API at an address of the test's choice.
+    pub(crate) fn run_at(admin: SocketAddr, flags: &[&str], command: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mark = format!("HERD_TEST_MARK={}", directory.path().display());
         let mut herd = Command::new(HERD);
-        herd.args(["run", "--env", &mark]).args(listeners(&directory)).args(flags).arg("--").args(command);
+        herd.args(["run", "--env", &mark]).args(listeners(&directory, admin)).args(flags).arg("--").args(command);
         Self::start(herd, directory, mark)
     }
 
@@ -59,7 +67,7 @@ impl Daemon {
     pub(crate) fn serve(flags: &[&str]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut herd = Command::new(HERD);
-        herd.arg("serve").args(listeners(&directory)).args(flags);
+        herd.arg("serve").args(listeners(&directory, ANYWHERE)).args(flags);
         Self::start(herd, directory, String::new())
     }
 
@@ -174,13 +182,14 @@ fn serve(configuration: &str, directory: &TempDir) -> Vec<String> {
         fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
     }
     let command = ["serve", "--config", file.to_str().unwrap()].map(str::to_owned);
-    command.into_iter().chain(listeners(directory)).collect()
+    command.into_iter().chain(listeners(directory, ANYWHERE)).collect()
 }
 
-fn listeners(directory: &TempDir) -> Vec<String> {
+fn listeners(directory: &TempDir, admin: SocketAddr) -> Vec<String> {
+    let admin = admin.to_string();
     let control: PathBuf = directory.path().join("herd.sock");
     let control = control.to_str().unwrap();
-    ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json", "--control-socket", control]
+    ["--listen", "127.0.0.1:0", "--admin", &admin, "--log-format", "json", "--control-socket", control]
         .map(str::to_owned)
         .into()
 }

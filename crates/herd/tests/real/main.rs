@@ -5,6 +5,7 @@
 mod browser;
 mod clients_typescript;
 mod daemon;
+mod dashboard;
 mod faults;
 mod files;
 mod gateway;

@@ -1,0 +1,131 @@
+//! The dashboard in Chromium, in front of real daemons.
+
+mod daemons;
+mod people;
+mod strangers;
+mod tab;
+
+use serde_json::{Value, json};
+
+use self::tab::{END_TIMEOUT, Tab, button, css, lines, role, row, rows, say, speakers, start, status};
+use crate::processes::Watch;
+
+#[tokio::test]
+async fn a_session_appears_its_log_streams_and_ending_it_ends_its_worker() {
+    let daemon = speakers(&[]);
+    let mut tab = Tab::open(daemon.admin);
+    tab.says(&status(), "live");
+    tab.says(&css(".empty"), "No session at this moment.");
+    // It is gone after a reload.
+    tab.evaluate("() => { window.mark = true; }", Value::Null);
+    start(&daemon, "alice").await;
+    start(&daemon, "bob").await;
+    tab.sees(&row("alice"));
+    tab.sees(&row("bob"));
+    tab.click(&row("alice"));
+    tab.says(&role("heading", "alice"), "alice");
+
+    say(&daemon, "alice", "/out", "the first line\n").await;
+    tab.sees(&lines().with("the first line"));
+    say(&daemon, "alice", "/err", "the second line\n").await;
+    tab.sees(&lines().with("the second line"));
+    tab.sees(&css(".events li").with("alice started on"));
+
+    let (worker, pid) = daemon.worker_of("alice").await;
+    let watch = Watch::of([pid]);
+    tab.click(&button("End session…"));
+    tab.says(&role("dialog", "End session alice?"), &format!("Its worker {worker} is stopped"));
+    tab.click(&button("Cancel"));
+    tab.sees_none(&role("dialog", "End session alice?"));
+    assert_eq!(daemon.admin("/v1/sessions/alice").await["state"], "live", "nothing was confirmed");
+    tab.click(&button("End session…"));
+    tab.click(&button("End session"));
+    tab.says(&css(".notice"), "This session ended");
+    tab.sees(&lines().with("There are no more lines"));
+    watch.wait_for_exits(END_TIMEOUT);
+    tab.click(&role("link", "herd, all sessions"));
+    tab.sees(&row("bob"));
+    tab.sees_none(&row("alice"));
+    assert_eq!(tab.evaluate("() => window.mark", Value::Null), true, "the page was never loaded anew");
+    tab.has_no_complaints();
+}
+
+#[tokio::test]
+async fn ten_thousand_sessions_are_searched_and_sorted_with_few_rows_in_the_document() {
+    const COUNT: usize = 10_000;
+    /// No two sessions have had as many requests.
+    fn requests(index: usize) -> usize {
+        (index * 7919) % 10_007
+    }
+
+    let daemon = speakers(&[]);
+    let many = json!({ "stats": daemon.admin("/v1/stats").await, "count": COUNT });
+    let mut tab = Tab::open_with(daemon.admin, json!({ "many": many }));
+    let name = |index: usize| format!("session-{index:05}");
+    tab.says(&css("output.note"), "10,000 sessions");
+    tab.has(&role("grid", "Sessions"), "aria-rowcount", &(COUNT + 1).to_string());
+    let few = |tab: &mut Tab| {
+        let rows = tab.texts(&rows()).len();
+        assert!((10..120).contains(&rows), "{rows}");
+    };
+    few(&mut tab);
+
+    let mut took = Vec::new();
+    let search = "input[type=search]";
+    took.push(("a search", tab.takes(search, Some("session-042"))));
+    tab.says(&css("output.note"), "100 of 10,000 sessions");
+    took.push(("a search for one", tab.takes(search, Some("session-04217"))));
+    tab.counts(&rows(), 1);
+    tab.sees(&row(&name(4217)));
+    took.push(("no search", tab.takes(search, Some(""))));
+    tab.says(&css("output.note"), "10,000 sessions");
+
+    let mut order: Vec<_> = (0..COUNT).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(requests(*index)));
+    took.push(("a sort", tab.takes(".head .requests button", None)));
+    tab.has(&role("columnheader", "Requests"), "aria-sort", "descending");
+    tab.has(&row(&name(order[0])), "aria-rowindex", "2");
+    tab.has(&row(&name(order[1])), "aria-rowindex", "3");
+    took.push(("a sort the other way", tab.takes(".head .requests button", None)));
+    tab.has(&row(&name(order[COUNT - 1])), "aria-rowindex", "2");
+    tab.evaluate("() => scrollTo(0, document.body.scrollHeight)", Value::Null);
+    tab.has(&row(&name(order[0])), "aria-rowindex", &(COUNT + 1).to_string());
+    few(&mut tab);
+
+    let tell = "([name, data]) => window.tell(name, data)";
+    let gone =
+        json!(["gone", { "sessions": [{ "pool": "default", "tenant": null, "id": name(order[0]) }], "workers": [] }]);
+    tab.evaluate(tell, gone);
+    tab.says(&css("output.note"), "9,999 sessions");
+    tab.sees_none(&row(&name(order[0])));
+    few(&mut tab);
+    tab.has_no_complaints();
+    // Not asserted: a machine may be busy.
+    #[expect(clippy::print_stderr, reason = "whoever looks at the test wants to know")]
+    for (what, millis) in took {
+        eprintln!("{what}: {millis:.0} ms");
+    }
+}
+
+#[tokio::test]
+async fn a_pool_shows_its_capacity_its_starts_and_why_its_last_one_failed() {
+    let daemon = speakers(&["--workers", "1..3", "--ttl", "90s"]);
+    start(&daemon, "alice").await;
+    let mut tab = Tab::open(daemon.admin);
+    tab.click(&role("link", "default"));
+    tab.says(&role("heading", "default"), "default");
+    tab.says(&css(".legend"), "3 workers at most: 1 in sessions");
+    tab.says(&css(".facts").nth(1), "p99");
+    tab.sees(&css(".histogram svg rect"));
+    tab.says(&css("section[aria-labelledby=settings-title]"), "1 to 3");
+    tab.sees(&row("alice"));
+    tab.has_no_complaints();
+
+    let failing =
+        crate::daemon::Daemon::run(&["--workers", "1..1"], &["/bin/sh", "-c", "echo '<b>no</b> luck' >&2; exit 7"]);
+    tab.turn_to(failing.admin, json!({}));
+    tab.says(&css(".card"), "The last start failed.");
+    tab.click(&role("link", "default"));
+    tab.says(&css(".failure pre"), "<b>no</b> luck");
+    tab.has_no_complaints();
+}
