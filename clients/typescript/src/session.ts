@@ -118,6 +118,11 @@ export class Session implements AsyncDisposable {
     return this.request("GET", path, options);
   }
 
+  /** `HEAD`. */
+  head(path: string, options?: RequestOptions): Promise<Response> {
+    return this.request("HEAD", path, options);
+  }
+
   /** `POST`, with `body` if there is one. */
   post(path: string, body?: RequestBody, options?: RequestOptions): Promise<Response> {
     return this.request("POST", path, { body, ...options });

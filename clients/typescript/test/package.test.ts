@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -25,10 +25,16 @@ console.log(await answer.text(), isHerdError(answer), PoolFull.name, import.meta
 
 const CONFIGURATION = {
   compilerOptions: { target: "ES2022", module: "NodeNext", lib: ["ES2022", "DOM"], types: [], strict: true },
-  files: ["program.ts"],
+  include: ["*.ts"],
 };
 
-test("the_packed_package_is_installed_imported_and_type_checked_elsewhere", async () => {
+/** The parts of the page that are whole programs. */
+async function programsOf(page: string): Promise<string[]> {
+  const parts = (await readFile(join(HOME, page), "utf8")).matchAll(/^```ts\n(.*?)^```$/gms);
+  return Array.from(parts, (part) => part[1] ?? "");
+}
+
+test("the_packed_package_is_installed_imported_and_type_checked_elsewhere_with_what_its_page_says", async () => {
   const directory = await mkdtemp(join(tmpdir(), "herd-client-"));
   try {
     const cwd = directory;
@@ -46,6 +52,9 @@ test("the_packed_package_is_installed_imported_and_type_checked_elsewhere", asyn
     await writeFile(join(directory, "package.json"), JSON.stringify({ type: "module", private: true }));
     await run("npm", ["install", "--offline", "--no-audit", "--no-fund", join(directory, filename)], { cwd });
     await writeFile(join(directory, "program.ts"), PROGRAM);
+    const programs = await programsOf("README.md");
+    assert(programs.length >= 3, `${programs.length} programs`);
+    for (const [number, program] of programs.entries()) await writeFile(join(directory, `read-${number}.ts`), program);
     await writeFile(join(directory, "tsconfig.json"), JSON.stringify(CONFIGURATION));
     const compiler = join(HOME, "node_modules/typescript/bin/tsc");
     await run(process.execPath, [compiler, "--project", directory], { cwd }).catch((error) => assert.fail(error.stdout));

@@ -83,7 +83,7 @@ test("every_method_reaches_the_worker", async () => {
   assert.equal(await (await session.patch("/method", "x")).text(), "PATCH");
   assert.equal(await (await session.delete("/method")).text(), "DELETE");
   assert.equal(await (await session.request("REPORT", "/method")).text(), "REPORT");
-  const head = await session.request("HEAD", "/method");
+  const head = await session.head("/method");
   assert.equal(head.status, 200);
   assert.equal(head.body, null);
   assert((await daemon.sessions()).includes(session.id), "DELETE is for the worker");

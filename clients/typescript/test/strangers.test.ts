@@ -1,4 +1,4 @@
-/** What is no gateway of herd, or a strange one. */
+/** What is no gateway of herd, or a strange one; and every failure that the real one knows. */
 
 import assert from "node:assert/strict";
 import { once } from "node:events";
@@ -6,7 +6,19 @@ import { createServer, type RequestListener } from "node:http";
 import type { AddressInfo } from "node:net";
 import { test } from "node:test";
 
-import { GatewayUnreachable, Herd, PoolFull, RequestRefused, type Session, SessionLost, TooManyRequests } from "herd-client";
+import {
+  type ErrorCode,
+  GatewayUnreachable,
+  Herd,
+  isHerdError,
+  PoolFull,
+  RequestRefused,
+  type Session,
+  SessionLost,
+  TooManyRequests,
+} from "herd-client";
+
+import { Daemon, worker } from "./daemon.js";
 
 async function withServer(listener: RequestListener, use: (session: Session) => Promise<void>): Promise<void> {
   const server = createServer(listener).listen(0, "127.0.0.1");
@@ -98,4 +110,57 @@ test("a_problem_of_a_crash_whose_text_is_hostile_is_only_text", async () => {
       return true;
     }),
   );
+});
+
+const FAILURES: Record<string, [status: number, code: ErrorCode]> = {
+  "acquire-timeout": [503, "pool-full"],
+  "bad-gateway": [502, "bad-gateway"],
+  "bad-request": [400, "request-refused"],
+  draining: [503, "draining"],
+  "forbidden-end": [403, "forbidden"],
+  "forbidden-page": [403, "forbidden"],
+  "forbidden-session": [403, "forbidden"],
+  "header-too-large": [431, "request-refused"],
+  internal: [500, "request-refused"],
+  "invalid-session-id": [400, "invalid-session"],
+  "no-route": [404, "request-refused"],
+  "no-session-id": [400, "invalid-session"],
+  "no-such-session": [404, "session-not-found"],
+  "no-worker": [503, "pool-full"],
+  "not-implemented": [501, "request-refused"],
+  "queue-full": [503, "pool-full"],
+  "request-timeout": [408, "request-refused"],
+  "session-ended": [502, "session-lost"],
+  shutdown: [503, "draining"],
+  "spawn-failed": [503, "start-failed"],
+  "target-too-long": [414, "request-refused"],
+  "tenant-sessions": [429, "too-many-requests"],
+  "tenant-waiting": [429, "too-many-requests"],
+  "tls-required": [400, "request-refused"],
+  "too-many-requests": [429, "too-many-requests"],
+  unauthorized: [401, "unauthorized"],
+  "worker-crashed": [502, "session-lost"],
+  "worker-timeout": [504, "gateway-timeout"],
+  "worker-unreachable": [502, "bad-gateway"],
+};
+
+test("every_failure_that_the_gateway_knows_is_an_error_of_its_type", async () => {
+  await using daemon = await Daemon.start(worker);
+  const metrics = await (await fetch(`${daemon.gateway}/metrics`)).text();
+  const names = Array.from(metrics.matchAll(/^herd_gateway_failures_total\{.*?error="([a-z-]+)"/gm), ([, name]) => name);
+  assert.deepEqual(names.sort(), Object.keys(FAILURES));
+  let failure = "";
+  const gateway: RequestListener = (_, response) => {
+    const [status] = FAILURES[failure]!;
+    response.writeHead(status, { "herd-error": failure }).end();
+  };
+  for (const [name, [status, code]] of Object.entries(FAILURES)) {
+    failure = name;
+    // A session that was not lost yet, each time.
+    await withServer(gateway, async (session) => {
+      const told = await session.get("/").then(() => assert.fail(name), (error: unknown) => error);
+      assert(isHerdError(told), `${name}: ${String(told)}`);
+      assert.deepEqual([told.failure, told.status, told.code], [name, status, code]);
+    });
+  }
 });
