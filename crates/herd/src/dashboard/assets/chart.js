@@ -71,7 +71,7 @@ export class Chart {
   #values = [];
   #limit = s('line.limit', { x1: 0, x2: WIDTH, 'vector-effect': 'non-scaling-stroke' });
   #cursor = s('line.cursor', { y1: 0, y2: HEIGHT, 'vector-effect': 'non-scaling-stroke', visibility: 'hidden' });
-  #now = h('output.now');
+  #now = h('span.now');
   #top = h('span.top');
   #from = h('span');
   #at = null;

@@ -24,6 +24,8 @@ class Detail {
   memory = new Chart({ title: 'Memory', lines: [{ kind: 'memory' }], format: bytes, least: 1 << 20 });
   sandbox = new SandboxView();
   #drawn = null;
+  /** What there is nothing to say in if nothing was ever seen. */
+  #ofRows = [];
 
   constructor(context, { place, title, parent }) {
     this.context = context;
@@ -38,16 +40,19 @@ class Detail {
 
   build(label, facts, extra) {
     this.facts = new Facts(facts);
+    const sandbox = h('div', {}, h('h2', { id: 'sandbox-title' }, 'Sandbox'), this.sandbox.element);
+    const charts = h('div.charts', {}, this.cpu.element, this.memory.element);
+    this.#ofRows = [this.facts.element, charts, this.log.element, sandbox];
     this.element = h('article.detail', { 'aria-label': label },
       h('nav.trail', { 'aria-label': 'Trail' }, h('a', { href: this.parent.href }, this.parent.text), h('span', { 'aria-hidden': 'true' }, '/')),
       h('header.title', {}, this.heading, this.mark.element, this.actions),
       this.notice,
       this.facts.element,
-      h('div.charts', {}, this.cpu.element, this.memory.element),
+      charts,
       this.log.element,
       h('div.columns', {},
         h('section', { 'aria-labelledby': 'events-title' }, h('h2', { id: 'events-title' }, 'Events'), this.events.element),
-        h('section', { 'aria-labelledby': 'sandbox-title' }, extra ?? null, h('h2', { id: 'sandbox-title' }, 'Sandbox'), this.sandbox.element)));
+        h('section', { 'aria-label': 'More' }, extra ?? null, sandbox)));
   }
 
   say(text, kind = 'plain') {
@@ -57,6 +62,8 @@ class Detail {
   }
 
   draw() {
+    const isUnknown = this.picture.ready && !this.session && !this.worker;
+    for (const element of this.#ofRows) element.hidden = isUnknown;
     this.facts.update();
     this.sandbox.update(this.worker ?? { layers: [], missing: [], limits: null });
     const stamp = `${this.worker?.id} ${this.picture.tick}`;
@@ -88,12 +95,14 @@ class Detail {
   }
 }
 
-const since = (picture, time) => ({ text: duration(picture.now() - Date.parse(time)), title: exactly(time) });
+const since = (time, now) => ({ text: duration(now - Date.parse(time)), title: exactly(time) });
 
 export class SessionPage extends Detail {
   #name;
   #key;
   #wasLive = false;
+  /** When it was seen no more. */
+  #ended = null;
   #reach = h('code');
   #reachNote = h('p.note');
 
@@ -111,9 +120,9 @@ export class SessionPage extends Detail {
       { label: 'Pool', value: () => ({ text: name.pool, href: poolPath(name.pool) }) },
       { label: 'Tenant', value: () => name.tenant },
       { label: 'Worker', value: of(({ worker }) => (worker === null ? NOTHING : { text: worker, href: workerPath(worker) })) },
-      { label: 'Age', value: of(({ created }) => since(picture, created)) },
-      { label: 'Idle time', value: of((session) => idleness(picture, session)) },
-      { label: 'Ends at the latest', value: () => (this.session?.ends_by ? { text: `in ${duration(Date.parse(this.session.ends_by) - picture.now())}`, title: exactly(this.session.ends_by) } : null) },
+      { label: 'Age', value: of(({ created }) => since(created, this.#ended ?? picture.now())) },
+      { label: 'Idle time', value: () => (this.session && this.#ended === null ? idleness(picture, this.session) : null) },
+      { label: 'Ends at the latest', value: () => (this.session?.ends_by && this.#ended === null ? { text: `in ${duration(Date.parse(this.session.ends_by) - picture.now())}`, title: exactly(this.session.ends_by) } : null) },
       { label: 'Open now', value: of(({ leases }) => count(leases)) },
       { label: 'Requests', value: of(({ requests }) => count(requests)) },
       { label: 'From clients', value: of(({ bytes_in: sum }) => bytes(sum)) },
@@ -142,6 +151,7 @@ export class SessionPage extends Detail {
     if (session) {
       this.session = session;
       this.#wasLive = true;
+      this.#ended = null;
       if (session.worker !== null) {
         this.worker = picture.workers.get(session.worker) ?? (this.worker?.id === session.worker ? this.worker : null);
         if (session.state === 'live') this.log.open(session.worker);
@@ -161,10 +171,12 @@ export class SessionPage extends Detail {
     // Only what happened last counts: an earlier session of this name may have ended before.
     const last = this.events.events.find(({ kind }) => kind.startsWith('session-'));
     const ended = last?.kind === 'session-ended' ? last : null;
+    if (ended) this.#ended = Date.parse(ended.at);
+    this.#ended ??= this.picture.now();
     if (ended?.worker) this.events.follow({ worker: ended.worker });
     this.log.absent('There is no worker whose log could be shown.');
     if (ended) {
-      this.say(`This session ended ${duration(this.picture.now() - Date.parse(ended.at))} ago: ${ended.detail ?? ended.reason}.`, 'over');
+      this.say(`This session ended at ${exactly(ended.at)}: ${ended.detail ?? ended.reason}.`, 'over');
     } else if (this.#wasLive) this.say('This session has ended.', 'over');
     else this.say('There is no such session. It has ended, or it never started.', 'over');
   }
@@ -190,6 +202,8 @@ export class SessionPage extends Detail {
 
 export class WorkerPage extends Detail {
   #id;
+  /** When it was seen no more. */
+  #gone = null;
 
   constructor(context, id) {
     super(context, { place: 'workers', title: id, parent: { href: '#/workers', text: 'Workers' } });
@@ -203,7 +217,7 @@ export class WorkerPage extends Detail {
           (session === null ? NOTHING : { text: session, href: sessionPath({ pool, tenant, id: session }) })),
       },
       { label: 'Tenant', value: () => this.worker?.tenant ?? null },
-      { label: 'Age', value: of(({ started }) => since(this.picture, started)) },
+      { label: 'Age', value: of(({ started }) => since(started, this.#gone ?? this.picture.now())) },
       ...this.workerFacts(),
     ]);
     this.events.follow({ worker: id });
@@ -219,6 +233,7 @@ export class WorkerPage extends Detail {
   update() {
     const worker = this.picture.workers.get(this.#id) ?? null;
     if (worker) this.worker = worker;
+    this.#gone = worker || !this.picture.ready ? null : this.#gone ?? this.picture.now();
     if (worker && worker.state !== 'starting') this.log.open(worker.id);
     this.mark.update(worker?.state ?? (this.picture.ready ? 'gone' : 'unknown'));
     if (worker || !this.picture.ready) this.say(null);

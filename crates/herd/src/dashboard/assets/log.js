@@ -136,7 +136,7 @@ export class LogView {
 
   #take(name, data) {
     if (name === 'line') this.#push(data);
-    else if (name === 'missed') this.#mark(`${counted(data.count, 'line')} before the next one are not kept any more.`);
+    else if (name === 'missed') this.#mark(`Not kept any more: ${counted(data.count, 'line')}.`);
     else if (name === 'end' && data.reason === 'worker-gone') {
       this.#mark(`${this.#worker} is gone. There are no more lines.`);
       return false;

@@ -13,7 +13,7 @@ const SHOWN = 120;
 
 /** A number that is worth a glance, and its last minutes. */
 class Tile {
-  #value = h('dd');
+  #value = h('span');
   #spark;
   #series;
   #text;
@@ -23,7 +23,7 @@ class Tile {
     this.#series = series;
     this.#text = text;
     this.#spark = series && new Spark(96, 24, kind);
-    this.element = h('div.tile', {}, h('dt', {}, label), this.#value, this.#spark?.element);
+    this.element = h('div.tile', {}, h('dt', {}, label), h('dd', {}, this.#value, this.#spark?.element));
   }
 
   update(picture) {

@@ -7,6 +7,8 @@ const INTERVAL = 1000;
 export const SAMPLES = 240;
 /** For how long a worker whose processor time stands still is taken for one that was not looked at, in milliseconds. */
 const STALE = 4000;
+/** How many ticks may pass between two samples that belong together. */
+const LATE = 3;
 
 export const sessionKey = ({ pool, tenant, id }) => `${pool}\n${tenant ?? ''}\n${id}`;
 
@@ -16,8 +18,9 @@ export class Series {
   #tick = -SAMPLES;
 
   push(tick, value) {
-    // Ticks that passed without a number are gaps.
-    for (let at = Math.max(this.#tick + 1, tick - SAMPLES + 1); at < tick; at += 1) this.#values[at % SAMPLES] = NaN;
+    // Ticks that passed without a number are gaps, unless the number only came a bit late.
+    const missing = tick - this.#tick > LATE ? NaN : value ?? NaN;
+    for (let at = Math.max(this.#tick + 1, tick - SAMPLES + 1); at < tick; at += 1) this.#values[at % SAMPLES] = missing;
     this.#values[tick % SAMPLES] = value ?? NaN;
     this.#tick = tick;
   }
@@ -52,7 +55,7 @@ class Usage {
       this.#share = known ? (cpuTime - this.#cpuTime) / passed : NaN;
       this.#cpuTime = cpuTime;
       this.#since = now;
-    } else if (now - this.#since > STALE && cpuTime !== null) {
+    } else if (cpuTime !== null && (Number.isNaN(this.#share) || now - this.#since > STALE)) {
       this.#share = 0;
     }
     this.cpu.push(tick, this.#share);
@@ -114,9 +117,9 @@ export class Picture {
     await this.#whenLive.promise;
   }
 
-  /** The daemon's time, in milliseconds. */
+  /** The daemon's time, in milliseconds. It stands still while the daemon is gone, as all else. */
   now() {
-    return Date.now() + this.#skew;
+    return (this.state.kind === 'live' || this.heard === null ? Date.now() : this.heard) + this.#skew;
   }
 
   usage(worker) {
