@@ -56,7 +56,7 @@ MANY = """
     });
     return new Response(body, { headers: { date: new Date().toUTCString() } });
   };
-})(%s);
+})(MANY_ROWS);
 """
 
 # How long it takes from what is done until the next frame is painted.
@@ -90,7 +90,7 @@ class Tab:
         self.page.on("request", self.watch)
         self.page.add_init_script(WATCH)
         if many:
-            self.page.add_init_script(MANY % json.dumps(many))
+            self.page.add_init_script(MANY.replace("MANY_ROWS", json.dumps(many)))
         if throttle:
             self.throttle(throttle)
         self.page.goto(address, wait_until="commit")

@@ -3,6 +3,7 @@
 //! `cargo xtask test` installs the programs and says where they are; without it these tests fail and say so.
 
 mod browser;
+mod clients_python;
 mod clients_typescript;
 mod daemon;
 mod dashboard;

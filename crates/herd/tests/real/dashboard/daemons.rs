@@ -26,10 +26,10 @@ async fn a_daemon_that_is_killed_is_said_to_be_gone_and_its_successor_is_shown_i
     let daemon = speakers(&[]);
     crowd(&daemon).await;
     let admin = daemon.admin;
-    let mut tab = Tab::open_with(admin, json!({ "viewport": { "width": 700, "height": 420 } }));
+    let mut tab = Tab::open_with(admin, json!({ "viewport": { "width": 1000, "height": 420 } }));
     tab.says(&status(), "live");
     tab.fill(&role("searchbox", "Search sessions"), "session-1");
-    tab.click(&role("button", "Session"));
+    tab.click(&button("Session"));
     tab.counts(&rows(), 8);
     tab.evaluate("() => scrollTo(0, 260)", Value::Null);
     let place = "() => [Math.round(scrollY), location.hash, document.querySelector('input[type=search]').value]";
@@ -42,7 +42,7 @@ async fn a_daemon_that_is_killed_is_said_to_be_gone_and_its_successor_is_shown_i
     tab.counts(&rows(), 8);
     assert_eq!(tab.evaluate(place, Value::Null), before, "what was there stays, and where it was");
 
-    let daemon = speakers_at(admin);
+    let daemon = speakers_at(admin, &[]);
     crowd(&daemon).await;
     tab.says(&status(), "live");
     tab.hides(&css("#banner"));
@@ -66,7 +66,7 @@ async fn the_page_of_a_session_outlives_the_daemon_and_goes_on_with_the_next_one
     tab.sees(&lines().with("said before"));
     tab.says(&css("h1"), "alice");
 
-    let daemon = speakers_at(admin);
+    let daemon = speakers_at(admin, &[]);
     tab.says(&status(), "live");
     tab.says(&css(".notice"), "There is no such session");
     start(&daemon, "alice").await;

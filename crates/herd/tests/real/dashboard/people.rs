@@ -96,7 +96,7 @@ fn visit(tab: &mut Tab, mut look: impl FnMut(&mut Tab, &str)) {
     tab.says(&status(), "live");
     tab.sees(&row("alice"));
     look(tab, "all sessions");
-    tab.fill(&role("searchbox", "Search sessions"), "nobody");
+    tab.fill(&role("searchbox", "Search sessions"), "no such name");
     tab.sees(&button("Clear the search"));
     look(tab, "a search for nobody");
     tab.goto("#/sessions/default//alice");
@@ -153,7 +153,7 @@ async fn nothing_scrolls_sideways_on_a_narrow_screen() {
         assert_eq!(width[0], width[1], "{what}");
         // Nor is anything cut off that somebody would have to press.
         let outside = r"() => [...document.querySelectorAll('button, a, input, select')]
-            .filter((element) => element.checkVisibility() && !element.closest('.lines, .skip') && !element.matches('.skip'))
+            .filter((element) => element.checkVisibility() && !element.closest('.lines, .skip, .row'))
             .map((element) => [element.getBoundingClientRect(), element.outerHTML])
             .filter(([{ left, right, width }]) => width > 0 && (left < 0 || right > innerWidth + 0.5))
             .map(([, html]) => html)";

@@ -234,14 +234,15 @@ const SPEAKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/speaker.p
 
 /// A daemon whose workers say what they are told to.
 pub(super) fn speakers(flags: &[&str]) -> Daemon {
-    let usual = ["--health-path", "/", "--read-only", SPEAKER, "--workers", "1..20", "--ttl", "1h"];
-    Daemon::run(&[&usual, flags].concat(), &["/usr/bin/python3", SPEAKER])
+    speakers_at(SocketAddr::from(([127, 0, 0, 1], 0)), flags)
 }
 
 /// The same with the dashboard at this address.
-pub(super) fn speakers_at(admin: SocketAddr) -> Daemon {
-    let usual = ["--health-path", "/", "--read-only", SPEAKER, "--workers", "1..20", "--ttl", "1h"];
-    Daemon::run_at(admin, &usual, &["/usr/bin/python3", SPEAKER])
+pub(super) fn speakers_at(admin: SocketAddr, flags: &[&str]) -> Daemon {
+    let usual = [["--health-path", "/"], ["--read-only", SPEAKER], ["--workers", "1..20"], ["--ttl", "1h"]];
+    let usual = usual.into_iter().filter(|[flag, _]| !flags.contains(flag)).flatten();
+    let all: Vec<_> = usual.chain(flags.iter().copied()).collect();
+    Daemon::run_at(admin, &all, &["/usr/bin/python3", SPEAKER])
 }
 
 /// Has a session's worker write to its standard output (`/out`) or error (`/err`), or end after that (`/die`).
