@@ -11,7 +11,10 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::config::settings::{LogFormat, LogLevel, Telemetry};
+use crate::{
+    config::settings::{LogFormat, LogLevel, Telemetry},
+    console::colours_errors,
+};
 
 /// What of each format is written. There is a layer for each, and one of them writes nothing.
 static FILTERS: OnceLock<[(LogFormat, Filter); 2]> = OnceLock::new();
@@ -21,12 +24,11 @@ type Filter = reload::Handle<Targets, Registry>;
 
 /// Starts logging as the settings say. Called once.
 pub(crate) fn start(telemetry: &Telemetry) {
-    let at_terminal = io::stderr().is_terminal();
     let (json, json_filter) = reload::Layer::new(targets(telemetry, LogFormat::Json));
     let (text, text_filter) = reload::Layer::new(targets(telemetry, LogFormat::Text));
     let lines = || fmt::layer().with_writer(io::stderr);
     let in_json = lines().json().flatten_event(true).with_current_span(true).with_span_list(false);
-    let in_text = lines().with_ansi(at_terminal && wants_colours());
+    let in_text = lines().with_ansi(colours_errors());
     let layers = vec![in_json.with_filter(json).boxed(), in_text.with_filter(text).boxed()];
     // A second call could only come from a mistake in here, and a daemon that logs twice is no reason to die.
     if registry().with(layers).try_init().is_ok() {
@@ -57,9 +59,4 @@ fn targets(telemetry: &Telemetry, format: LogFormat) -> Targets {
     };
     // Libraries' lines below a warning may hold headers, and so credentials. All of herd's crates begin with this word.
     Targets::new().with_target("herd", level).with_default(level.min(LevelFilter::WARN))
-}
-
-/// <https://no-color.org>: any text in the variable switches colours off.
-fn wants_colours() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -1,10 +1,10 @@
 //! `herd reload`.
 
-use anyhow::{bail, ensure};
+use anyhow::bail;
 use hyper::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Answer, Daemon, block_on};
+use super::{Answer, Daemon, block_on, problem_as_json};
 use crate::{
     cli::ReloadArgs,
     console,
@@ -23,20 +23,14 @@ pub(crate) fn run(args: ReloadArgs) -> anyhow::Result<()> {
         "/v1/reload",
         "the daemon looks at the configuration and at what it needs of the host",
     ))?;
-    if answer.status == StatusCode::OK {
-        let reloaded: Reloaded = serde_json::from_slice(&answer.body)?;
-        return if json { print_json(&json!(reloaded)) } else { console::print(told(&reloaded)) };
+    if answer.status == StatusCode::UNPROCESSABLE_ENTITY {
+        if json {
+            answer.print()?;
+        }
+        return refused(&answer, json);
     }
-    if json {
-        answer.print()?;
-    }
-    ensure!(
-        answer.status == StatusCode::UNPROCESSABLE_ENTITY,
-        "the daemon answered {}: {}",
-        answer.status,
-        answer.detail()
-    );
-    refused(&answer, json)
+    let reloaded: Reloaded = problem_as_json(json, daemon.read("/v1/reload", answer))?;
+    if json { console::print_json(&reloaded) } else { console::print(told(&reloaded)) }
 }
 
 /// Lists what is wrong, as `herd check` does.
@@ -51,10 +45,6 @@ fn refused(answer: &Answer, json: bool) -> anyhow::Result<()> {
         console::print(format_args!("{}\n", mistakes.join("\n")))?;
     }
     bail!("the configuration was not reloaded, and nothing has changed")
-}
-
-fn print_json(value: &Value) -> anyhow::Result<()> {
-    console::print(format_args!("{value:#}\n"))
 }
 
 fn told(reloaded: &Reloaded) -> String {

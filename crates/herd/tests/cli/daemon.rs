@@ -226,7 +226,7 @@ fn children(of: Pid) -> Vec<Pid> {
 }
 
 /// The lines of a stream, read by a thread that ends with it.
-fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
+pub(crate) fn lines(stream: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
