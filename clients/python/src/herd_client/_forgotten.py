@@ -8,17 +8,21 @@ import os
 import ssl
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 import httpx2
 
-from ._state import HASTY_END_TIMEOUT, State
+from ._state import State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_AT_EXIT = 10.0
+AT_EXIT = 10.0
 """How many seconds the end of the program may take on behalf of forgotten sessions."""
+
+EACH_AT_EXIT = 0.25
+"""How many of them each session may take. It ends whether its end is waited for or not."""
 
 log = logging.getLogger("herd_client")
 
@@ -34,8 +38,7 @@ class Forgotten:
         self._end = end
         self._lock = threading.Lock()
         self._open: dict[str, State] = {}
-        # A child process must not inherit a lock that another thread holds.
-        os.register_at_fork(after_in_child=self._forget)
+        _all.add(self)
 
     def add(self, state: State) -> None:
         """The session is used."""
@@ -59,15 +62,31 @@ class Forgotten:
         return [state for state in states if state.to_be_ended]
 
     def end_all(self) -> None:
-        """Ends all of them."""
-        until = time.monotonic() + _AT_EXIT
+        """Ends all of them, as the program ends."""
+        until = time.monotonic() + AT_EXIT
         for state in self.take_all():
             if time.monotonic() < until:
-                self._end(state, HASTY_END_TIMEOUT)
+                self._end(state, EACH_AT_EXIT)
+            else:
+                not_ended(state, TimeoutError(f"the program has ended others for {AT_EXIT:.0f} s"))
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """They are another process's."""
         self._lock = threading.Lock()
         self._open = {}
+
+
+_all: weakref.WeakSet[Forgotten] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for forgotten in list(_all):
+        forgotten.forget()
+
+
+# A child of a fork has no sessions, and no locks that another thread of its parent holds. Windows has no forks.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
 
 
 def end_outside_of_loops(tls: ssl.SSLContext | None) -> Callable[[State, float], None]:

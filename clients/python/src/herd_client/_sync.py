@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
+
+MOST_AT_ONCE = 16
+"""How many sessions end at the same time."""
 
 LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
 
@@ -74,7 +78,10 @@ class Herd:
 
     def close(self) -> None:
         """Ends what nobody has ended, and closes all connections."""
-        self._forgotten.end_all()
+        states = self._forgotten.take_all()
+        if states:
+            with ThreadPoolExecutor(min(len(states), MOST_AT_ONCE)) as threads:
+                list(threads.map(self._end, states))
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -88,7 +95,7 @@ class Herd:
     def __repr__(self) -> str:
         return f"Herd({str(self._gateway.url)!r})"
 
-    def _end(self, state: State, timeout: float) -> None:
+    def _end(self, state: State, timeout: float = HASTY_END_TIMEOUT) -> None:
         Session(state, self._transport, self._timeout)._leave(timeout)
 
 
