@@ -69,9 +69,10 @@ class Detail {
     const stamp = `${this.worker?.id} ${this.picture.tick}`;
     if (this.#drawn === stamp) return;
     this.#drawn = stamp;
+    // Of a worker that is gone the last picture stays. Another daemon may have another one of its name.
+    const isThere = this.worker !== null && this.picture.workers.get(this.worker.id) === this.worker;
+    if (this.worker && !isThere) return;
     const usage = this.picture.usage(this.worker?.id);
-    // Of a worker that is gone the last picture stays.
-    if (!usage && this.worker) return;
     this.cpu.draw(recent(this.picture, usage?.cpu), this.worker?.limits?.cpu_cores ?? null);
     this.memory.draw(recent(this.picture, usage?.memory), this.worker?.limits?.memory_bytes ?? null);
   }
@@ -101,6 +102,8 @@ export class SessionPage extends Detail {
   #name;
   #key;
   #wasLive = false;
+  /** Whether it was of a daemon that is no more. */
+  #endedWithDaemon = false;
   /** When it was seen no more. */
   #ended = null;
   #reach = h('code');
@@ -141,6 +144,7 @@ export class SessionPage extends Detail {
   restarted() {
     this.log.restart();
     this.events.restart();
+    this.#endedWithDaemon ||= this.#wasLive;
     this.#wasLive = false;
     this.#bind();
   }
@@ -151,6 +155,7 @@ export class SessionPage extends Detail {
     if (session) {
       this.session = session;
       this.#wasLive = true;
+      this.#endedWithDaemon = false;
       this.#ended = null;
       if (session.worker !== null) {
         this.worker = picture.workers.get(session.worker) ?? (this.worker?.id === session.worker ? this.worker : null);
@@ -177,7 +182,8 @@ export class SessionPage extends Detail {
     this.log.absent('There is no worker whose log could be shown.');
     if (ended) {
       this.say(`This session ended at ${exactly(ended.at)}: ${ended.detail ?? ended.reason}.`, 'over');
-    } else if (this.#wasLive) this.say('This session has ended.', 'over');
+    } else if (this.#endedWithDaemon) this.say('The daemon was started anew, and this session ended with the one before.', 'over');
+    else if (this.#wasLive) this.say('This session has ended.', 'over');
     else this.say('There is no such session. It has ended, or it never started.', 'over');
   }
 

@@ -56,6 +56,7 @@ export function setting(milliseconds) {
 
 /** A short time, exactly. */
 export function millis(milliseconds) {
+  if (milliseconds === 0) return '0 ms';
   if (milliseconds === null || milliseconds === undefined || Number.isNaN(milliseconds)) return NOTHING;
   if (milliseconds >= 60000) return duration(milliseconds);
   if (milliseconds >= 1000) return `${digits(milliseconds / 1000)} s`;

@@ -167,7 +167,8 @@ export class LogView {
     this.#lines.append(...entries.map((entry) => this.#line(entry)));
     let over = this.#lines.childElementCount - MOST;
     for (; over > 0; over -= 1) {
-      if (!this.#lines.firstElementChild.hidden) this.#fitting -= 1;
+      const { classList, hidden } = this.#lines.firstElementChild;
+      if (!hidden && !classList.contains('mark')) this.#fitting -= 1;
       this.#lines.firstElementChild.remove();
     }
     this.#toEnd();
@@ -190,6 +191,7 @@ export class LogView {
   }
 
   #fit(line) {
+    if (line.classList.contains('mark')) return;
     line.hidden = this.#words !== '' && !line.textContent.toLowerCase().includes(this.#words);
     if (!line.hidden) this.#fitting += 1;
   }
@@ -207,7 +209,7 @@ export class LogView {
   }
 
   #count() {
-    const all = this.#lines.childElementCount;
+    const all = this.#lines.childElementCount - this.#lines.getElementsByClassName('mark').length;
     const shown = this.#words ? `${count(this.#fitting)} of ${counted(all, 'line')}` : counted(all, 'line');
     const waiting = this.#isPaused && this.#pending.length ? `, ${count(this.#pending.length)} more wait` : '';
     write(this.#state, all || waiting ? shown + waiting : 'Nothing was written yet.');

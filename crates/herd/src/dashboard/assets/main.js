@@ -151,10 +151,10 @@ function stand(state) {
 function noticeOf(kind) {
   const { state, stats, heard } = picture;
   if (kind === 'lost' && state.kind !== 'refused') {
-    const since = heard === null ? 'The daemon does not answer' : `The daemon is gone since ${clock(new Date(heard))}`;
-    const reason = state.reason && state.reason !== 'no answer' && state.reason !== 'the stream ended' ? ` (${state.reason})` : '';
-    const rest = picture.ready ? '. What is shown is how it was then.' : '. Is it running? herd serve starts it.';
-    return { kind: 'bad', text: `${since}${reason}${rest}`, action: 'Try now' };
+    if (state.reason) return { kind: 'bad', text: state.reason, action: 'Try now' };
+    const since = heard === null ? 'The daemon does not answer.' : `The daemon is gone since ${clock(new Date(heard))}.`;
+    const rest = picture.ready ? 'What is shown is how it was then.' : 'Is it running? herd serve starts it.';
+    return { kind: 'bad', text: `${since} ${rest}`, action: 'Try now' };
   }
   if (state.kind === 'refused' && state.error.status !== 401) return { kind: 'bad', text: state.error.message, action: 'Try again' };
   if (stats?.draining) return { kind: 'warn', text: 'The daemon is draining: it takes on no more sessions, and stops when those that live have ended.' };

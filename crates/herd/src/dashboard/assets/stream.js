@@ -114,7 +114,7 @@ const unseen = () => hiddenSince !== null && performance.now() - hiddenSince > U
  * Follows a stream until it is closed, or `event` returns `false`, or the daemon refuses it for good.
  *
  * `open(response)` hears that it begins, `event(name, data)` each event, and `state(state)` how it stands:
- * `connecting`, `live`, `waiting` (with `until` and `reason`), `unseen`, `refused` (with `error`).
+ * `connecting`, `live`, `waiting` (with `until`, and with `reason` if the daemon said why), `unseen`, `refused` (with `error`).
  */
 export class Following {
   #path;
@@ -159,7 +159,7 @@ export class Following {
       }
       await this.#gate();
       if (this.#closed) break;
-      let reason = 'the stream ended';
+      let reason = null;
       try {
         this.#handlers.state({ kind: 'connecting', failures });
         const over = await this.#read(() => { failures = 0; });
@@ -171,7 +171,7 @@ export class Following {
           this.#handlers.state({ kind: 'refused', error });
           break;
         }
-        reason = error instanceof Refusal ? error.message : 'no answer';
+        if (error instanceof Refusal) reason = error.message;
         failures = Math.max(failures, error.retryAfter ? Math.log2(error.retryAfter) : 0);
       }
       if (unseen()) continue;
