@@ -10,7 +10,7 @@ use crate::progress;
 
 /// What is in it besides the least that is a Debian: a service manager, what herd's package recommends, programs of one's
 /// own, and what looks at them.
-const PACKAGES: &str = "ca-certificates,curl,man-db,passt,procps,python3-minimal,systemd,systemd-sysv,dbus";
+const PACKAGES: &str = "ca-certificates,curl,man-db,passt,procps,python3,systemd,systemd-sysv,dbus";
 
 /// Where Debian is if this host does not know it better.
 const ARCHIVE: &str = "file:///srv/debian";

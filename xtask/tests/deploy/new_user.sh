@@ -32,7 +32,7 @@ as_unit() {
     until herd ps >/dev/null 2>&1; do
         tries=$((tries + 1))
         if [ "$tries" -gt 300 ] || ! kill -0 "$daemon" 2>/dev/null; then
-            cat /root/log
+            herd ps; cat /root/log
             exit 1
         fi
         sleep 0.1

@@ -48,8 +48,10 @@ fn the_package_is_all_that_a_fresh_debian_needs_and_leaves_nothing_when_it_goes(
     fs::copy(package(directory.path()), root.join("root/herd.deb")).unwrap();
     fs::write(root.join("root/new_user.sh"), NEW_USER).unwrap();
 
-    let mounts = "mount --make-rprivate / && cd \"$1\" && mount -t proc proc proc && mount --rbind /sys sys && \
-                  mount --rbind /dev dev && mount -t tmpfs tmpfs run && mount -t tmpfs tmpfs tmp && ip link set lo up && \
+    // A root of its own and no chroot(2): who is in one may make no user namespace (user_namespaces(7)).
+    let mounts = "mount --make-rprivate / && mount --bind \"$1\" \"$1\" && cd \"$1\" && mount -t proc proc proc && \
+                  mount --rbind /sys sys && mount --rbind /dev dev && mount -t tmpfs -o mode=755 tmpfs run && \
+                  mount -t tmpfs tmpfs tmp && ip link set lo up && pivot_root . mnt && umount -l /mnt && \
                   exec chroot . /bin/sh /root/new_user.sh";
     let mut command = Command::new("unshare");
     // Its own network: the ports are those of the configuration that is installed.
