@@ -10,9 +10,11 @@ export class Upload {
   /** What the body failed with, if it did. */
   failure: { readonly error: unknown } | undefined;
   readonly stream: ReadableStream<Uint8Array>;
+  readonly #chunks: Chunks;
 
   constructor(source: Stream) {
     const chunks = chunksOf(source);
+    this.#chunks = chunks;
     this.stream = new ReadableStream(
       {
         pull: async (controller) => {
@@ -29,6 +31,11 @@ export class Upload {
       },
       { highWaterMark: 0 },
     );
+  }
+
+  /** Lets go of the source: nobody will read the rest. Not every runtime cancels what it sends when it is refused. */
+  abandon(reason: unknown): void {
+    this.#chunks.cancel(reason).catch(() => undefined);
   }
 }
 

@@ -38,10 +38,11 @@ export class Herd {
    */
   constructor(options: HerdOptions = {}) {
     const { token } = options;
+    if (typeof token === "string") checkToken(token);
     this.#connection = {
       gateway: parseGateway(options.gateway ?? "http://127.0.0.1:8080"),
       key: parseSessionKey(options.sessionKey ?? "header:X-Session-ID"),
-      token: typeof token === "function" ? token : () => token,
+      token: typeof token === "function" ? () => checkToken(token()) : () => token,
       // A browser's own wants to be called without an object.
       fetch: options.fetch ?? ((input, init) => globalThis.fetch(input, init)),
     };
@@ -89,6 +90,14 @@ function parseGateway(address: string | URL): URL {
   if (url.username !== "" || url.password !== "") wrong("the address has a user in it, and herd knows tokens alone");
   if (url.search !== "" || url.hash !== "") wrong("the address has a query or a fragment");
   return url;
+}
+
+/** An error must not show the token, as that of the platform would. */
+function checkToken(token: string): string {
+  if (!/^[!-~]+$/.test(token)) {
+    throw new TypeError("token: it is empty, or has what no field can carry; leave it out where none is wanted");
+  }
+  return token;
 }
 
 /** An address such as `127.0.0.1` has no labels. */

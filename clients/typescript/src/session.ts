@@ -10,12 +10,12 @@ import { addKey, address, shortestPath } from "./session_key.js";
 export type RequestBody = RequestInit["body"] | Stream | undefined;
 
 /**
- * As `fetch` has them, with two differences: `redirect` is `manual` unless it is said otherwise, and cannot be `follow`,
- * because a worker must not send the session's ID elsewhere; and a body may come from any `AsyncIterable` of bytes.
+ * As `fetch` has them, with two differences: `redirect` is always `manual`, because a worker must not have the session's ID sent
+ * elsewhere; and a body may come from any `AsyncIterable` of bytes.
  */
 export interface RequestOptions extends Omit<RequestInit, "body" | "redirect"> {
   readonly body?: RequestBody;
-  readonly redirect?: "manual" | "error";
+  readonly redirect?: "manual";
 }
 
 /** In a request: only if the session is there (`resume`), or end it (`end`). In an answer to that: `ended`. */
@@ -50,6 +50,8 @@ export class Session implements AsyncDisposable {
   readonly id: string;
   readonly #connection: Connection;
   #worker: string | undefined;
+  /** Leads to the session's pool where routes look at the path. */
+  #path: string;
   /** Whether the gateway has said that the session is there. */
   #began = false;
   #loss: SessionLost | undefined;
@@ -59,6 +61,7 @@ export class Session implements AsyncDisposable {
   constructor(connection: Connection, id: string) {
     this.#connection = connection;
     this.id = id;
+    this.#path = shortestPath(connection.key);
   }
 
   /** The worker that answers, for example `worker-3`; unknown before the first answer. */
@@ -82,7 +85,10 @@ export class Session implements AsyncDisposable {
    */
   url(path: string): string {
     const { gateway, key } = this.#connection;
-    return address(gateway, key, this.id, path).href;
+    const url = address(gateway, key, this.id, path);
+    // Whatever opens that may begin the session, and nobody tells.
+    if (!this.#began) this.#path = path;
+    return url.href;
   }
 
   /** The same for WebSockets: `ws:` or, over TLS, `wss:`. */
@@ -102,14 +108,17 @@ export class Session implements AsyncDisposable {
     if (this.#loss !== undefined) throw this.#lost(this.#loss.detail, this.#loss);
     if (this.#ending !== undefined) throw this.#lost(`the session ${this.id} was ended by session.end()`);
     const url = this.url(path);
-    if ((options.redirect as string | undefined) === "follow") {
-      throw new TypeError('redirect: "follow" could send the session\'s ID elsewhere; read the field location instead');
+    if (options.redirect !== undefined && options.redirect !== "manual") {
+      throw new TypeError("redirect: only manual is safe, because a worker could have the session's ID sent elsewhere");
     }
     const { signal } = options;
     const answer = await this.#send(url, options, this.#fields(options.headers));
-    const response = explained(answer, async (cause) => (signal?.aborted ? cause : await this.#explain(cause)));
+    const response = explained(answer, async (cause) =>
+      signal?.aborted ? cause : await this.#explain(path, cause),
+    );
     this.#worker = response.headers.get(HERD_WORKER) ?? this.#worker;
     this.#began = true;
+    this.#path = path;
     return response;
   }
 
@@ -180,10 +189,9 @@ export class Session implements AsyncDisposable {
 
   async #end(signal: AbortSignal | undefined): Promise<void> {
     if (this.#loss !== undefined) return;
-    const { gateway, key } = this.#connection;
     const headers = this.#fields();
     headers.set(HERD_SESSION, "end");
-    const url = address(gateway, key, this.id, shortestPath(key)).href;
+    const url = this.url(this.#path);
     try {
       const options = signal === undefined ? {} : { signal };
       const answer = await this.#sendAny(url, { ...options, method: "DELETE" }, headers);
@@ -218,7 +226,9 @@ export class Session implements AsyncDisposable {
     // A session has one worker all its life.
     if (this.#worker !== undefined && worker !== this.#worker) {
       await answer.body?.cancel();
-      throw this.#lost(`the session ${this.id} was lost with ${this.#worker}, and somebody else has begun it anew`);
+      throw this.#lost(
+        `the session ${this.id} was with ${this.#worker}, and now ${worker} answers: somebody has begun it anew, or the path leads to another pool`,
+      );
     }
     return answer;
   }
@@ -231,16 +241,18 @@ export class Session implements AsyncDisposable {
     if (upload !== undefined) Object.assign(init, { body: upload.stream, duplex: "half" });
     else if (body !== undefined && body !== null) init.body = body as NonNullable<RequestInit["body"]>;
     check(url, init);
-    let answer: Response;
     try {
-      answer = await this.#connection.fetch(url, init);
-    } catch (cause) {
-      if (options.signal?.aborted) throw cause;
-      if (upload?.failure !== undefined) throw upload.failure.error;
-      throw this.#unreachable("does not answer", cause);
+      const answer = await this.#connection.fetch(url, init).catch((cause: unknown) => {
+        if (options.signal?.aborted) throw cause;
+        if (upload?.failure !== undefined) throw upload.failure.error;
+        throw this.#unreachable("does not answer", cause);
+      });
+      if (isProblem(answer)) throw this.#note(await errorOf(answer, this.id));
+      return answer;
+    } catch (error) {
+      upload?.abandon(error);
+      throw error;
     }
-    if (isProblem(answer)) throw this.#note(await errorOf(answer, this.id));
-    return answer;
   }
 
   /** Learns from an error what has become of the session. */
@@ -251,14 +263,12 @@ export class Session implements AsyncDisposable {
     return error;
   }
 
-  /** Asks the gateway why an answer broke off. A `HEAD` changes nothing in a worker, if one gets it. */
-  async #explain(cause: unknown): Promise<unknown> {
+  /** Asks the gateway why the answer for `path` broke off. A `HEAD` changes nothing in a worker, if one gets it. */
+  async #explain(path: string, cause: unknown): Promise<unknown> {
     if (this.#ending !== undefined) return this.#lost("the session was ended while its worker answered", cause);
     const signal = AbortSignal.timeout(EXPLANATION_TIMEOUT);
-    const { gateway, key } = this.#connection;
-    const url = address(gateway, key, this.id, shortestPath(key)).href;
     try {
-      await this.#send(url, { method: "HEAD", signal }, this.#fields());
+      await this.#send(this.url(path), { method: "HEAD", signal }, this.#fields());
     } catch (error) {
       if (error instanceof SessionLost) return this.#lost(`the answer broke off: ${error.detail}`, cause, error);
       if (error instanceof GatewayUnreachable) return this.#unreachable("went away while it answered", cause);

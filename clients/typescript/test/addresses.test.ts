@@ -112,6 +112,17 @@ test("a_function_gives_each_request_the_token_of_now", () => {
   assert.doesNotMatch(session.url("/x"), /two/);
 });
 
+test("a_token_that_no_field_can_carry_is_not_shown", () => {
+  for (const token of ["", "secret\n", "secret secret", "secr\u00e9t"]) {
+    for (const given of [token, () => token]) {
+      assert.throws(
+        () => new Herd({ token: given }).session().headers,
+        (error) => error instanceof TypeError && error.message.startsWith("token: ") && !error.message.includes("secr"),
+      );
+    }
+  }
+});
+
 test("nothing_that_is_no_error_of_herd_passes_for_one", () => {
   for (const other of [undefined, null, "session-lost", new Error("no"), { code: "session-lost" }]) {
     assert(!isHerdError(other));

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { request } from "node:http";
 import { after, before, test } from "node:test";
 
-import { Herd, type Session } from "herd-client";
+import { Herd, ResponseBroken, type Session, SessionLost } from "herd-client";
 
 import { Daemon, repl, worker } from "./daemon.js";
 
@@ -130,8 +130,9 @@ test("a_redirection_is_an_answer_and_takes_no_id_elsewhere", async () => {
   await using session = herd.session();
   const response = await session.get("/moved");
   assert.deepEqual([response.status, response.headers.get("location")], [302, "http://127.0.0.1:9/stolen"]);
-  const options = { redirect: "follow" } as unknown as { redirect: "manual" };
-  await assert.rejects(session.get("/moved", options), TypeError);
+  for (const redirect of ["follow", "error"]) {
+    await assert.rejects(session.get("/moved", { redirect } as unknown as { redirect: "manual" }), TypeError);
+  }
 });
 
 test("bodies_stream_both_ways", async () => {
@@ -221,6 +222,24 @@ test("a_gateway_behind_a_path_is_asked_below_it", async () => {
   assert.equal((await daemon.admin("/v1/sessions")).items[0].pool, "tools");
   await session.end();
   assert.deepEqual(await daemon.sessions(), []);
+});
+
+test("a_session_in_the_pool_of_its_path_is_explained_and_ended_there", async () => {
+  await using daemon = await Daemon.start(worker, {
+    pools: { tools: {}, others: {} },
+    routes: [{ path_prefix: "/tools", strip_prefix: true, pool: "tools" }, { pool: "others" }],
+  });
+  await using session = new Herd({ gateway: daemon.gateway }).session();
+  const broken = await session.get("/tools/broken");
+  await assert.rejects(broken.text(), ResponseBroken);
+  assert.equal((await session.get("/tools/fields")).headers.get("herd-pool"), "tools");
+  // In the other pool, that would be another session.
+  await assert.rejects(session.get("/fields"), SessionLost);
+
+  const another = new Herd({ gateway: daemon.gateway }).session("alice");
+  await another.get("/tools/fields");
+  await another.end();
+  assert(!(await daemon.sessions()).includes("alice"));
 });
 
 /** As a program with a proxy or a resolver of its own would do it. */
