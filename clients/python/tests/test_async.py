@@ -63,8 +63,8 @@ def test_many_tasks_share_a_herd_and_a_session(shared: Daemon) -> None:
     run(test())
 
 
-async def use(herd: AsyncHerd, begun: asyncio.Future[str]) -> None:
-    async with herd.session() as session:
+async def use(herd: AsyncHerd, begun: asyncio.Future[str], id: str | None = None) -> None:
+    async with herd.session(id) as session:
         await session.get("/count")
         begun.set_result(session.id)
         await session.get("/never", timeout=None)
@@ -86,6 +86,25 @@ def test_a_task_that_is_cancelled_ends_its_session(shared: Daemon, times: int) -
         await asyncio.to_thread(soon, lambda: session not in shared.sessions())
 
     run(test())
+
+
+def test_a_task_that_is_cancelled_again_while_it_ends_its_session_ends_it_all_the_same(shared: Daemon) -> None:
+    async def test(steps: int) -> None:
+        async with AsyncHerd(shared.gateway) as herd:
+            begun: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            task = asyncio.create_task(use(herd, begun, f"again-{steps}"))
+            await begun
+            task.cancel()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        # The end of the loop cancels what is left.
+
+    for steps in range(8):
+        run(test(steps))
+    soon(lambda: not [session for session in shared.sessions() if session.startswith("again-")])
 
 
 def test_a_group_of_tasks_in_which_one_fails_ends_the_sessions_of_all(shared: Daemon) -> None:
