@@ -56,5 +56,14 @@ fn page(command: &Command) -> anyhow::Result<(String, String)> {
         .manual("herd manual")
         .source(concat!("herd ", env!("CARGO_PKG_VERSION")));
     man.render(&mut page)?;
-    Ok((format!("{name}.1"), String::from_utf8(page).context("the page is no text")?))
+    Ok((format!("{name}.1"), ascii(&String::from_utf8(page).context("the page is no text")?)))
+}
+
+/// The page with everything beyond ASCII as escapes of groff_char(7): not every reader is told how it is encoded.
+fn ascii(page: &str) -> String {
+    let mut text = String::with_capacity(page.len());
+    for c in page.chars() {
+        if c.is_ascii() { text.push(c) } else { text += &format!("\\[u{:04X}]", u32::from(c)) }
+    }
+    text
 }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    path::Path,
     process::Stdio,
 };
 
@@ -46,6 +47,16 @@ fn parrot() -> Daemon {
 fn say(daemon: &Daemon, session: &str, what: &str) {
     let answer = request(daemon.gateway, "GET", &format!("/{what}"), &[("x-session-id", session)]);
     assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+/// Follows the session's log, and is past what was said before.
+fn follow(daemon: &Daemon, socket: &Path, args: &[&str], session: &str) -> Running {
+    let following = Running::start(daemon, socket, &[&["logs", "-f", "--stdout", session], args].concat());
+    // What was not there when it began comes on the stream.
+    following.line();
+    say(daemon, session, "begun");
+    while !following.line().contains("begun") {}
+    following
 }
 
 fn talkative() -> Daemon {
@@ -140,8 +151,7 @@ fn following_goes_on_where_the_connection_broke_off() {
     let daemon = parrot();
     let relay = Relay::to(&daemon.socket);
     say(&daemon, "alice", "n1");
-    let following = Running::start(&daemon, &relay.socket(), &["logs", "-f", "--stdout", "alice"]);
-    while following.line() != "n1" {}
+    let following = follow(&daemon, &relay.socket(), &[], "alice");
     for number in 2..5 {
         relay.cut();
         say(&daemon, "alice", &format!("n{number}"));
@@ -160,9 +170,7 @@ fn lines_that_went_meanwhile_are_counted() {
         let relay = Relay::to(&daemon.socket);
         let session = if json { "bob" } else { "alice" };
         say(&daemon, session, "first");
-        let args = ["logs", "-f", "--stdout", session, "--json"];
-        let following = Running::start(&daemon, &relay.socket(), if json { &args } else { &args[..4] });
-        while !following.line().contains("first") {}
+        let following = follow(&daemon, &relay.socket(), if json { &["--json"] } else { &[] }, session);
         relay.cut();
         say(&daemon, session, "flood/1500");
         eventually(|| stdout(&daemon, &["logs", session]).ends_with("1499\n"));
@@ -249,8 +257,7 @@ fn a_daemon_that_stops_ends_its_followers_and_one_that_dies_is_an_error() {
         let mut daemon = parrot();
         say(&daemon, "alice", "here");
         let followers =
-            [&["logs", "-f", "alice"][..], &["events", "-f"]].map(|args| Running::start(&daemon, &daemon.socket, args));
-        while followers[0].line() != "here" {}
+            [follow(&daemon, &daemon.socket, &[], "alice"), Running::start(&daemon, &daemon.socket, &["events", "-f"])];
         while !followers[1].line().contains("session-started") {}
         daemon.signal(signal);
         for follower in followers {
