@@ -66,7 +66,7 @@ export class Dialogs {
       write(error, '');
       try {
         // A browser takes `..` in a path for a step upwards, however it is written.
-        if (id === '.' || id === '..') throw new Error(`A browser cannot name this session; use herd end ${quoted(id)}`);
+        if (id === '.' || id === '..') throw new Error(`a browser cannot name this session; “herd end ${quoted(id)}” in a terminal can`);
         const query = { pool, tenant: tenant ?? '', force: force.checked ? true : null };
         await ask(address(['v1', 'sessions', id], query), { method: 'DELETE' });
         dialog.close();
