@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, getpid, kill_process, setsid};
 use crate::{
     attempt::{Attempt, absent},
     lines::{Lines, eventually},
-    place::Place,
+    place::{Means, Place},
     role::block,
     scene::{Scene, with_argument},
     worker::{Job, Worker, say},
@@ -58,6 +58,7 @@ pub(crate) fn play_daemon(place: Place, mark: &str, assets: &Path, workspace: &P
 fn start_nasty(place: Place, assets: &Path, workspace: &Path, mark: &str) -> Worker {
     let job = Job {
         place,
+        means: Means::Worker,
         assets,
         workspace: workspace.to_owned(),
         program: Job::assets_inside(place, assets).join("program"),

@@ -2,7 +2,8 @@
 //!
 //! Each deed is tried by this same binary, in up to four places: `root` and `rootless` in herd's sandbox, `bwrap` in
 //! bubblewrap's as the oracle where that offers the layer, and `control` without any, where it has to succeed: so the
-//! test can tell. `SECURITY.md` shows the table, and is compared with it.
+//! test can tell. In herd's sandbox it is also tried by a further command beside a worker (`root-command` and so on).
+//! `SECURITY.md` shows the table, and is compared with it.
 
 mod attempt;
 mod deed;
@@ -29,7 +30,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
 use crate::{
-    place::Place,
+    place::{Means, Place},
     table::{DEEDS, Deed},
 };
 
@@ -45,9 +46,9 @@ fn main() -> ExitCode {
         return code;
     }
     let deeds = DEEDS.iter().flat_map(|deed| {
-        deed.places()
-            .into_iter()
-            .map(move |(name, place)| Trial::test(format!("{name}::{}", deed.name), move || try_in(place, deed)))
+        deed.trials().into_iter().map(move |(name, place, means)| {
+            Trial::test(format!("{name}::{}", deed.name), move || try_in(place, means, deed))
+        })
     });
     let documents = [
         Trial::test("document::shows_the_table", document::shows_the_table),
@@ -57,7 +58,7 @@ fn main() -> ExitCode {
 }
 
 /// Tries it from a process of its own, which has the right user and secrets to lose.
-fn try_in(place: Place, deed: &Deed) -> Result<(), Failed> {
+fn try_in(place: Place, means: Means, deed: &Deed) -> Result<(), Failed> {
     let root = rustix::process::geteuid().is_root();
     if place.needs_root() && !root {
         return Err("only root can try this: run `sudo --preserve-env=PATH cargo xtask test`".into());
@@ -77,7 +78,10 @@ fn try_in(place: Place, deed: &Deed) -> Result<(), Failed> {
         let script = format!("echo 1 > /proc/sys/user/max_user_namespaces && exec {map} \"$@\"");
         stage.args(["unshare", "--user", "--map-root-user", "sh", "-c", &script, "sh"]);
     }
-    stage.arg(assets.path().join("program")).args(["role:stage", place.name(), deed.name]).arg(assets.path());
+    stage
+        .arg(assets.path().join("program"))
+        .args(["role:stage", place.name(), means.name(), deed.name])
+        .arg(assets.path());
     stage.env(stage::SECRET_VARIABLE, "a secret of the daemon").env("RUST_BACKTRACE", "0");
     stage.stdin(Stdio::null()).current_dir("/");
     let output = stage.output()?;

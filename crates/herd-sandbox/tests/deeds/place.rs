@@ -23,6 +23,32 @@ pub(crate) enum Place {
     Apart,
 }
 
+/// What does the deed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Means {
+    /// A worker.
+    Worker,
+    /// A further command in the sandbox of a worker that does nothing.
+    Command,
+}
+
+impl Means {
+    const NAMES: [(Self, &str); 2] = [(Self::Worker, "worker"), (Self::Command, "command")];
+
+    pub(crate) fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(means, _)| *means == self).expect("both have names").1
+    }
+}
+
+impl FromStr for Means {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::NAMES.iter().find(|(_, name)| *name == text);
+        found.map(|(means, _)| *means).ok_or_else(|| format!("no means is called {text}"))
+    }
+}
+
 impl Place {
     const NAMES: [(Self, &str); 8] = [
         (Self::Root, "root"),
@@ -42,6 +68,11 @@ impl Place {
     /// Whether a sandbox is between the deed and the host.
     pub(crate) fn is_confined(self) -> bool {
         !matches!(self, Self::Host | Self::User | Self::Apart)
+    }
+
+    /// Whether the sandbox is herd's.
+    pub(crate) fn is_herds(self) -> bool {
+        self.is_confined() && self != Self::Bwrap
     }
 
     /// Whether the sandbox has a root of its own.

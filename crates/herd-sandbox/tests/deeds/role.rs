@@ -25,8 +25,9 @@ pub(crate) fn play() -> Option<ExitCode> {
 
 fn play_role(role: &str, args: &[&str]) -> ExitCode {
     match (role, args) {
-        ("stage", [place, name, assets]) => {
-            stage::perform(place.parse().expect("a place"), table::deed(name), Path::new(assets));
+        ("stage", [place, means, name, assets]) => {
+            let (place, means) = (place.parse().expect("a place"), means.parse().expect("means"));
+            stage::perform(place, means, table::deed(name), Path::new(assets));
         }
         ("deed", [place, name, target @ ..]) => try_deed(place, name, target),
         // By a script whose interpreter is this program: its first argument is the script.

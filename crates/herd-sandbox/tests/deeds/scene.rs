@@ -26,7 +26,7 @@ use tempfile::TempDir;
 
 use crate::{
     lines::{Lines, eventually},
-    place::Place,
+    place::{Means, Place},
     raw::{Arg, call},
     target::{ACCOUNTS, NAMES, Target, fingerprint},
     worker::{Job, Worker},
@@ -36,6 +36,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Scene {
     pub(crate) place: Place,
+    /// What does the deed.
+    pub(crate) means: Means,
     pub(crate) assets: PathBuf,
     pub(crate) target: Target,
     pub(crate) terminal: Option<OwnedFd>,
@@ -72,6 +74,7 @@ impl Scene {
         target.set("capable", inside.join("capable").display());
         Self {
             place,
+            means: Means::Worker,
             assets: assets.to_owned(),
             target,
             terminal: None,
@@ -140,8 +143,10 @@ impl Scene {
 
     /// This program with arguments, in one of the two workspaces of the scene.
     pub(crate) fn job(&self, place: Place, workspace: &str, args: &[&str]) -> Job<'_> {
+        let does_the_deed = matches!(args.first(), Some(&"role:deed"));
         Job {
             place,
+            means: if does_the_deed { self.means } else { Means::Worker },
             assets: &self.assets,
             workspace: self.directory.path().join(workspace),
             program: Job::assets_inside(place, &self.assets).join("program"),

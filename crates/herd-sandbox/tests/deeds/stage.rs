@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use crate::{
     attempt::Attempt,
-    place::Place,
+    place::{Means, Place},
     scene::Scene,
     table::{Act, Deed},
     worker::{Worker, say, shown},
@@ -44,8 +44,9 @@ pub(crate) enum Verdict {
 ///
 /// # Panics
 /// If it ends differently than it has to in this place.
-pub(crate) fn perform(place: Place, deed: &Deed, assets: &Path) {
+pub(crate) fn perform(place: Place, means: Means, deed: &Deed, assets: &Path) {
     let mut scene = Scene::new(place, assets);
+    scene.means = means;
     let verdict = match deed.act {
         Act::Inside(_) => inside(&mut scene, deed),
         Act::AtTerminal(_) => {

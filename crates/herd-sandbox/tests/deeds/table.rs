@@ -6,7 +6,7 @@ use crate::{
     attempt::Attempt,
     deed::{files, identity, init, ipc, kernel, limits, mounts, network, processes},
     life,
-    place::Place,
+    place::{Means, Place},
     scene::Scene,
     target::Target,
 };
@@ -92,6 +92,20 @@ impl Deed {
 
     const fn root_only(self) -> Self {
         Self { rootless: false, oracle: false, ..self }
+    }
+
+    /// How often it is tried, by the names of the tests: in every place, and in herd's sandbox by a further command too.
+    pub(crate) fn trials(&self) -> Vec<(String, Place, Means)> {
+        let by_worker = self.places().into_iter().map(|(name, place)| (name.to_owned(), place, Means::Worker));
+        let by_command = self.places().into_iter().filter_map(|(name, place)| {
+            let is_tried = match self.act {
+                Act::Inside(_) | Act::AtTerminal(_) | Act::OnProgram { .. } => place.is_herds(),
+                // Who did it makes no difference to what is left of it.
+                Act::Around(_) => false,
+            };
+            is_tried.then(|| (format!("{name}-command"), place, Means::Command))
+        });
+        by_worker.chain(by_command).collect()
     }
 
     /// The places where it is tried, by the names of the tests.

@@ -1,7 +1,8 @@
 //! One process that is confined, or is not: in herd's sandbox, in bubblewrap's, or in none.
 
 use std::{
-    fs,
+    cell::RefCell,
+    fs::{self, File},
     io::{self, Write},
     os::{fd::OwnedFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
@@ -9,11 +10,11 @@ use std::{
     time::Instant,
 };
 
-use herd_sandbox::{Identity, Init, Isolation, Limit, Mode, Mount, Report, Seccomp, Spec};
+use herd_sandbox::{ExecSpec, ExecStreams, Identity, Init, Isolation, Limit, Mode, Mount, Report, Seccomp, Spec};
 
 use crate::{
     lines::{Lines, PATIENCE, readable},
-    place::Place,
+    place::{Means, Place},
     stage::{OPEN_FILES, PROCESSES, SHM_LIMIT, TMP_LIMIT},
 };
 
@@ -26,6 +27,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
     pub(crate) place: Place,
+    pub(crate) means: Means,
     /// The directory of the host that a sandbox shows as [`ASSETS`].
     pub(crate) assets: &'a Path,
     /// The directory of the host that a sandbox shows as `/workspace`.
@@ -47,7 +49,12 @@ pub(crate) struct Worker {
 enum Process {
     Child(Child),
     Init(Init),
+    /// A further command, which is given to the init when its worker runs.
+    Command(Init, RefCell<Option<ExecSpec>>),
 }
+
+/// The number of the only command of an init here.
+const COMMAND: u32 = 7;
 
 impl Job<'_> {
     /// The directory of the assets as the job sees it.
@@ -58,6 +65,18 @@ impl Job<'_> {
     pub(crate) fn start(self) -> Worker {
         let (reader, writer) = io::pipe().expect("a pipe");
         let process = match self.place {
+            Place::Root | Place::Rootless | Place::Unfiltered | Place::Fallback if self.means == Means::Command => {
+                let null = || File::open("/dev/null").expect("it is there");
+                let mut spec = self.spec(writer.into());
+                let streams = ExecStreams::Descriptors {
+                    stdin: null().into(),
+                    stdout: spec.stdout.take().expect("it has one"),
+                    stderr: spec.stderr.take().expect("it has one"),
+                };
+                let mut command = ExecSpec::new(std::mem::replace(&mut spec.program, "sleep".into()), streams);
+                command.args = std::mem::replace(&mut spec.args, vec!["1000".into()]);
+                Process::Command(Init::launch(spec).expect("a launch"), RefCell::new(Some(command)))
+            }
             Place::Root | Place::Rootless | Place::Unfiltered | Place::Fallback => {
                 Process::Init(Init::launch(self.spec(writer.into())).expect("a launch"))
             }
@@ -159,17 +178,24 @@ impl Worker {
     pub(crate) fn pid(&self) -> i32 {
         match &self.process {
             Process::Child(child) => child.id().cast_signed(),
-            Process::Init(init) => init.pid().cast_signed(),
+            Process::Init(init) | Process::Command(init, _) => init.pid().cast_signed(),
         }
     }
 
     /// Whether it could be started at all, as far as that is told.
     pub(crate) fn failure(&self) -> Option<String> {
-        let Process::Init(init) = &self.process else { return None };
+        let (Process::Init(init) | Process::Command(init, _)) = &self.process else { return None };
         match report(init) {
-            Some(Report::Ready { .. }) => None,
-            Some(Report::Failed(failure)) => Some(failure.to_string()),
+            Some(Report::Ready { .. }) => {}
+            Some(Report::Failed(failure)) => return Some(failure.to_string()),
             other => panic!("neither ready nor failed: {other:?}"),
+        }
+        let Process::Command(init, command) = &self.process else { return None };
+        init.execute(COMMAND, command.borrow_mut().take().expect("it is asked once")).expect("init reads");
+        match report(init) {
+            Some(Report::Executed { .. }) => None,
+            Some(Report::ExecutionFailed { failure, .. }) => Some(failure.to_string()),
+            other => panic!("neither executed nor failed: {other:?}"),
         }
     }
 
@@ -181,6 +207,10 @@ impl Worker {
             Process::Init(init) => match report(init) {
                 Some(Report::Exited { status, .. }) => status,
                 other => panic!("not exited: {other:?}; {output}"),
+            },
+            Process::Command(init, _) => match report(init) {
+                Some(Report::ExecutionEnded { id: COMMAND, status }) => status,
+                other => panic!("not ended: {other:?}; {output}"),
             },
         };
         (output, status)
@@ -194,7 +224,7 @@ impl Worker {
                 let _ = child.kill();
                 let _ = child.wait();
             }
-            Process::Init(init) => init.kill(),
+            Process::Init(init) | Process::Command(init, _) => init.kill(),
         }
     }
 }
