@@ -185,7 +185,12 @@ impl Daemon {
 
     /// All processes below the daemon: inits, workers, and what they have started.
     pub(crate) fn descendants(&self) -> Vec<Pid> {
-        let mut found = children(self.pid());
+        self.descendants_of(self.pid())
+    }
+
+    /// The same below another process.
+    pub(crate) fn descendants_of(&self, pid: Pid) -> Vec<Pid> {
+        let mut found = children(pid);
         let mut next = 0;
         while next < found.len() {
             found.extend(children(found[next]));

@@ -97,7 +97,8 @@ impl Picture {
 
     /// How much of a CPU all workers use, in percent.
     pub(super) fn cpu(&self) -> f64 {
-        self.cpu.values().filter_map(Rate::per_second).sum::<f64>() / 10.0
+        // Of nothing the sum is less than nothing: -0.0.
+        self.cpu.values().filter_map(Rate::per_second).fold(0.0, |sum, rate| sum + rate) / 10.0
     }
 
     /// What all workers have of the memory, in bytes.
