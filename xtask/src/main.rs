@@ -5,6 +5,7 @@ mod bench;
 mod deb;
 mod packages;
 mod proto;
+mod static_build;
 mod test;
 mod tools;
 mod venv;
@@ -24,6 +25,7 @@ enum Task {
     Deb(deb::Options),
     /// Generate the code of the control plane from its schema
     Proto,
+    Static(static_build::Options),
     Test(test::Options),
     Vm(vm::Options),
     #[command(hide = true)]
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Task::Bench(task) => bench::run(&task).map(|()| ExitCode::SUCCESS),
         Task::Deb(options) => deb::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Proto => proto::generate().map(|()| ExitCode::SUCCESS),
+        Task::Static(options) => static_build::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => test::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Vm(options) => vm::run(&options),
         Task::Guest(options) => vm::guest::run(&options),

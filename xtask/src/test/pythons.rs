@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use super::playwright;
 use crate::{progress, venv};
@@ -18,6 +18,7 @@ const OLDEST: (u32, u32) = (3, 10);
 /// The environments know what was installed, and are made anew when this changes. On the oldest Python the client has to
 /// do with the oldest library that it says it can do with.
 const REQUIREMENTS: &[&str] = &[
+    "pytest==9.2.0",
     "httpx2==2.14.0; python_version < '3.11'",
     "httpx2==2.16.2; python_version >= '3.11'",
     "websockets==16.1.1; python_version < '3.11'",
@@ -26,7 +27,6 @@ const REQUIREMENTS: &[&str] = &[
     "hatchling==1.33.0",
     "mypy==2.4.1",
     "pyright==1.1.414",
-    "pytest==9.2.0",
 ];
 
 /// Two environments, which are the same if the machine has one Python.
@@ -61,7 +61,7 @@ fn provide(directory: &Path, ((major, minor), python): &((u32, u32), PathBuf)) -
         pyright.arg("--version").env("PYRIGHT_PYTHON_CACHE_DIR", &cache);
         let output = pyright.stdin(Stdio::null()).output().context("cannot start pyright")?;
         let said = String::from_utf8_lossy(&output.stderr);
-        anyhow::ensure!(output.status.success(), "pyright cannot be installed; is npm's registry within reach? {said}");
+        ensure!(output.status.success(), "pyright cannot be installed; is npm's registry within reach? {said}");
     }
     Ok(home.join("bin/python"))
 }
