@@ -37,6 +37,7 @@ fn keys_that_could_never_work_are_refused_with_what_is_allowed() {
         ("header:", r#""" is no name of a header that could carry a session ID"#),
         ("header:a b", r#""a b" is no name of a header that could carry a session ID"#),
         ("header:Connection", r#""Connection" is no name of a header that could carry a session ID"#),
+        ("header:Herd-Session", r#""Herd-Session" is no name of a header that could carry a session ID"#),
         ("cookie:a;b", r#""a;b" is no name of a cookie"#),
         ("query:", "query: needs the name of the parameter, for example query:session"),
         ("path:0", "path:0 names no segment; they are counted from 1"),
