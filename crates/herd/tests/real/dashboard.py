@@ -78,7 +78,7 @@ async ({ css, value }) => {
 class Tab:
     """One page, with everything that went wrong in it."""
 
-    def __init__(self, browser, address, many=None, throttle=None, **options):
+    def __init__(self, browser, address, many=None, throttle=None, inject=None, **options):
         self.address = address
         self.complaints = []
         self.context = browser.new_context(reduced_motion="reduce", **options)
@@ -93,6 +93,8 @@ class Tab:
             self.page.add_init_script(MANY.replace("MANY_ROWS", json.dumps(many)))
         if throttle:
             self.throttle(throttle)
+        if inject:
+            self.page.route(address, lambda route: self.inject(route, inject))
         self.page.goto(address, wait_until="commit")
 
     def hear(self, message):
@@ -106,6 +108,14 @@ class Tab:
     def watch(self, request):
         if not request.url.startswith(self.address):
             self.complaints.append(f"request: {request.url}")
+
+    def inject(self, route, html):
+        """Lets the daemon's page come with something that the daemon did not write."""
+        response = route.fetch()
+        route.fulfill(response=response, body=response.text().replace("</body>", f"{html}</body>"))
+
+    def offline(self, is_offline):
+        self.context.set_offline(is_offline)
 
     def throttle(self, conditions):
         session = self.context.new_cdp_session(self.page)
@@ -169,14 +179,8 @@ class Tab:
     def evaluate(self, script, argument=None):
         return self.page.evaluate(script, argument)
 
-    def waits_for(self, script, argument=None):
-        self.page.wait_for_function(script, arg=argument, timeout=PATIENCE)
-
     def takes(self, css, value=None):
         return self.page.evaluate(TIMED, {"css": css, "value": value})
-
-    def resize(self, width, height):
-        self.page.set_viewport_size({"width": width, "height": height})
 
     def barriers(self, axe):
         """What axe-core finds that is serious or worse."""

@@ -2,6 +2,7 @@
 
 mod daemons;
 mod people;
+mod pictures;
 mod strangers;
 mod tab;
 

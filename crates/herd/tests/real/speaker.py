@@ -1,9 +1,13 @@
-# A worker that says what it is told to: POST /out and /err write the body as it is to standard output and error, GET
-# /hold does not answer, POST /die writes the body to standard error and ends with it.
+# A worker that does what it is told: POST /out and /err write the body as it is to standard output and error, POST
+# /die writes it to standard error and ends with it, GET /hold does not answer, and GET /work/SECONDS/MIB computes for a
+# while and keeps that much memory.
 import http.server
 import os
 import sys
 import threading
+import time
+
+kept = []
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -12,6 +16,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/hold":
             threading.Event().wait()
+        if self.path.startswith("/work/"):
+            _, _, seconds, mebibytes = self.path.split("/")
+            kept.append(b"x" * (int(mebibytes) << 20))
+            end = time.process_time() + float(seconds)
+            while time.process_time() < end:
+                pass
         self.answer()
 
     def do_POST(self):

@@ -42,8 +42,11 @@ async fn a_daemon_that_is_killed_is_said_to_be_gone_and_its_successor_is_shown_i
     tab.counts(&rows(), 8);
     assert_eq!(tab.evaluate(place, Value::Null), before, "what was there stays, and where it was");
 
+    // It comes back into view when it has sessions of the same names.
+    tab.offline(true);
     let daemon = speakers_at(admin, &[]);
     crowd(&daemon).await;
+    tab.offline(false);
     tab.says(&status(), "live");
     tab.hides(&css("#banner"));
     tab.counts(&rows(), 8);
@@ -68,7 +71,7 @@ async fn the_page_of_a_session_outlives_the_daemon_and_goes_on_with_the_next_one
 
     let daemon = speakers_at(admin, &[]);
     tab.says(&status(), "live");
-    tab.says(&css(".notice"), "There is no such session");
+    tab.says(&css(".notice"), "this session ended with the one before");
     start(&daemon, "alice").await;
     say(&daemon, "alice", "/out", "said afterwards\n").await;
     tab.sees(&lines().with("said afterwards"));

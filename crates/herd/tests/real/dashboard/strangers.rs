@@ -33,6 +33,7 @@ async fn a_hostile_session_id_is_shown_as_text_and_can_be_ended() {
         tab.sees(&css(".events li").with(&format!("{name} started on")));
         tab.click(&button("End session…"));
         assert_eq!(tab.texts(&css("dialog h2")), [format!("End session {name}?")]);
+        tab.check(&role("checkbox", "Kill it at once, without asking it to stop"));
         tab.click(&button("End session"));
         tab.says(&css(".notice"), "This session ended");
         tab.sees(&css(".events li").with(&format!("{name} ended")));
@@ -146,8 +147,30 @@ async fn whatever_gets_into_the_page_can_neither_run_nor_ask_others() {
         assert_eq!(outcome, "blocked", "{what}");
     }
     let violations = found["violations"].to_string();
-    for directive in ["script-src", "style-src", "connect-src", "img-src", "require-trusted-types-for"] {
+    for directive in ["style-src", "connect-src", "img-src", "require-trusted-types-for"] {
         assert!(violations.contains(directive), "{directive}: {violations}");
     }
     tab.says(&status(), "live");
+
+    let html = "<script>window.ran = 'inline'</script><img src='/x' onerror='window.ran = `handler`'>\
+                <style>body { display: none }</style><script src='data:text/javascript,window.ran=1'></script>\
+                <iframe src='/'></iframe><base href='http://127.0.0.1:9/'><object data='/'></object>";
+    tab.turn_to(daemon.admin, json!({ "inject": html }));
+    tab.says(&status(), "live");
+    tab.sees(&css("script[src^='data:']"));
+    assert_eq!(
+        tab.evaluate("() => [window.ran ?? null, frames[0].document?.title ?? '']", Value::Null),
+        json!([null, ""])
+    );
+    let complaints = tab.complaints().join("\n");
+    for directive in [
+        "script-src-elem inline",
+        "script-src-attr inline",
+        "style-src-elem inline",
+        "script-src-elem data",
+        "frame-src",
+        "base-uri",
+    ] {
+        assert!(complaints.contains(directive), "{directive}: {complaints}");
+    }
 }

@@ -177,21 +177,16 @@ impl Tab {
         self.ask(&json!({ "do": "reload" }));
     }
 
+    /// Takes the network away from the browser, or gives it back.
     #[track_caller]
-    pub(super) fn resize(&mut self, width: u32, height: u32) {
-        self.ask(&json!({ "do": "resize", "width": width, "height": height }));
+    pub(super) fn offline(&mut self, is_offline: bool) {
+        self.ask(&json!({ "do": "offline", "is_offline": is_offline }));
     }
 
     /// What a function gives that is called in the page.
     #[track_caller]
     pub(super) fn evaluate(&mut self, script: &str, argument: Value) -> Value {
         self.ask(&json!({ "do": "evaluate", "script": script, "argument": argument }))
-    }
-
-    /// Waits until a function gives something true.
-    #[track_caller]
-    pub(super) fn waits_for(&mut self, script: &str, argument: Value) {
-        self.ask(&json!({ "do": "waits_for", "script": script, "argument": argument }));
     }
 
     /// How many milliseconds it takes until what follows is painted: from a click, or from what is written into a field.
@@ -230,7 +225,8 @@ impl Tab {
     }
 }
 
-const SPEAKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/speaker.py");
+/// Where their program is.
+pub(super) const SPEAKER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/real/speaker.py");
 
 /// A daemon whose workers say what they are told to.
 pub(super) fn speakers(flags: &[&str]) -> Daemon {
