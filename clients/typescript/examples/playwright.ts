@@ -1,14 +1,23 @@
-/** Playwright takes the same two; its types are not needed to see that they fit. */
+/** Playwright takes the same two. What it is of Playwright that this needs is written here, to see that they fit. */
 
-import { Herd, type Session } from "herd-client";
+import type { Herd } from "herd-client";
 
-interface BrowserType {
-  connect(endpoint: string, options?: { headers?: { [key: string]: string } }): Promise<{ close(): Promise<void> }>;
+interface BrowserType<Browser> {
+  connect(endpoint: string, options?: { headers?: { [key: string]: string } }): Promise<Browser>;
 }
 
-export async function withBrowser(chromium: BrowserType, use: (session: Session) => Promise<void>): Promise<void> {
-  await using session = new Herd().session();
-  const browser = await chromium.connect(session.websocketUrl("/"), { headers: session.headers });
-  await use(session);
-  await browser.close();
+/** Uses the browser of a new session, whose worker is a Playwright server. */
+export async function withBrowser<Browser extends { close(): Promise<void> }, T>(
+  herd: Herd,
+  chromium: BrowserType<Browser>,
+  use: (browser: Browser) => Promise<T>,
+  headers: Record<string, string> = {},
+): Promise<T> {
+  await using session = herd.session();
+  const browser = await chromium.connect(session.websocketUrl("/"), { headers: { ...headers, ...session.headers } });
+  try {
+    return await use(browser);
+  } finally {
+    await browser.close();
+  }
 }

@@ -4,7 +4,8 @@ import { checkId, parseSessionKey, randomId, type SessionKey } from "./session_k
 /** Which gateway, and how it knows its sessions and its callers. */
 export interface HerdOptions {
   /**
-   * The gateway's address; `http://127.0.0.1:8080` by default. It may have a path, such as the `path_prefix` of a route.
+   * The gateway's address; `http://127.0.0.1:8080` by default. It may have a path, such as the `path_prefix` of a
+   * route.
    */
   readonly gateway?: string | URL | undefined;
   /**
@@ -52,7 +53,8 @@ export class Herd {
   /**
    * A session. Nothing is sent: its worker starts with its first request.
    *
-   * Without `id` it gets one of 128 random bits, which nobody can guess. Whoever knows a session's ID is in that session.
+   * Without `id` it gets one of 128 random bits, which nobody can guess. Whoever knows a session's ID is in that
+   * session.
    *
    * @throws {InvalidSession} If `id` is no session ID, or the session key cannot carry it.
    */
@@ -64,7 +66,8 @@ export class Herd {
   /**
    * Calls `use` with a new session, and ends the session when `use` is done or has failed.
    *
-   * For runtimes without `await using`. What keeps the session from being ended is not told: it ends by its time to live.
+   * For runtimes without `await using`. What keeps the session from being ended is not told: it ends by its time to
+   * live.
    */
   async withSession<T>(use: (session: Session) => T | Promise<T>): Promise<T> {
     const session = this.session();

@@ -16,7 +16,7 @@ import {
   Unauthorized,
 } from "./errors.js";
 
-/** In every answer of the gateway's own. It takes this field out of what workers answer, so that none can pass for it. */
+/** In every answer of the gateway's own, which takes this field out of what workers answer: none can pass for it. */
 const HERD_ERROR = "herd-error";
 
 /** More than any problem of the gateway has; what is longer came from somewhere else. */

@@ -1,7 +1,14 @@
 /// <reference lib="esnext.disposable" preserve="true" />
 
 import { explained, isStream, type Stream, Upload } from "./body.js";
-import { Draining, GatewayUnreachable, type HerdError, ResponseBroken, SessionLost, SessionNotFound } from "./errors.js";
+import {
+  Draining,
+  GatewayUnreachable,
+  type HerdError,
+  ResponseBroken,
+  SessionLost,
+  SessionNotFound,
+} from "./errors.js";
 import type { Connection } from "./herd.js";
 import { errorOf, isProblem } from "./problem.js";
 import { addKey, address, shortestPath } from "./session_key.js";
@@ -10,8 +17,8 @@ import { addKey, address, shortestPath } from "./session_key.js";
 export type RequestBody = RequestInit["body"] | Stream | undefined;
 
 /**
- * As `fetch` has them, with two differences: `redirect` is always `manual`, because a worker must not have the session's ID sent
- * elsewhere; and a body may come from any `AsyncIterable` of bytes.
+ * As `fetch` has them, with two differences: `redirect` is always `manual`, because a worker must not have the
+ * session's ID sent elsewhere; and a body may come from any `AsyncIterable` of bytes.
  */
 export interface RequestOptions extends Omit<RequestInit, "body" | "redirect"> {
   readonly body?: RequestBody;
@@ -42,8 +49,8 @@ const asyncDispose: typeof Symbol.asyncDispose = Symbol.asyncDispose ?? Symbol.f
  * After the first answer, each request says that it is for that session alone: once it is lost, requests fail with
  * {@link SessionLost} and no new session begins unnoticed.
  *
- * It ends by {@link Session.end}, or when the block of its `await using` is left. If the program ends before, or forgets
- * it, it ends by its time to live.
+ * It ends by {@link Session.end}, or when the block of its `await using` is left. If the program ends before, or
+ * forgets it, it ends by its time to live.
  */
 export class Session implements AsyncDisposable {
   /** Its ID. Whoever knows it is in this session. */
@@ -182,7 +189,7 @@ export class Session implements AsyncDisposable {
     await this.end({ signal: AbortSignal.timeout(LEAVE_TIMEOUT) }).catch(() => undefined);
   }
 
-  /** Ends the session as {@link Session.end} does, but fails never: if it cannot be ended, its time to live does that. */
+  /** Ends the session as {@link Session.end} does, but never fails: what cannot be ended ends by its time to live. */
   [asyncDispose](): Promise<void> {
     return this.leave();
   }
@@ -226,9 +233,8 @@ export class Session implements AsyncDisposable {
     // A session has one worker all its life.
     if (this.#worker !== undefined && worker !== this.#worker) {
       await answer.body?.cancel();
-      throw this.#lost(
-        `the session ${this.id} was with ${this.#worker}, and now ${worker} answers: somebody has begun it anew, or the path leads to another pool`,
-      );
+      const why = "somebody has begun it anew, or the path leads to another pool";
+      throw this.#lost(`the session ${this.id} was with ${this.#worker}, and now ${worker} answers: ${why}`);
     }
     return answer;
   }

@@ -103,9 +103,8 @@ function pathWith(key: SessionKey, id: string, path: string): string {
   if (key.source !== "path") return path;
   const segments = path.split("/");
   if (segments.length < key.segment || (key.segment > 1 && path === "/")) {
-    throw new TypeError(
-      `the path ${JSON.stringify(path)} has to have ${key.segment - 1} segments before the session's, as path:${key.segment} wants it`,
-    );
+    const wanted = `${key.segment - 1} segments before the session's, as path:${key.segment} wants it`;
+    throw new TypeError(`the path ${JSON.stringify(path)} has to have ${wanted}`);
   }
   // The text before the first slash is not a segment.
   segments.splice(key.segment, 0, encodeURIComponent(id));

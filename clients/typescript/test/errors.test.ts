@@ -265,7 +265,8 @@ test("a_worker_that_takes_too_long_is_a_timeout_and_its_session_goes_on", async 
 });
 
 test("a_worker_that_answers_no_http_is_a_bad_gateway", async () => {
-  const nonsense = "require('node:net').createServer(c=>c.on('data',()=>c.end('nonsense\\r\\n\\r\\n'))).listen(process.env.PORT)";
+  const answer = "(connection) => connection.on('data', () => connection.end('nonsense\\r\\n\\r\\n'))";
+  const nonsense = `require("node:net").createServer(${answer}).listen(process.env.PORT)`;
   await using daemon = await Daemon.start(["node", "-e", nonsense], { worker: { ready: "tcp" } });
   await using session = client(daemon).session();
   const error = await failure(BadGateway, session.get("/"));

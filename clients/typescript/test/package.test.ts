@@ -20,7 +20,8 @@ import { Herd, isHerdError, PoolFull } from "herd-client";
 declare const process: { readonly argv: string[] };
 await using session = new Herd({ gateway: process.argv[2] }).session();
 const answer: Response = await session.post("/eval", "6 * 7");
-console.log(await answer.text(), isHerdError(answer), PoolFull.name, import.meta.resolve("herd-client").includes("node_modules"));
+const installed = import.meta.resolve("herd-client").includes("node_modules");
+console.log(await answer.text(), isHerdError(answer), PoolFull.name, installed);
 `;
 
 const CONFIGURATION = {
@@ -47,7 +48,8 @@ test("the_packed_package_is_installed_imported_and_type_checked_elsewhere_with_w
     for (const path of ["LICENSE", "README.md", "dist/index.js", "dist/index.d.ts", "src/index.ts"]) {
       assert(paths.includes(path), `${path} is not in the package: ${paths.join(", ")}`);
     }
-    assert(paths.every((path) => /^(LICENSE|README\.md|package\.json|(dist|src)\/[\w.]+)$/.test(path)), paths.join(", "));
+    const expected = /^(LICENSE|README\.md|package\.json|(dist|src)\/[\w.]+)$/;
+    assert(paths.every((path) => expected.test(path)), paths.join(", "));
 
     await writeFile(join(directory, "package.json"), JSON.stringify({ type: "module", private: true }));
     await run("npm", ["install", "--offline", "--no-audit", "--no-fund", join(directory, filename)], { cwd });
@@ -57,7 +59,8 @@ test("the_packed_package_is_installed_imported_and_type_checked_elsewhere_with_w
     for (const [number, program] of programs.entries()) await writeFile(join(directory, `read-${number}.ts`), program);
     await writeFile(join(directory, "tsconfig.json"), JSON.stringify(CONFIGURATION));
     const compiler = join(HOME, "node_modules/typescript/bin/tsc");
-    await run(process.execPath, [compiler, "--project", directory], { cwd }).catch((error) => assert.fail(error.stdout));
+    const compiled = run(process.execPath, [compiler, "--project", directory], { cwd });
+    await compiled.catch((error) => assert.fail(error.stdout));
     await using daemon = await Daemon.start(repl);
     const said = await run(process.execPath, ["program.js", daemon.gateway], { cwd });
     assert.equal(said.stdout, "42 false PoolFull true\n");

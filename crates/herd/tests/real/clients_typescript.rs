@@ -7,7 +7,26 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{daemon::HERD, provided};
+use crate::{daemon::HERD, playwright::browsers, provided};
+
+/// Playwright of npm is not the client's business, so it comes from elsewhere.
+const RENDER: &str = r#"
+const [gateway, nodeModules] = process.argv.slice(1);
+const { chromium } = require(`${nodeModules}/playwright-core`);
+const launch = { channel: "chrome", args: ["--no-sandbox", "--no-first-run", "--disable-background-networking"] };
+(async () => {
+  const { Herd } = await import("./dist/index.js");
+  const { withBrowser } = await import("./build/examples/playwright.js");
+  const render = async (browser) => {
+    const page = await browser.newPage();
+    await page.setContent("<p id=p></p><script>document.getElementById('p').textContent = 'rendered ' + 6 * 7</script>");
+    return await page.textContent("p");
+  };
+  const headers = { "x-playwright-launch-options": JSON.stringify(launch) };
+  const text = await withBrowser(new Herd({ gateway }), chromium, render, headers);
+  if (text !== "rendered 42") throw new Error(text);
+})();
+"#;
 
 /// The client's directory in the repository.
 fn client() -> PathBuf {
@@ -33,6 +52,11 @@ fn copy() -> TempDir {
     directory
 }
 
+/// Builds one of the client's parts.
+fn build(directory: &TempDir, project: &str) {
+    run_node(directory, &["node_modules/typescript/bin/tsc", "--project", project]);
+}
+
 /// Runs `node` there. What it says is shown if the test fails.
 fn run_node(directory: &TempDir, arguments: &[&str]) {
     let mut node = Command::new("node");
@@ -45,7 +69,7 @@ fn run_node(directory: &TempDir, arguments: &[&str]) {
 fn test(file: &str) {
     let directory = copy();
     for project in ["tsconfig.json", "examples/tsconfig.node.json", "test/tsconfig.json"] {
-        run_node(&directory, &["node_modules/typescript/bin/tsc", "--project", project]);
+        build(&directory, project);
     }
     let file = format!("build/test/{file}.test.js");
     // A test that fails may leave connections open, and must not wait for them.
@@ -85,8 +109,20 @@ fn the_typescript_client_is_packed_installed_and_its_examples_run() {
 #[test]
 fn the_typescript_clients_types_are_whole_in_a_browser_without_those_of_node() {
     let directory = copy();
-    run_node(&directory, &["node_modules/typescript/bin/tsc", "--project", "tsconfig.json"]);
-    run_node(&directory, &["node_modules/typescript/bin/tsc", "--project", "examples/tsconfig.browser.json"]);
+    build(&directory, "tsconfig.json");
+    build(&directory, "examples/tsconfig.browser.json");
+}
+
+#[tokio::test]
+async fn playwright_of_npm_renders_in_a_session_of_the_typescript_client() {
+    let directory = copy();
+    build(&directory, "tsconfig.json");
+    build(&directory, "examples/tsconfig.node.json");
+    let node_modules = provided("HERD_TEST_NODE_MODULES");
+    let daemon = browsers(&[]);
+    let gateway = format!("http://{}", daemon.gateway.0);
+    run_node(&directory, &["-e", RENDER, &gateway, node_modules.to_str().unwrap()]);
+    assert_eq!(daemon.admin("/v1/sessions").await["items"], serde_json::json!([]), "the session ended with its block");
 }
 
 #[test]

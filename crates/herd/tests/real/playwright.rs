@@ -6,7 +6,7 @@ use crate::{browser::Client, daemon::Daemon, gateway::Gateway, processes::Watch,
 
 /// `npx playwright-core run-server`, in the directory where npm installed it. A browser has more threads than workers
 /// usually may.
-fn browsers(flags: &[&str]) -> Daemon {
+pub(crate) fn browsers(flags: &[&str]) -> Daemon {
     let node_modules = provided("HERD_TEST_NODE_MODULES");
     let home = node_modules.parent().unwrap().to_str().unwrap();
     let flags = [&["--health-path", "/", "--pids", "-1", "--cwd", home], flags].concat();
