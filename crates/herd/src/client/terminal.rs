@@ -96,9 +96,9 @@ impl RawTerminal {
         restore();
         // SIGTSTP is caught, so that it would not stop.
         if group {
-            kill_current_process_group(Signal::STOP)?
+            kill_current_process_group(Signal::STOP)?;
         } else {
-            kill_process(getpid(), Signal::STOP)?
+            kill_process(getpid(), Signal::STOP)?;
         }
         // `kill %1` lets a stopped process go on, so that it can end: then the terminal is somebody else's already.
         if let Ok(ending) = timeout(MOMENT, endings.next()).await {

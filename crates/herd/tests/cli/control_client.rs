@@ -99,14 +99,20 @@ impl Plane {
 
     /// Opens a stream of `Acquire`.
     pub(crate) async fn acquire(&mut self, fields: &[(&str, &str)]) -> AcquireStream {
+        let (requests, answers) = self.open("/herd.v1.HerdService/Acquire", fields).await;
+        AcquireStream { requests, answers }
+    }
+
+    /// Opens a stream of any method: where messages are sent, with their prefixes, and what is answered.
+    pub(crate) async fn open(&mut self, path: &str, fields: &[(&str, &str)]) -> (UnboundedSender<Bytes>, Answers) {
         let (requests, receiver) = unbounded_channel();
         let frames = stream::unfold(receiver, |mut receiver| async move {
             let message: Bytes = receiver.recv().await?;
             Some((Ok::<_, Infallible>(Frame::data(message)), receiver))
         });
         let body = StreamBody::new(frames).boxed();
-        let response = self.request("/herd.v1.HerdService/Acquire", fields, body).await;
-        AcquireStream { requests, answers: Answers::new(response) }
+        let response = self.request(path, fields, body).await;
+        (requests, Answers::new(response))
     }
 }
 
@@ -140,8 +146,9 @@ impl AcquireStream {
     }
 }
 
+/// The messages of an answer.
 #[derive(Debug)]
-struct Answers {
+pub(crate) struct Answers {
     head: HeaderMap,
     body: Incoming,
     read: Vec<u8>,
@@ -155,7 +162,7 @@ impl Answers {
     }
 
     /// The next message, or the status at the end, also where that is 0.
-    async fn next(&mut self) -> Result<Vec<u8>, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Vec<u8>, Failure> {
         if self.head.contains_key("grpc-status") {
             return Err(failure(&self.head));
         }
@@ -243,7 +250,7 @@ pub(crate) fn fields(mut message: &[u8]) -> Vec<(u64, Value)> {
     fields
 }
 
-fn varint(mut value: u64, into: &mut Vec<u8>) {
+pub(crate) fn varint(mut value: u64, into: &mut Vec<u8>) {
     while value >= 0x80 {
         into.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
         value >>= 7;

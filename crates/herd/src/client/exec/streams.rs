@@ -23,7 +23,7 @@ pub(super) enum Which {
 #[derive(Debug)]
 pub(super) struct Streams {
     /// `None` when nothing follows.
-    senders: Option<(Sender<Vec<u8>>, Sender<Vec<u8>>)>,
+    senders: Option<[Sender<Vec<u8>>; 2]>,
     written: UnboundedReceiver<(Which, io::Result<usize>)>,
 }
 
@@ -32,12 +32,12 @@ impl Streams {
         let (writes, written) = unbounded_channel();
         let output = begin(Which::Output, io::stdout(), writes.clone());
         let errors = begin(Which::Errors, io::stderr(), writes);
-        Self { senders: Some((output, errors)), written }
+        Self { senders: Some([output, errors]), written }
     }
 
     /// Has bytes written. What waits is no more than [`OUTPUT_WINDOW`], by what the daemon was told.
     pub(super) fn write(&self, which: Which, bytes: Vec<u8>) {
-        let Some((output, errors)) = &self.senders else { return };
+        let Some([output, errors]) = &self.senders else { return };
         let sender = if which == Which::Output { output } else { errors };
         // A stream that failed has said so.
         let _ = sender.send(bytes);

@@ -119,7 +119,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, theme: Theme, now: Sy
         if view.has(Column::Pool) {
             question += &format!(" in pool {}", printable(&session.pool));
         }
-        confirm(frame, area, question + "?", theme);
+        confirm(frame, area, &(question + "?"), theme);
     }
 }
 
@@ -352,11 +352,11 @@ fn help(frame: &mut Frame<'_>, area: Rect, theme: Theme) {
     frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: true }), area);
 }
 
-fn confirm(frame: &mut Frame<'_>, area: Rect, question: String, theme: Theme) {
+fn confirm(frame: &mut Frame<'_>, area: Rect, question: &str, theme: Theme) {
     let width = area.width.min(60);
     let inner = usize::from(width.saturating_sub(2)).max(1);
     // An ID may have 256 characters, and what is answered has to be seen.
-    let question = cut(&question, inner * usize::from(area.height.saturating_sub(4).clamp(1, 4)));
+    let question = cut(question, inner * usize::from(area.height.saturating_sub(4).clamp(1, 4)));
     let lines = question.chars().count().div_ceil(inner) + 1;
     let height = u16::try_from(lines + 2).unwrap_or(u16::MAX).min(area.height);
     let place = Rect { x: area.x + (area.width - width) / 2, y: area.y + (area.height - height) / 2, width, height };

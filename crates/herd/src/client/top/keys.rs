@@ -36,9 +36,9 @@ fn first(bytes: &[u8]) -> (Option<Key>, usize) {
     match bytes {
         [0x1b, kind @ (b'[' | b'O'), rest @ ..] => {
             // The last byte of a control sequence is a letter or a tilde (ECMA-48 §5.4).
-            let last = if *kind == b'O' { 0 } else { rest.iter().position(|b| matches!(b, 0x40..=0x7e)).unwrap_or(0) };
-            let Some(end) = rest.get(last) else { return (None, bytes.len()) };
-            let key = match (end, &rest[..last]) {
+            let last = rest.iter().position(|byte| *kind == b'O' || matches!(byte, 0x40..=0x7e));
+            let Some(last) = last else { return (None, bytes.len()) };
+            let key = match (&rest[last], &rest[..last]) {
                 (b'A', _) => Some(Key::Up),
                 (b'B', _) => Some(Key::Down),
                 (b'C', _) => Some(Key::Right),
@@ -51,8 +51,7 @@ fn first(bytes: &[u8]) -> (Option<Key>, usize) {
             };
             (key, 2 + last + 1)
         }
-        // Alt with another key.
-        [0x1b, other, ..] if *other != 0x1b => (None, 2),
+        // With Alt another key comes right behind it, and on a slow line so does the next one.
         [0x1b, ..] => (Some(Key::Escape), 1),
         [b'\r' | b'\n', ..] => (Some(Key::Enter), 1),
         [b'\t', ..] => (Some(Key::Tab), 1),
@@ -71,8 +70,22 @@ mod tests {
     fn keys_are_told_apart_and_what_is_none_is_passed_over() {
         let told = keys(b"q\x1b[A\x1bOB\x1b[5~\x1b[1;5C\x03\x1a\r\x7f\x1b[200~x\x1bz\xc3\xa4\t\x1b");
         use Key::{Backspace, Char, Ctrl, Down, Enter, Escape, PageUp, Right, Tab, Up};
-        let expected =
-            [Char('q'), Up, Down, PageUp, Right, Ctrl('c'), Ctrl('z'), Enter, Backspace, Char('x'), Tab, Escape];
+        let expected = [
+            Char('q'),
+            Up,
+            Down,
+            PageUp,
+            Right,
+            Ctrl('c'),
+            Ctrl('z'),
+            Enter,
+            Backspace,
+            Char('x'),
+            Escape,
+            Char('z'),
+            Tab,
+            Escape,
+        ];
         assert_eq!(told, expected);
         for cut in [&b"\x1b["[..], b"\x1bO", b"\x1b[1;", b"\x00", b""] {
             assert!(keys(cut).is_empty(), "{cut:?}");

@@ -136,7 +136,7 @@ async fn watch(daemon: &Daemon, every: Duration) -> anyhow::Result<ExitCode> {
                 }
                 screen.forget()?;
             }
-            _ = resizes.recv() => screen.resize()?,
+            _ = resizes.recv() => screen.forget()?,
             piece = input.recv() => {
                 // The terminal is gone.
                 let Some(Ok(piece)) = piece else { return Ok(by_signal(SignalKind::hangup().as_raw_value())) };
@@ -249,14 +249,9 @@ impl Screen {
         Ok(())
     }
 
-    fn resize(&mut self) -> io::Result<()> {
-        self.terminal.resize(area())
-    }
-
-    /// Draws everything anew: nobody knows what is there now.
+    /// Draws everything anew, and as large as the terminal is now: nobody knows what is there.
     fn forget(&mut self) -> io::Result<()> {
-        self.terminal.resize(area())?;
-        self.terminal.clear()
+        self.terminal.resize(area())
     }
 }
 

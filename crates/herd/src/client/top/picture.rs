@@ -138,7 +138,7 @@ impl Rate {
 mod tests {
     use super::*;
 
-    fn frame(name: &str, data: serde_json::Value) -> Frame {
+    fn frame(name: &str, data: &serde_json::Value) -> Frame {
         Frame { id: String::new(), name: name.to_owned(), data: data.to_string() }
     }
 
@@ -147,10 +147,10 @@ mod tests {
         let begin = Instant::now();
         let mut picture = Picture::default();
         let worker = |spent: u64| serde_json::json!({ "items": [{ "id": "worker-1", "cpu_time_ms": spent }] });
-        let stats = || frame("stats", serde_json::json!({ "acquire_requests": 7 }));
+        let stats = || frame("stats", &serde_json::json!({ "acquire_requests": 7 }));
         for (second, spent) in [(0, Some(100)), (1, Some(1100)), (2, Some(2100)), (3, None), (4, None)] {
             if let Some(spent) = spent {
-                picture.take(&frame("workers", worker(spent)), begin).unwrap();
+                picture.take(&frame("workers", &worker(spent)), begin).unwrap();
             }
             picture.take(&stats(), begin + Duration::from_secs(second)).unwrap();
         }
@@ -168,16 +168,16 @@ mod tests {
         let now = Instant::now();
         let sessions =
             serde_json::json!({ "items": [{ "pool": "a", "tenant": null, "id": "x" }, { "pool": "b", "id": "x" }] });
-        assert_eq!(picture.take(&frame("sessions", sessions), now).unwrap(), Told::Part);
-        assert_eq!(picture.take(&frame("stats", serde_json::json!({})), now).unwrap(), Told::Part, "it is not whole");
-        assert_eq!(picture.take(&frame("ready", serde_json::json!({})), now).unwrap(), Told::Moment);
+        assert_eq!(picture.take(&frame("sessions", &sessions), now).unwrap(), Told::Part);
+        assert_eq!(picture.take(&frame("stats", &serde_json::json!({})), now).unwrap(), Told::Part, "it is not whole");
+        assert_eq!(picture.take(&frame("ready", &serde_json::json!({})), now).unwrap(), Told::Moment);
         assert_eq!(picture.sessions.len(), 2);
         let gone =
             serde_json::json!({ "sessions": [{ "pool": "a", "tenant": null, "id": "x" }], "workers": ["worker-9"] });
-        picture.take(&frame("gone", gone), now).unwrap();
+        picture.take(&frame("gone", &gone), now).unwrap();
         assert_eq!(picture.sessions.keys().map(|key| key.pool.as_str()).collect::<Vec<_>>(), ["b"]);
-        assert_eq!(picture.take(&frame("weather", serde_json::json!("fine")), now).unwrap(), Told::Part);
-        let end = picture.take(&frame("end", serde_json::json!({ "reason": "draining" })), now).unwrap();
+        assert_eq!(picture.take(&frame("weather", &serde_json::json!("fine")), now).unwrap(), Told::Part);
+        let end = picture.take(&frame("end", &serde_json::json!({ "reason": "draining" })), now).unwrap();
         assert_eq!(end, Told::End("draining".to_owned()));
     }
 }
