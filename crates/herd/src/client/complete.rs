@@ -69,11 +69,11 @@ fn items<T: DeserializeOwned>(path: &str) -> Vec<T> {
 fn socket_of(words: impl Iterator<Item = String>) -> Option<PathBuf> {
     let words: Vec<_> = words.collect();
     let after = |at: usize| words.get(at + 1).cloned();
-    let found = words.iter().enumerate().filter_map(|(at, word)| match word.as_str() {
+    let mut found = words.iter().enumerate().filter_map(|(at, word)| match word.as_str() {
         "--socket" => after(at),
         _ => word.strip_prefix("--socket=").map(str::to_owned),
     });
-    found.last().filter(|path| !path.is_empty()).map(PathBuf::from)
+    found.next_back().filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
 fn offer<'a>(begun: &str, names: impl Iterator<Item = (&'a str, String)>) -> Vec<CompletionCandidate> {

@@ -161,7 +161,8 @@ impl Daemon {
     pub(super) async fn mute(&self, silence: Duration) -> anyhow::Error {
         let peer = UnixStream::connect(&self.socket).await.and_then(|stream| stream.peer_cred());
         let (socket, seconds) = (self.socket.display(), silence.as_secs());
-        let remedy = match peer.ok().and_then(|peer| peer.pid()) {
+        // Where the service manager made the socket, it is the peer.
+        let remedy = match peer.ok().and_then(|peer| peer.pid()).filter(|pid| *pid > 1) {
             Some(pid) => format!("if its process {pid} is stopped, `kill -CONT {pid}` lets it go on; else see its log"),
             None => "see whether its process is stopped, and its log".to_owned(),
         };

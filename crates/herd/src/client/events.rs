@@ -55,9 +55,9 @@ struct Telling {
 ///
 /// # Errors
 /// If there is no daemon to ask.
-pub(crate) fn run(args: EventsArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &EventsArgs) -> anyhow::Result<()> {
     let daemon = Daemon::find(args.daemon.socket.clone())?;
-    problem_as_json(args.json, block_on(show(&daemon, &args)))
+    problem_as_json(args.json, block_on(show(&daemon, args)))
 }
 
 async fn show(daemon: &Daemon, args: &EventsArgs) -> anyhow::Result<()> {

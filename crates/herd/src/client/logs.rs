@@ -44,9 +44,9 @@ struct Lines {
 ///
 /// # Errors
 /// If there is no such session or worker, or no daemon to ask.
-pub(crate) fn run(args: LogsArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &LogsArgs) -> anyhow::Result<()> {
     let daemon = Daemon::find(args.daemon.socket.clone())?;
-    problem_as_json(args.json, block_on(show(&daemon, &args)))
+    problem_as_json(args.json, block_on(show(&daemon, args)))
 }
 
 async fn show(daemon: &Daemon, args: &LogsArgs) -> anyhow::Result<()> {

@@ -253,4 +253,35 @@ mod tests {
         assert_eq!([bytes(0), bytes(1023), bytes(1024), bytes(150 << 20)], ["0B", "1023B", "1.0KiB", "150MiB"]);
         assert_eq!(bytes(u64::MAX), "16.0EiB");
     }
+
+    #[test]
+    fn tables_fit_forty_columns_and_a_hundred_have_them_whole() {
+        let time = "2026-01-31T12:00:00.000Z";
+        let session: Session = serde_json::from_value(json!({
+            "pool": "python-large", "tenant": "acme-incorporated", "id": "a-session-with-a-long-id", "state": "starting",
+            "worker": "worker-12345", "address": null, "created": time, "last_used": time, "leases": 0, "requests": 7,
+            "bytes_in": 5000, "bytes_out": 1 << 30, "idle_until": null, "ends_by": null,
+        }))
+        .unwrap();
+        let worker: Worker = serde_json::from_value(json!({
+            "pool": "python-large", "id": "worker-12345", "pid": 4194304, "state": "in-session",
+            "session": "a-session-with-a-long-id", "tenant": "acme-incorporated", "address": "http://127.0.0.1:8000",
+            "started": time, "ready_after_ms": 48.5, "restarts": 0, "cpu_time_ms": 100, "memory_bytes": 1 << 28,
+            "memory_peak_bytes": null, "pids": 2, "oom_kills": null, "limits": null, "layers": [], "missing": [],
+        }))
+        .unwrap();
+        let now = humantime::parse_rfc3339(time).unwrap() + Duration::from_secs(7200);
+        let (sessions, workers) = (&[session][..], &[worker][..]);
+        for several in [false, true] {
+            for table in [sessions_table(sessions, several, now), workers_table(workers, several, now)] {
+                let text = anstream::adapter::strip_str(&table.within(40).to_string()).to_string();
+                for line in text.lines() {
+                    assert!(line.chars().count() <= 40, "{line:?}");
+                }
+                assert!(text.contains("SESSION") && text.contains("STATE"), "{text}");
+            }
+        }
+        let wide = sessions_table(sessions, false, now).within(120).to_string();
+        assert!(wide.contains("a-session-with-a-long-id") && wide.contains("REQUESTS"), "{wide}");
+    }
 }

@@ -135,3 +135,87 @@ impl Stream<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::UnixListener,
+        time::sleep,
+    };
+
+    use super::*;
+
+    const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nserver: herd/0\r\ncontent-type: text/event-stream\r\n\r\n";
+
+    /// A daemon that sends these pieces, each after so many seconds, and then nothing more.
+    async fn daemon_sending(pieces: Vec<(u64, &'static [u8])>) -> (Daemon, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("herd.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+            for (seconds, bytes) in pieces {
+                sleep(Duration::from_secs(seconds)).await;
+                stream.write_all(bytes).await.unwrap();
+            }
+            // It keeps the connection, and takes the next one, by which a command finds out who is silent.
+            let _next = listener.accept().await;
+            std::future::pending::<()>().await;
+        });
+        (Daemon::find(Some(path)).unwrap(), directory)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn signs_of_life_keep_a_quiet_stream_and_silence_ends_it() {
+        let pieces = vec![(0, HEAD), (40, b":\n\n"), (40, b"data: {\"a\""), (40, b": 1}\n\n")];
+        let (daemon, _directory) = daemon_sending(pieces).await;
+        let mut stream = daemon.stream("/v1/events", None).await.unwrap();
+        let frame = stream.next().await.unwrap().unwrap();
+        assert_eq!(frame.json::<serde_json::Value>().unwrap()["a"], 1);
+        let before = Instant::now();
+        let error = stream.next().await.unwrap_err().to_string();
+        assert!(error.contains("says nothing for 45 s; if its process"), "{error}");
+        assert!(before.elapsed() >= QUIET);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn giving_up_on_a_frame_loses_nothing_and_does_not_make_silence_shorter() {
+        let (daemon, _directory) = daemon_sending(vec![(0, HEAD), (10, b"data: 1\n"), (10, b"\ndata: 2\n\n")]).await;
+        let mut stream = daemon.stream("/v1/events", None).await.unwrap();
+        let mut heard = Vec::new();
+        let error = loop {
+            match timeout(Duration::from_secs(1), stream.next()).await {
+                Ok(Ok(Some(frame))) => heard.push(frame.data),
+                Ok(other) => break other.unwrap_err().to_string(),
+                Err(_) => {}
+            }
+        };
+        assert_eq!(heard, ["1", "2"]);
+        assert!(error.contains("says nothing for 45 s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_cut_is_an_error_and_one_that_ends_is_not() {
+        const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n";
+        for (end, is_whole) in [(&b""[..], false), (b"0\r\n\r\n", true)] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("herd.sock");
+            let listener = UnixListener::bind(&path).unwrap();
+            let daemon = Daemon::find(Some(path)).unwrap();
+            let serving = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+                stream.write_all(&[CHUNKED, end].concat()).await.unwrap();
+            };
+            let reading = async {
+                let mut stream = daemon.stream("/v1/events", None).await.unwrap();
+                assert_eq!(stream.next().await.unwrap().unwrap().data, "1");
+                stream.next().await
+            };
+            let ((), last) = tokio::join!(serving, reading);
+            assert_eq!(last.is_ok_and(|frame| frame.is_none()), is_whole);
+        }
+    }
+}

@@ -74,6 +74,12 @@ impl Table {
         Self { columns: columns.into_iter().collect(), rows: Vec::new(), width: terminal_width() }
     }
 
+    /// As wide as a terminal of so many columns.
+    #[cfg(test)]
+    pub(crate) fn within(self, width: usize) -> Self {
+        Self { width: Some(width), ..self }
+    }
+
     /// Adds a row; it has as many cells as there are columns.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item: Into<Cell>>) {
         let cells: Vec<_> = cells.into_iter().map(Into::into).collect();

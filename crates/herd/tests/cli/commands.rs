@@ -33,6 +33,29 @@ fn ps_lists_sessions_and_workers() {
 }
 
 #[test]
+fn ps_lists_what_is_asked_for() {
+    let daemon = Daemon::run(&["--workers", "0..4", "--spare", "1"], &["{{herd}}", "repl"]);
+    eval(daemon.gateway, "alice", "1");
+    daemon.page_when("/v1/stats", |stats| stats["workers"]["spare"] == 1);
+    let listed = |args: &[&str]| -> (usize, usize) {
+        let output = daemon.command(&[&["ps", "--json"], args].concat());
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        let count = |name: &str| json[name].as_array().unwrap().len();
+        (count("sessions"), count("workers"))
+    };
+    assert_eq!(listed(&[]), (1, 2));
+    assert_eq!(listed(&["--pool", "default"]), (1, 2));
+    assert_eq!(listed(&["--tenant", ""]), (1, 1));
+    assert_eq!(listed(&["--tenant", "acme"]), (0, 0));
+    assert_eq!(listed(&["--state", "live"]), (1, 0));
+    assert_eq!(listed(&["--state", "spare"]), (0, 1));
+    assert_eq!(listed(&["--state", "in-session"]), (0, 1));
+    let refused = daemon.command(&["ps", "--pool", "nope"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(String::from_utf8(refused.stderr).unwrap(), "herd: there is no pool nope; there are: default\n");
+}
+
+#[test]
 fn end_ends_a_session_and_names_one_that_is_not_there() {
     let daemon = Daemon::repl();
     eval(daemon.gateway, "a/b?c", "1");
@@ -94,7 +117,9 @@ fn a_problem_is_json_for_those_who_want_json() {
 
 #[test]
 fn without_a_daemon_commands_say_what_to_do() {
-    for args in [&["ps"][..], &["end", "alice"]] {
+    for args in
+        [&["ps"][..], &["end", "alice"], &["end", "--all"], &["stats"], &["events", "-f"], &["logs", "a"], &["reload"]]
+    {
         let said = failure(args, 1);
         assert!(said.contains("no daemon of this user runs") && said.contains("start one with `herd`"), "{said}");
     }
@@ -248,7 +273,9 @@ fn wrong_usage_ends_with_2_and_what_cannot_be_had_with_1() {
 fn help_names_every_command_and_its_defaults() {
     let directory = TempDir::new().unwrap();
     let help = String::from_utf8(output(&["--help"], directory.path()).stdout).unwrap();
-    for command in ["serve", "run", "start", "check", "schema", "doctor", "ps", "end", "reload"] {
+    for command in
+        ["serve", "run", "check", "doctor", "ps", "stats", "events", "logs", "end", "reload", "completions", "man"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "{help}");
     }
     assert!(!help.contains("repl "), "the built-in worker is no command for people: {help}");
