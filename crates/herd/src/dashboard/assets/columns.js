@@ -83,12 +83,6 @@ function idCell(picture) {
 /** Later than any time that a daemon tells. */
 const END = 1e15;
 
-/** When a session ends if nobody uses it from now on; `null`: not for that. */
-function ending({ idle_until: idle, ends_by: latest }) {
-  const first = Math.min(idle ? Date.parse(idle) : Infinity, latest ? Date.parse(latest) : Infinity);
-  return first === Infinity ? null : first;
-}
-
 /** What becomes of a session that nobody uses. */
 export function idleness(picture, session) {
   const { leases, state, last_used: used, idle_until: idle, ends_by: latest } = session;
@@ -100,9 +94,8 @@ export function idleness(picture, session) {
   ].filter(Boolean).join('; ');
   // While it is used, its idle time does not run out.
   if (leases > 0 && !idle) return { text: 'in use', share: 1, title };
-  const end = ending(session);
-  if (end === null) return { text: `idle ${duration(picture.now() - Date.parse(used))}`, share: 0, title };
-  const left = end - picture.now();
+  if (session.ending === Infinity) return { text: `idle ${duration(picture.now() - Date.parse(used))}`, share: 0, title };
+  const left = session.ending - picture.now();
   const ttl = picture.pool(session.pool)?.ttl_ms;
   return { text: `${duration(left)} left`, share: idle && ttl ? left / ttl : 0, title };
 }
@@ -177,7 +170,7 @@ export function sessionColumns(picture) {
     {
       name: 'idle', label: 'Idle time', live: true, cell: idleCell(picture),
       // What is in use comes behind what will end, and before what has no end.
-      value: (row) => (row.state !== 'live' ? null : row.leases > 0 && !row.idle_until ? END : ending(row) ?? END + 1),
+      value: (row) => (row.state !== 'live' ? null : row.leases > 0 && !row.idle_until ? END : row.ending),
     },
     ...usageColumns(picture, (row) => row.worker),
     { name: 'requests', label: 'Requests', live: true, descends: true, value: (row) => row.requests, cell: textCell((row) => count(row.requests)) },

@@ -10,6 +10,9 @@ const STALE = 4000;
 /** How many ticks may pass between two samples that belong together. */
 const LATE = 3;
 
+/** A time that may be none. */
+const moment = (time) => (time ? Date.parse(time) : Infinity);
+
 export const sessionKey = ({ pool, tenant, id }) => `${pool}\n${tenant ?? ''}\n${id}`;
 
 /** Numbers of the last moments: one for each tick of the picture's clock, `NaN` where nothing was known. */
@@ -181,8 +184,9 @@ export class Picture {
       const key = keyOf(item);
       told?.add(key);
       item.key = key;
-      // The tables sort by it, and reading ten thousand times takes its time.
+      // The tables sort by these, and reading ten thousand times takes its time.
       item.born = Date.parse(item.created ?? item.started);
+      item.ending = Math.min(moment(item.idle_until), moment(item.ends_by));
       rows.set(key, item);
     }
     this.changes += 1;
