@@ -2,7 +2,9 @@
 
 use std::{
     ffi::OsString,
-    fmt, io,
+    fmt,
+    fs::File,
+    io,
     os::fd::OwnedFd,
     path::PathBuf,
     sync::atomic::{AtomicU32, Ordering},
@@ -183,17 +185,53 @@ pub(crate) async fn execute(
     commands: &mpsc::UnboundedSender<Command>,
     command: ExecCommand,
 ) -> Result<Execution, ExecError> {
-    /// One number for all, since none is ever used twice.
-    static IDS: AtomicU32 = AtomicU32::new(1);
-
-    let resource = |what| move |source| ExecError::Resource { what, source };
     let (pipes, streams) = match command.terminal {
         Some(size) => (None, ExecStreams::Terminal(size)),
         None => {
-            let (pipes, streams) = Pipes::new().map_err(resource("pipes"))?;
+            let (pipes, streams) = Pipes::new().map_err(|source| ExecError::Resource { what: "pipes", source })?;
             (Some(pipes), streams)
         }
     };
+    let (hold, Begun { pid, terminal }) = begin(commands, command, streams).await?;
+    let terminal = terminal.map(Terminal::new).transpose();
+    let terminal = terminal.map_err(|source| ExecError::Resource { what: "terminal", source })?;
+    let (input, output, errors) = match (pipes, &terminal) {
+        (Some(Pipes { input, output, errors }), _) => {
+            (Some(ExecInput::pipe(input)), Some(ExecOutput::pipe(output)), Some(ExecOutput::pipe(errors)))
+        }
+        (None, Some(terminal)) => {
+            (Some(ExecInput::terminal(terminal.clone())), Some(ExecOutput::terminal(terminal.clone())), None)
+        }
+        (None, None) => (None, None, None),
+    };
+    Ok(Execution { hold, pid, input, output, errors, terminal })
+}
+
+/// Has it run one of which nothing but its end is of interest.
+///
+/// Cancel safe: dropping the future kills what has been started.
+pub(crate) async fn run(
+    commands: &mpsc::UnboundedSender<Command>,
+    command: ExecCommand,
+) -> Result<ExitStatus, ExecError> {
+    let null = || {
+        let opened = File::options().read(true).write(true).open("/dev/null");
+        opened.map(OwnedFd::from).map_err(|source| ExecError::Resource { what: "streams", source })
+    };
+    let streams = ExecStreams::Descriptors { stdin: null()?, stdout: null()?, stderr: null()? };
+    let (hold, _) = begin(commands, command, streams).await?;
+    Ok(hold.ended().await)
+}
+
+/// Resolves when the command's program runs.
+async fn begin(
+    commands: &mpsc::UnboundedSender<Command>,
+    command: ExecCommand,
+    streams: ExecStreams,
+) -> Result<(ExecutionHold, Begun), ExecError> {
+    /// One number for all, since none is ever used twice.
+    static IDS: AtomicU32 = AtomicU32::new(1);
+
     let program = command.program.to_string_lossy().into_owned();
     let mut spec = ExecSpec::new(command.program, streams);
     spec.args = command.args;
@@ -207,23 +245,23 @@ pub(crate) async fn execute(
     commands.send(Command::Execute(Order { id, spec, begun, ended: ending })).map_err(|_| ExecError::NotRunning)?;
     // From here on whoever gives up ends the command.
     let hold = ExecutionHold { id, commands: commands.downgrade(), ended };
-    let begun = match timeout(START_TIMEOUT, beginning).await {
-        Ok(Ok(begun)) => begun?,
+    match timeout(START_TIMEOUT, beginning).await {
+        Ok(Ok(begun)) => Ok((hold, begun?)),
         // The supervising task has gone, with its worker.
-        Ok(Err(_)) => return Err(ExecError::NotRunning),
-        Err(_) => return Err(ExecError::TimedOut { program, after: START_TIMEOUT }),
-    };
-    let terminal = begun.terminal.map(Terminal::new).transpose().map_err(resource("terminal"))?;
-    let (input, output, errors) = match (pipes, &terminal) {
-        (Some(Pipes { input, output, errors }), _) => {
-            (Some(ExecInput::pipe(input)), Some(ExecOutput::pipe(output)), Some(ExecOutput::pipe(errors)))
+        Ok(Err(_)) => Err(ExecError::NotRunning),
+        Err(_) => Err(ExecError::TimedOut { program, after: START_TIMEOUT }),
+    }
+}
+
+impl ExecutionHold {
+    fn ended(&self) -> impl Future<Output = ExitStatus> + Send + 'static {
+        let mut ended = self.ended.clone();
+        async move {
+            let status = ended.wait_for(Option::is_some).await.ok().and_then(|status| *status);
+            // Without a word from the task nobody can tell.
+            status.unwrap_or(ExitStatus::Unknown)
         }
-        (None, Some(terminal)) => {
-            (Some(ExecInput::terminal(terminal.clone())), Some(ExecOutput::terminal(terminal.clone())), None)
-        }
-        (None, None) => (None, None, None),
-    };
-    Ok(Execution { hold, pid: begun.pid, input, output, errors, terminal })
+    }
 }
 
 impl Execution {
@@ -276,11 +314,8 @@ impl Execution {
     ///
     /// Cancel safe, and may be called again: the answer stays.
     pub fn wait(&self) -> impl Future<Output = Exit> + Send + 'static {
-        let mut ended = self.hold.ended.clone();
-        async move {
-            let status = ended.wait_for(Option::is_some).await.ok().and_then(|status| *status);
-            Exit::with_status(status.unwrap_or(ExitStatus::Unknown))
-        }
+        let ended = self.hold.ended();
+        async move { Exit::with_status(ended.await) }
     }
 }
 

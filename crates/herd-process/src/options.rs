@@ -152,14 +152,6 @@ impl Options {
         self.fill_in(spec, values, notify)
     }
 
-    /// What init is to start for a readiness command of one worker.
-    pub(crate) fn command_spec(&self, command: &[Template], values: &Values) -> Spec {
-        let mut words = command.iter().map(|word| word.expand(values));
-        let mut spec = Spec::new(words.next().unwrap_or_default());
-        spec.args = words.collect();
-        self.fill_in(spec, values, None)
-    }
-
     fn fill_in(&self, mut spec: Spec, values: &Values, notify: Option<OsString>) -> Spec {
         let mut env = vec![
             ("PATH".into(), worker_path()),

@@ -128,6 +128,13 @@ impl Process {
         execution::execute(&self.commands, command).await
     }
 
+    /// Runs a further command in its sandbox to its end, without streams.
+    ///
+    /// Cancel safe: dropping the future kills what has been started.
+    pub(crate) async fn run(&self, command: ExecCommand) -> Result<ExitStatus, ExecError> {
+        execution::run(&self.commands, command).await
+    }
+
     /// How it ended, if it has.
     pub(crate) fn exit(&self) -> Option<Exit> {
         self.status.borrow().exit.clone()

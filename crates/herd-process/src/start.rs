@@ -3,7 +3,7 @@
 use std::{
     net::{Ipv4Addr, TcpListener},
     os::fd::OwnedFd,
-    sync::{Arc, Weak},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -102,7 +102,6 @@ enum Unready {
 /// One process that is to become a worker.
 struct Attempt<'a> {
     shared: &'a Arc<Shared>,
-    place: Weak<Place>,
     values: Values,
     began_at: SystemTime,
     process: Process,
@@ -172,8 +171,6 @@ impl<'a> Attempt<'a> {
             Listen::Port | Listen::Inherit => None,
         };
         let cgroup = place.cgroup().cloned();
-        let place = Arc::new(place);
-        let place_of_commands = Arc::downgrade(&place);
         spec.stdout = Some(writers.stdout);
         spec.stderr = Some(writers.stderr);
         let launch = Launch {
@@ -210,12 +207,12 @@ impl<'a> Attempt<'a> {
             (Listen::Port | Listen::Socket, None, None) => Connector::port(OwnPort::new(number, pids).into(), protocol),
         };
         let signs = Signs { notify, line };
-        Ok(Self { shared, place: place_of_commands, values, began_at, process, pids, logs, connector, cgroup, signs })
+        Ok(Self { shared, values, began_at, process, pids, logs, connector, cgroup, signs })
     }
 
     /// Waits until the worker is ready, and ends it if it does not become so.
     async fn wait_ready(&mut self, deadline: Instant) -> Result<(), Unready> {
-        let watch = Watch::new(self.shared, &self.place, &self.values, &self.connector);
+        let watch = Watch::new(self.shared, &self.process, &self.values, &self.connector);
         let ended = select! {
             biased;
             exit = self.process.exited() => Ended::Exited(exit),

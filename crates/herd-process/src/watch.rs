@@ -1,12 +1,11 @@
 //! Waits until a worker that is starting is ready.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use herd_pool::ExitStatus;
-use herd_sandbox::{Layer, Signal};
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep, timeout},
@@ -14,15 +13,13 @@ use tokio::{
 
 use crate::{
     Connector, Stream,
-    error::StartError,
+    execution::ExecCommand,
     factory::Shared,
     listener::Holder,
-    logs::Logs,
     notify::NotifySocket,
     options::{Listen, Ready},
-    place::Place,
     probe,
-    process::{Launch, Process},
+    process::Process,
     template::{Template, Values},
 };
 
@@ -58,8 +55,8 @@ pub(crate) struct PortLost;
 /// Looks at a worker that is starting.
 pub(crate) struct Watch<'a> {
     shared: &'a Shared,
-    /// Where readiness commands run. It belongs to the worker.
-    place: &'a Weak<Place>,
+    /// Where readiness commands run.
+    process: &'a Process,
     values: &'a Values,
     connector: &'a Connector,
     seen: Mutex<Seen>,
@@ -75,13 +72,8 @@ struct Seen {
 }
 
 impl<'a> Watch<'a> {
-    pub(crate) fn new(
-        shared: &'a Shared,
-        place: &'a Weak<Place>,
-        values: &'a Values,
-        connector: &'a Connector,
-    ) -> Self {
-        Self { shared, place, values, connector, seen: Mutex::default() }
+    pub(crate) fn new(shared: &'a Shared, process: &'a Process, values: &'a Values, connector: &'a Connector) -> Self {
+        Self { shared, process, values, connector, seen: Mutex::default() }
     }
 
     /// Resolves when the worker is ready.
@@ -210,32 +202,12 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Runs the readiness command once.
+    /// Runs the readiness command once, in the worker's sandbox.
     async fn run(&self, command: &[Template]) -> Look {
-        let options = &self.shared.options;
-        let Some(place) = self.place.upgrade() else { return Look::NotYet("the end of the worker".to_owned()) };
-        let mut spec = options.command_spec(command, self.values);
-        if let Err(error) = place.furnish(self.shared, &mut spec) {
-            return Look::NotYet(format!("no place for the command: {error}"));
-        }
-        let launch = Launch {
-            program: command.first().map(Template::to_string).unwrap_or_default(),
-            spec,
-            init_program: options.init_program.clone(),
-            stop_signal: Signal::KILL,
-            stop_grace: Duration::ZERO,
-            output: None,
-            logs: Logs::new(),
-            stock: None,
-            cgroup: None,
-            is_contained: self.shared.sandbox.has(Layer::PidNamespace),
-            // It uses what belongs to the worker, so that is not let go of before the command has ended.
-            belongings: Box::new(place),
-        };
-        let ran = timeout(COMMAND_TIMEOUT, async {
-            let (process, _) = Process::launch(launch).await?;
-            Ok::<_, StartError>(process.exited().await.status)
-        });
+        let mut words = command.iter().map(|word| word.expand(self.values));
+        let mut command = ExecCommand::new(words.next().unwrap_or_default());
+        command.args = words.collect();
+        let ran = timeout(COMMAND_TIMEOUT, self.process.run(command));
         match ran.await {
             Ok(Ok(ExitStatus::Code(0))) => Look::Ready,
             Ok(Ok(status)) => Look::NotYet(status.to_string()),

@@ -209,6 +209,7 @@ impl Init {
     /// # Errors
     /// `InvalidInput` if the spec cannot be ([`ExecSpec::validate`]), `BrokenPipe` if init is gone, `WouldBlock` if it has
     /// not read earlier requests yet, and what memfd_create(2) says.
+    #[expect(clippy::needless_pass_by_value, reason = "its descriptors are closed on this side before it returns")]
     pub fn execute(&self, id: u32, spec: ExecSpec) -> io::Result<()> {
         let plan = self.blueprint.plan(&spec);
         let plan = plan.map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?.encode();

@@ -4,12 +4,13 @@ use std::{fs, time::Duration};
 
 use herd_pool::{Exit, ExitStatus, Worker as _};
 use herd_process::{ExecCommand, ExecError, Execution, ProcessWorker, Signal, TerminalSize};
+use rustix::process::{Pid, Signal as UnixSignal, kill_process};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{sleep, timeout},
 };
 
-use crate::fixture::{exists, get, patiently, sandboxed_role, shell, start};
+use crate::fixture::{exists, get, patiently, role, sandboxed_role, shell, start};
 
 /// A shell script as a further command.
 fn script(text: &str) -> ExecCommand {
@@ -362,4 +363,36 @@ pub(crate) async fn a_start_that_nobody_waits_for_leaves_nothing() {
         }
     })
     .await;
+}
+
+pub(crate) async fn without_a_sandbox_a_command_is_where_the_worker_is() {
+    let worker = start(role(&["serve"])).await;
+    let look = format!("{NAMESPACES}; cat /proc/self/cgroup; pwd; id -u; grep -E 'Cap|NoNewPrivs' /proc/self/status");
+    assert_eq!(said(&worker, &look).await, shell(&worker, &look).await);
+    let execution = execute(&worker, script("sleep 1001 & exec sleep 1002")).await;
+    let pid = execution.pid();
+    drop(execution);
+    gone(pid).await;
+    patiently(worker.healthy()).await.expect("it is healthy");
+}
+
+pub(crate) async fn without_a_sandbox_a_terminal_is_the_hosts_and_the_commands_own() {
+    let worker = start(role(&["serve"])).await;
+    let command = with_terminal(script("tty; stty size; echo $(ps -o tty= -p $$)"), 90, 30);
+    let (output, _, exit) = all_of(execute(&worker, command).await).await;
+    assert_eq!(exit.status, ExitStatus::Code(0), "{output}");
+    let lines: Vec<_> = output.lines().collect();
+    assert!(lines[0].starts_with("/dev/pts/") && lines[1] == "30 90", "{output}");
+    assert_eq!(format!("/dev/{}", lines[2]), lines[0], "it is the controlling one");
+}
+
+pub(crate) async fn what_a_worker_with_a_killed_init_had_is_not_running() {
+    let worker = start(sandboxed_role(&["serve"])).await;
+    let execution = execute(&worker, script("exec sleep 1000")).await;
+    let init = Pid::from_raw(worker.init_pid().cast_signed()).expect("a number");
+    kill_process(init, UnixSignal::KILL).expect("it runs");
+    assert_eq!(patiently(execution.wait()).await.status, ExitStatus::Unknown);
+    patiently(worker.exited()).await;
+    assert!(!exists(execution.pid()), "the kernel has ended it with the init");
+    assert!(matches!(refused(&worker, script("true")).await, ExecError::NotRunning));
 }

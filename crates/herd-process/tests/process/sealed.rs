@@ -175,6 +175,14 @@ pub(crate) async fn a_command_that_makes_it_ready_sees_the_workers_files() {
     assert_ne!(shell(&worker, "cat /workspace/mark").await, "");
 }
 
+pub(crate) async fn a_command_that_makes_it_ready_reaches_the_workers_own_port() {
+    let ask = "exec 3<>/dev/tcp/127.0.0.1/$PORT; echo -e 'GET /pid HTTP/1.0\\r\\n\\r\\n' >&3; grep -q 200 <&3";
+    let command = ["/bin/bash", "-c", ask].map(str::to_owned);
+    let options = sandboxed_role(&["serve"]).ready(Readiness::Command { command: command.to_vec() });
+    let worker = start(options).await;
+    assert_eq!(get(&worker, "/pid").await, "2");
+}
+
 pub(crate) async fn the_worker_is_told_of_its_places_as_it_sees_them() {
     let options = sandboxed_role(&["serve"]).env("ALL", "{{.Workspace}} {{.Socket}} {{.Port}} {{.WorkerID}}");
     let worker = start(options).await;

@@ -99,6 +99,8 @@ impl Deed {
         let by_worker = self.places().into_iter().map(|(name, place)| (name.to_owned(), place, Means::Worker));
         let by_command = self.places().into_iter().filter_map(|(name, place)| {
             let is_tried = match self.act {
+                // It sees the worker beside it, and may.
+                _ if self.name == "see_processes_of_others" => false,
                 Act::Inside(_) | Act::AtTerminal(_) | Act::OnProgram { .. } => place.is_herds(),
                 // Who did it makes no difference to what is left of it.
                 Act::Around(_) => false,
