@@ -108,7 +108,10 @@ fn a_socket_of_somebody_else_says_whose_it_takes() {
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
     fs::set_permissions(daemon.directory(), fs::Permissions::from_mode(0o755)).unwrap();
     let program = directory.path().join("herd");
-    fs::copy(env!("CARGO_BIN_EXE_herd"), &program).unwrap();
+    // Not by this process: a child of another test could still have it open for writing when it is to be run.
+    assert!(
+        Command::new("cp").args([env!("CARGO_BIN_EXE_herd").as_ref(), program.as_os_str()]).status().unwrap().success()
+    );
     chown(&program, Some(NOBODY), Some(NOBODY)).unwrap();
     let socket = daemon.socket.to_str().unwrap();
     let output = Command::new(&program)
