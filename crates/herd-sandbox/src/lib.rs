@@ -49,6 +49,7 @@
 //!                ◀── Announced ──────────────────────────────────────────────────── Landlock, seccomp
 //!                ◀─ Ready | Failed ────────────────────── ◀─ a pipe that exec closes ─ exec
 //!                ── Signal · Stop · Sockets ───────────▶  kill(2), socket(2)
+//!                ── Execute ──────────────────────────▶  fork ────────────────────▶ a further command: as the worker
 //!                ◀──── Exited ──────────────────────────  kill and reap the rest
 //!                ◀── end of stream ─────────────────────  nothing is left
 //! ```
@@ -61,8 +62,12 @@
 //!   was killed with -9, init kills all that the worker has started and ends.
 //! - The end of the stream says that nothing of the worker is left. Init is PID 1 of the worker's PID namespace: the
 //!   kernel ends them together.
+//! - A further command ([`Init::execute`]) is a child of init that does the steps of the worker's own process again: it
+//!   has the same namespaces, cgroup, user, limits and filters. It is not dumpable until its filters are on, holds no
+//!   descriptor but its streams, and ends with the worker.
 //! - Init is single-threaded, keeps nothing of the launching process or the plan, blocks all signals, is not dumpable,
-//!   has no capability but, as root, the one to signal its worker, and has a session of its own, so that a Ctrl-C for
+//!   has no capability but, as root, the one to signal its worker (and those to become the worker's user where root
+//!   cannot make a user namespace for it), and has a session of its own, so that a Ctrl-C for
 //!   the launching process reaches neither it nor the worker. Where its executable belongs to the worker's user, init
 //!   runs from a sealed copy in memory.
 //! - Nothing of a plan that cannot be carried out is skipped: it is a [`Failure`] that names the step.
@@ -74,6 +79,10 @@
 //!   killed. One that stops its init again and again delays its own end: init is continued by [`Init::kill`], by
 //!   dropping the [`Init`], and when the launching process ends. Processes that multiply faster than one process can
 //!   stop them can evade for as long as they keep that up.
+//! - What a further command has started with a session of its own (setsid(2)) stays when the command is ended; it is
+//!   in the sandbox and ends with the worker.
+//! - Each further command is in a Landlock domain of its own, with the worker's rules: neither can look into the other,
+//!   and from Linux 6.12 on neither can signal the other or connect to its abstract sockets.
 //! - Without root, the groups of the launching user beyond its first stay with the worker: the kernel lets nobody drop
 //!   them. They matter for files that are mounted into the sandbox alone.
 //!
@@ -83,7 +92,7 @@
 //! `spec`, `isolation` what is wanted · `host` what can be had · `plan` the steps and why in this order · `launch`,
 //! `handle` the launching side · `protocol`, `codec`, `channel` what goes over the socket · `init` the other side:
 //! `birth` from outer to init, `setup` and `root` the new root, `worker` from fork to exec, `privilege` capabilities,
-//! `program` finding the program, `supervisor` its loop, `tree` killing all where there is no PID namespace ·
+//! `program` finding the program, `supervisor` its loop, `execution` further commands, `tree` killing all where there is no PID namespace ·
 //! `seccomp`, `landlock`, `cgroup` these layers · `egress` the way out of a private network, with `netlink` and `init`'s
 //! `router` · `sys` the system calls that need `unsafe`.
 #![expect(unexpected_cfgs, reason = "cargo-fuzz sets `fuzzing`, which cargo does not know")]
