@@ -89,12 +89,12 @@
 //! Linux 5.9 or newer with `/proc` mounted; 5.12 or newer for a sandbox with a root of its own.
 //!
 //! # Where things are
-//! `spec`, `isolation` what is wanted · `host` what can be had · `plan` the steps and why in this order · `launch`,
-//! `handle` the launching side · `protocol`, `codec`, `channel` what goes over the socket · `init` the other side:
-//! `birth` from outer to init, `setup` and `root` the new root, `worker` from fork to exec, `privilege` capabilities,
-//! `program` finding the program, `supervisor` its loop, `execution` further commands, `tree` killing all where there is no PID namespace ·
-//! `seccomp`, `landlock`, `cgroup` these layers · `egress` the way out of a private network, with `netlink` and `init`'s
-//! `router` · `sys` the system calls that need `unsafe`.
+//! `spec`, `execution`, `isolation` what is wanted · `host` what can be had · `plan` the steps and why in this order ·
+//! `launch`, `handle` the launching side · `protocol`, `codec`, `channel` what goes over the socket · `init` the other
+//! side: `birth` from outer to init, `setup` and `root` the new root, `worker` from fork to exec, `execution` the same
+//! for further commands, `privilege` capabilities, `program` finding the program, `supervisor` its loop, `tree` killing
+//! all where there is no PID namespace · `seccomp`, `landlock`, `cgroup` these layers · `egress` the way out of a private
+//! network, with `netlink` and `init`'s `router` · `sys` the system calls that need `unsafe`.
 #![expect(unexpected_cfgs, reason = "cargo-fuzz sets `fuzzing`, which cargo does not know")]
 
 pub mod cgroup;
