@@ -49,7 +49,7 @@ pub(crate) fn print(text: impl Display) -> anyhow::Result<()> {
 /// The same, and says whether somebody reads on.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn tell(text: impl Display) -> anyhow::Result<Reader> {
     told(&mut AutoStream::auto(io::stdout().lock()), &text)
 }
@@ -57,7 +57,7 @@ pub(crate) fn tell(text: impl Display) -> anyhow::Result<Reader> {
 /// Writes to standard output what programs read, as it is.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_exactly(text: impl Display) -> anyhow::Result<()> {
     told(&mut io::stdout().lock(), &text).map(drop)
 }
@@ -65,7 +65,7 @@ pub(crate) fn print_exactly(text: impl Display) -> anyhow::Result<()> {
 /// Writes a value to standard output as JSON over several lines.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print_exactly(escaped(&serde_json::to_string_pretty(value)?) + "\n")
 }
@@ -73,7 +73,7 @@ pub(crate) fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
 /// Writes a value to standard output as a line of JSON, and says whether somebody reads on.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub(crate) fn tell_json(value: &impl Serialize) -> anyhow::Result<Reader> {
     told(&mut io::stdout().lock(), &(escaped(&serde_json::to_string(value)?) + "\n"))
 }
@@ -168,7 +168,7 @@ pub(crate) fn well(text: &str) -> String {
     styled(text, anstyle::AnsiColor::Green.on_default())
 }
 
-/// Where no colours are wanted, [`print`] takes them out.
+/// Where no colours are wanted, [`print()`] takes them out.
 fn styled(text: &str, style: anstyle::Style) -> String {
     format!("{style}{text}{style:#}")
 }

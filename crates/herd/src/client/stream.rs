@@ -48,7 +48,7 @@ impl Daemon {
     /// Follows a stream of events at `path`, from behind the event with the ID `after` if there is one.
     ///
     /// # Errors
-    /// If the daemon does not answer, and [`Refused`] if it answers anything but 200.
+    /// If the daemon does not answer, and [`Refused`](super::Refused) if it answers anything but 200.
     pub(crate) async fn stream(&self, path: &str, after: Option<&str>) -> anyhow::Result<Stream<'_>> {
         match timeout(PATIENCE, self.open(path, after)).await {
             Ok(stream) => stream,
@@ -149,7 +149,7 @@ mod tests {
     const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nserver: herd/0\r\ncontent-type: text/event-stream\r\n\r\n";
 
     /// A daemon that sends these pieces, each after so many seconds, and then nothing more.
-    async fn daemon_sending(pieces: Vec<(u64, &'static [u8])>) -> (Daemon, tempfile::TempDir) {
+    fn daemon_sending(pieces: Vec<(u64, &'static [u8])>) -> (Daemon, tempfile::TempDir) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("herd.sock");
         let listener = UnixListener::bind(&path).unwrap();
@@ -170,7 +170,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn signs_of_life_keep_a_quiet_stream_and_silence_ends_it() {
         let pieces = vec![(0, HEAD), (40, b":\n\n"), (40, b"data: {\"a\""), (40, b": 1}\n\n")];
-        let (daemon, _directory) = daemon_sending(pieces).await;
+        let (daemon, _directory) = daemon_sending(pieces);
         let mut stream = daemon.stream("/v1/events", None).await.unwrap();
         let frame = stream.next().await.unwrap().unwrap();
         assert_eq!(frame.json::<serde_json::Value>().unwrap()["a"], 1);
@@ -182,7 +182,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn giving_up_on_a_frame_loses_nothing_and_does_not_make_silence_shorter() {
-        let (daemon, _directory) = daemon_sending(vec![(0, HEAD), (10, b"data: 1\n"), (10, b"\ndata: 2\n\n")]).await;
+        let (daemon, _directory) = daemon_sending(vec![(0, HEAD), (10, b"data: 1\n"), (10, b"\ndata: 2\n\n")]);
         let mut stream = daemon.stream("/v1/events", None).await.unwrap();
         let mut heard = Vec::new();
         let error = loop {
