@@ -8,6 +8,14 @@ use std::{
     thread,
 };
 
+use http_body_util::Full;
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
@@ -353,4 +361,43 @@ fn on_a_terminal_pipes_can_be_asked_for() {
     terminal.until_shown("not a tty");
     terminal.until_shown("over");
     assert_eq!(terminal.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_knows_no_exec_is_named_with_its_version() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("herd.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let old = tokio::spawn(async move {
+        let answer = async |request: Request<Incoming>| {
+            let answer = Response::builder().header("server", "herd/0.4.9");
+            let session = r#"{"pool":"default","tenant":null,"id":"alice","state":"live","worker":"worker-1","address":null,
+                "created":"2026-01-31T12:00:00Z","last_used":"2026-01-31T12:00:00Z","idle_until":null,"ends_by":null,
+                "leases":0,"requests":0,"bytes_in":0,"bytes_out":0}"#;
+            let body = if request.method() == "GET" { session } else { "" };
+            let is_grpc = request.headers().get("content-type").is_some_and(|kind| kind == "application/grpc");
+            let answer = if is_grpc { answer.header("grpc-status", "12") } else { answer };
+            let kind = if is_grpc { "application/grpc" } else { "application/json" };
+            answer.header("content-type", kind).body(Full::new(Bytes::from_static(body.as_bytes())))
+        };
+        // First the session is looked for, over HTTP/1.1, and then gRPC is spoken.
+        let (stream, _) = listener.accept().await.unwrap();
+        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)).await;
+        let (stream, _) = listener.accept().await.unwrap();
+        let server = http2::Builder::new(TokioExecutor::new());
+        let _ = server.serve_connection(TokioIo::new(stream), service_fn(answer)).await;
+    });
+    let path = socket.to_str().unwrap().to_owned();
+    let output = tokio::task::spawn_blocking(move || {
+        herd(&["exec", "--socket", &path, "alice", "--", "true"], directory.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    });
+    let output = output.await.unwrap();
+    old.abort();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{said}");
+    let own = env!("CARGO_PKG_VERSION");
+    assert!(said.contains("there is no exec") && said.contains("herd 0.4.9") && said.contains(own), "{said}");
 }
