@@ -113,3 +113,87 @@ impl fmt::Debug for Blueprint {
         f.debug_struct("Blueprint").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Host, Identity, Isolation, Layer, Limit, Mode, Spec};
+
+    fn worker(isolation: Isolation) -> Spec {
+        let mut spec = Spec::new("server");
+        spec.env = vec![("A".into(), "1".into()), ("AB".into(), "2".into())];
+        spec.limits.push((Limit::Processes, 9));
+        spec.listen_ports = vec![8000];
+        spec.isolation = isolation;
+        spec
+    }
+
+    fn command(size: Option<TerminalSize>) -> ExecSpec {
+        let null = || std::fs::File::open("/dev/null").expect("it is there").into();
+        let pipes = ExecStreams::Descriptors { stdin: null(), stdout: null(), stderr: null() };
+        ExecSpec::new("sh", size.map_or(pipes, ExecStreams::Terminal))
+    }
+
+    fn names(plan: &Plan<'_>) -> Vec<&'static str> {
+        plan.steps.iter().map(Step::name).collect()
+    }
+
+    #[test]
+    fn a_command_has_every_wall_of_the_worker_and_nothing_that_is_the_workers_alone() {
+        let mut host = Host::unknown();
+        (host.root, host.landlock) = (true, 6);
+        let mut isolation = Isolation::new(Mode::Required);
+        isolation.identity = Some(Identity { uid: 7, gid: 7 });
+        let spec = worker(isolation);
+        let plan = Plan::new(&spec, &host).expect("nothing is missing");
+        let further = Blueprint::new(&plan).plan(&command(None)).expect("it can be");
+        let layers = |plan: &Plan<'_>| -> Vec<Layer> {
+            let mut layers: Vec<_> = plan.steps_of(Place::Worker).filter_map(Step::layer).collect();
+            // Told and listened is by the worker alone.
+            layers.retain(|layer| !matches!(layer, Layer::PidNamespace | Layer::Network));
+            layers.sort();
+            layers
+        };
+        assert_eq!(layers(&further), layers(&plan));
+        let order = names(&further);
+        let place = |name: &str| order.iter().position(|other| *other == name).unwrap_or_else(|| panic!("no {name}"));
+        for (earlier, later) in [
+            ("joined user namespace", "own user"),
+            ("limit", "own user"),
+            ("bounding set", "own user"),
+            ("own user", "capabilities"),
+            ("capabilities", "command's announcement"),
+            ("command's announcement", "descriptors"),
+            ("descriptors", "open files"),
+            ("no new privileges", "Landlock"),
+            ("Landlock", "seccomp"),
+            ("seccomp", "exec"),
+        ] {
+            assert!(place(earlier) < place(later), "{earlier} before {later}: {order:?}");
+        }
+        for alone in ["announcement", "listening sockets", "worker's user namespace"] {
+            assert!(!order.contains(&alone), "{order:?}");
+        }
+        assert_eq!(Plan::decode(&further.encode()), Ok(further));
+    }
+
+    #[test]
+    fn a_variable_replaces_the_workers_of_the_same_name_alone() {
+        let plan = Plan::new(&worker(Isolation::off()), &Host::unknown()).expect("nothing is asked for");
+        let mut spec = command(None);
+        spec.env = vec![("A".into(), "3".into()), ("B".into(), "4".into())];
+        let plan = Blueprint::new(&plan).plan(&spec).expect("it can be");
+        let Some(Step::Execute { env, listen: 0, .. }) = plan.steps.last() else { panic!("{:?}", plan.steps) };
+        let env: Vec<_> = env.iter().map(|text| text.to_str().expect("a text")).collect();
+        assert_eq!(env, ["AB=2", "A=3", "B=4"]);
+    }
+
+    #[test]
+    fn a_terminal_is_opened_by_the_workers_user_before_descriptors_are_closed() {
+        let plan = Plan::new(&worker(Isolation::off()), &Host::unknown()).expect("nothing is asked for");
+        let size = TerminalSize { columns: 80, rows: 24 };
+        let order = names(&Blueprint::new(&plan).plan(&command(Some(size))).expect("it can be"));
+        let found: Vec<_> = order.iter().filter(|name| ["terminal", "command's announcement"].contains(name)).collect();
+        assert_eq!(found, [&"terminal", &"command's announcement"], "{order:?}");
+    }
+}
