@@ -14,7 +14,7 @@ async fn crowd(daemon: &Daemon) {
     }
 }
 
-async fn kill(daemon: Daemon) {
+fn kill(daemon: Daemon) {
     let workers = Watch::of(daemon.descendants().pids());
     daemon.signal(Signal::KILL);
     drop(daemon);
@@ -36,7 +36,7 @@ async fn a_daemon_that_is_killed_is_said_to_be_gone_and_its_successor_is_shown_i
     let before = tab.evaluate(place, Value::Null);
     assert_eq!(before[0], 260, "the page is long enough");
 
-    kill(daemon).await;
+    kill(daemon);
     tab.says(&css("#banner"), "The daemon is gone since");
     tab.says(&status(), "reconnecting");
     tab.counts(&rows(), 8);
@@ -64,7 +64,7 @@ async fn the_page_of_a_session_outlives_the_daemon_and_goes_on_with_the_next_one
     let mut tab = Tab::open(admin);
     tab.click(&row("alice"));
     tab.sees(&lines().with("said before"));
-    kill(daemon).await;
+    kill(daemon);
     tab.says(&css("#banner"), "The daemon is gone since");
     tab.sees(&lines().with("said before"));
     tab.says(&css("h1"), "alice");

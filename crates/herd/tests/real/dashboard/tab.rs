@@ -76,9 +76,10 @@ impl Tab {
     /// The same in another context of the browser, which knows nothing of this one.
     #[track_caller]
     pub(super) fn turn_to(&mut self, admin: SocketAddr, options: Value) {
-        let mut question = json!({ "do": "open", "address": format!("http://{admin}/") });
-        question.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
-        self.ask(&question);
+        let Value::Object(mut question) = options else { panic!("{options} has no names") };
+        question.insert("do".to_owned(), "open".into());
+        question.insert("address".to_owned(), format!("http://{admin}/").into());
+        self.ask(&question.into());
     }
 
     #[track_caller]
@@ -186,7 +187,9 @@ impl Tab {
     /// What a function gives that is called in the page.
     #[track_caller]
     pub(super) fn evaluate(&mut self, script: &str, argument: Value) -> Value {
-        self.ask(&json!({ "do": "evaluate", "script": script, "argument": argument }))
+        let mut question = json!({ "do": "evaluate", "script": script });
+        question["argument"] = argument;
+        self.ask(&question)
     }
 
     /// How many milliseconds it takes until what follows is painted: from a click, or from what is written into a field.
