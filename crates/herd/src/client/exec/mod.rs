@@ -41,8 +41,8 @@ const NOT_FOUND: u8 = 127;
   tar c data | herd exec alice -- tar x
   herd exec --env LANG=C --cwd /tmp alice -- sh -c 'ls | wc -l'
 
-The command has what the session's worker has: its files, processes, network, user and limits. It ends with the session,
-and when herd exec ends. The session must be there; it is in use while the command runs.
+The command has what the session's worker has: its files, processes, network, user and limits. It ends with the \
+session, and when herd exec ends. The session must be there; it is in use while the command runs.
 
 Exit codes: the command's own; 128 and the signal's number if a signal ended it; 125 if herd failed, 126 if the command \
 cannot be executed, 127 if it is not found; 2 wrong usage.")]
