@@ -88,6 +88,8 @@ export class Picture {
   #usage = new Map();
   #pools = new Map();
   #told = null;
+  /** Whether another daemon answers than the one whose picture is shown. */
+  #isAnother = false;
   #skew = 0;
   #following = null;
   #whenLive = Promise.withResolvers();
@@ -165,18 +167,11 @@ export class Picture {
   }
 
   #greet({ version, started, stats }) {
-    const isAnother = this.started !== null && this.started !== started;
-    if (isAnother) {
-      this.sessions.clear();
-      this.workers.clear();
-      this.#usage.clear();
-      this.#pools.clear();
-      this.changes += 1;
-    }
+    // The old picture stays until the new one is whole, so that the reader's place does.
+    this.#isAnother ||= this.started !== null && this.started !== started;
     this.version = version;
     this.started = started;
     this.stats = stats;
-    if (isAnother) this.#restarted();
   }
 
   #put(items, rows, told, keyOf) {
@@ -208,6 +203,12 @@ export class Picture {
     for (const key of this.sessions.keys()) if (!this.#told.sessions.has(key)) this.sessions.delete(key);
     for (const key of this.workers.keys()) if (!this.#told.workers.has(key)) this.#forget(key);
     this.#told = null;
+    if (this.#isAnother) {
+      this.#isAnother = false;
+      this.#usage.clear();
+      this.#pools.clear();
+      this.#restarted();
+    }
     this.ready = true;
     this.state = { kind: 'live' };
     this.changes += 1;
