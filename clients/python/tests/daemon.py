@@ -26,19 +26,20 @@ WORKER = [sys.executable, str(Path(__file__).with_name("worker.py"))]
 
 
 class Daemon:
-    def __init__(self, command: list[str] | None = None, **sections: dict[str, Any]) -> None:
-        """`herd serve` with this configuration, which is JSON, and so YAML."""
+    def __init__(self, command: list[str] | None = None, **sections: Any) -> None:
+        """`herd serve` with this configuration, which is JSON, and so YAML. If it has `pools`, all of them are alike."""
         herd = os.environ.get("HERD")
         if herd is None:
             raise RuntimeError("HERD is not set; give it the path of the program herd, or run: cargo xtask test")
         self.directory = Path(tempfile.mkdtemp(prefix="herd-client-"))
-        configuration = {
-            **sections,
-            "worker": {"command": command or WORKER, "stop_grace": "2s", **sections.get("worker", {})},
-            "resources": {"min_workers": 0, "max_workers": 4, "spare": 0, **sections.get("resources", {})},
+        pools = sections.pop("pools", None)
+        pool = {
+            "worker": {"command": command or WORKER, "stop_grace": "2s", **sections.pop("worker", {})},
+            "resources": {"min_workers": 0, "max_workers": 4, "spare": 0, **sections.pop("resources", {})},
             # What is tested is the client, and a worker of its tests lies anywhere.
             "sandbox": {"mode": "off"},
         }
+        configuration = {**sections, **(pool if pools is None else {"pools": dict.fromkeys(pools, pool)})}
         file = self.directory / "herd.yaml"
         file.write_text(json.dumps(configuration))
         flags = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--log-format", "json"]

@@ -138,7 +138,7 @@ def test_a_session_that_somebody_begins_anew_is_still_lost(shared: Daemon) -> No
         with Herd(shared.gateway) as herd, herd.session(session.id) as other:
             other.get("/count")
             lost = fails(herd_client.SessionLost, lambda: session.get("/count"))
-            assert "somebody else has begun it anew" in lost.detail
+            assert "somebody has begun it anew" in lost.detail
             session.end()
             assert other.get("/count").json() == 3, "the new one is not this one's to end"
 

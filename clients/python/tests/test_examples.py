@@ -35,7 +35,7 @@ def run(program: list[str], *arguments: str) -> str:
 
 
 def repl(**sections: object) -> Daemon:
-    return Daemon([os.environ["HERD"], "repl"], **sections)  # type: ignore[arg-type]
+    return Daemon([os.environ["HERD"], "repl"], **sections)
 
 
 def test_the_examples_run() -> None:

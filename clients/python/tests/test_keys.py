@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from daemon import Daemon
+from daemon import PATIENCE, Daemon, soon
 from websockets.sync.client import connect
 
-from herd_client import Herd, InvalidSession
+from herd_client import AsyncHerd, GatewayTimeout, Herd, InvalidSession, ResponseBroken, SessionLost
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,68 @@ def test_a_path_before_the_session_is_that_of_the_gateway_or_of_the_request() ->
             assert session.url("/404?x=1") == f"{daemon.gateway}/status/alice/404?x=1"
             assert session.get("/404").status_code == 404
             assert daemon.sessions() == ["alice"]
+
+
+@pytest.fixture(scope="module")
+def routed() -> Iterator[Daemon]:
+    """A daemon in which the path leads to one pool or another."""
+    routes = [{"path_prefix": "/tools", "strip_prefix": True, "pool": "tools"}, {"pool": "others"}]
+    with Daemon(pools={"tools": {}, "others": {}}, routes=routes) as daemon:
+        yield daemon
+
+
+def test_a_session_in_the_pool_of_its_path_is_explained_and_ended_there(routed: Daemon) -> None:
+    with Herd(routed.gateway) as herd, herd.session() as session, herd.session("alice") as another:
+        with pytest.raises(ResponseBroken):
+            session.get("/tools/broken")
+        assert session.get("/tools/count", params={"a": "b"}).headers["herd-pool"] == "tools"
+        session.end()
+        assert session.id not in routed.sessions()
+
+        another.get("/tools/count")
+        # In the other pool, that would be another session.
+        with pytest.raises(SessionLost):
+            another.get("/count")
+    with Herd(routed.gateway) as herd, herd.session("alice") as session:
+        assert session.get("/tools/count").json() == 2
+    assert routed.sessions() == []
+
+
+def test_a_session_in_the_pool_of_its_path_is_explained_and_ended_there_for_asyncio_too(routed: Daemon) -> None:
+    async def test() -> None:
+        async with AsyncHerd(routed.gateway) as herd, herd.session() as session:
+            with pytest.raises(ResponseBroken):
+                await session.get("/tools/broken")
+            assert (await session.get("/tools/count")).headers["herd-pool"] == "tools"
+            await session.end()
+            assert routed.sessions() == []
+
+    asyncio.run(asyncio.wait_for(test(), PATIENCE))
+
+
+def test_a_session_that_another_client_began_or_nobody_answered_is_ended_in_the_pool_of_its_path(routed: Daemon) -> None:
+    with Herd(routed.gateway) as herd:
+        with herd.session() as session, connect(session.websocket_url("/tools/ws"), additional_headers=session.headers):
+            assert routed.sessions() == [session.id]
+        assert routed.sessions() == []
+        with herd.session() as session, pytest.raises(GatewayTimeout):
+            session.get("/tools/never", timeout=0.1)
+        assert routed.sessions() == []
+
+
+def test_a_forgotten_session_of_asyncio_is_ended_in_the_pool_of_its_path(routed: Daemon) -> None:
+    async def begin() -> AsyncHerd:
+        herd = AsyncHerd(routed.gateway)
+        await herd.session().get("/tools/count")
+        # What a loop that has ended leaves open is not what is tested.
+        await herd._transport.aclose()
+        return herd
+
+    herd = asyncio.run(begin())
+    assert len(routed.sessions()) == 1
+    # As the end of the program does.
+    herd._forgotten.end_all()
+    soon(lambda: not routed.sessions())
 
 
 def test_addresses_and_fields_for_other_clients() -> None:

@@ -128,8 +128,7 @@ class AsyncSession:
         Raises:
             ValueError: If ``path`` does not begin with a slash, or is too short for ``path:N``.
         """
-        self._state.use()
-        return str(self._state.gateway.shown(self.id, path))
+        return str(self._state.shown(path))
 
     def websocket_url(self, path: str) -> str:
         """The same for WebSockets: ``ws:`` or, over TLS, ``wss:``."""
@@ -274,7 +273,7 @@ class _SessionTransport(httpx2.AsyncBaseTransport):
         return httpx2.Response(
             response.status_code,
             headers=response.headers,
-            stream=_Stream(response.stream, self),
+            stream=_Stream(response.stream, self, request.url),
             extensions=response.extensions,
         )
 
@@ -296,13 +295,13 @@ class _SessionTransport(httpx2.AsyncBaseTransport):
             raise wrong
         return response
 
-    async def explain(self, error: httpx2.TransportError) -> HerdError:
-        """Asks the gateway why an answer broke off, unless that is clear."""
+    async def explain(self, url: httpx2.URL, error: httpx2.TransportError) -> HerdError:
+        """Asks the gateway why an answer of this address broke off, unless that is clear."""
         known = self._state.broken(error)
         if known is not None:
             return known
         try:
-            response = await self.handle_async_request(self._state.probe())
+            response = await self.handle_async_request(self._state.probe(url))
             await response.aclose()
         except HerdError as probed:
             return self._state.explain(error, probed)
@@ -312,16 +311,17 @@ class _SessionTransport(httpx2.AsyncBaseTransport):
 class _Stream(httpx2.AsyncByteStream):
     """A body of a worker. Where it breaks off, it says why."""
 
-    def __init__(self, stream: httpx2.AsyncByteStream, transport: _SessionTransport) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, transport: _SessionTransport, url: httpx2.URL) -> None:
         self._stream = stream
         self._transport = transport
+        self._url = url
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for piece in self._stream:
                 yield piece
         except httpx2.TransportError as error:
-            raise await self._transport.explain(error) from error
+            raise await self._transport.explain(self._url, error) from error
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -76,6 +76,8 @@ class State:
         self.ending = False
         self.began = False
         """Whether the gateway has said that the session is there."""
+        self._place = gateway.address(session, gateway.key.shortest_path)
+        """Leads to the session's pool, where routes look at the path: what was answered last, or asked for before that."""
         self._loss: SessionLost | None = None
         self._on_use = on_use
         self._on_end = on_end
@@ -105,25 +107,34 @@ class State:
         """Where a request for this path goes."""
         return self.gateway.address(self.id, path, httpx2.QueryParams(params) if params else None)
 
+    def shown(self, path: str) -> httpx2.URL:
+        """The address for other clients."""
+        url = self.gateway.shown(self.id, path)
+        # Whatever opens that may begin the session, and nobody tells.
+        self._aim(self.gateway.address(self.id, path))
+        self.use()
+        return url
+
     def dress(self, request: httpx2.Request) -> None:
         """Makes the request one of this session, if there is one still."""
         if self._loss is not None:
             raise self.lost(self._loss.detail, self._loss)
         if self.ending:
             raise SessionLost(f"the session {self.id} was ended by its own client", session=self.id)
+        self._aim(request.url)
         self.use()
         self._sign(request)
         request.headers.pop(HERD_SESSION, None)
         if self.began:
             request.headers[HERD_SESSION] = "resume"
 
-    def probe(self) -> httpx2.Request:
-        """A request that changes nothing in a worker, if one gets it."""
-        return self._request("HEAD", EXPLANATION_TIMEOUT)
+    def probe(self, url: httpx2.URL) -> httpx2.Request:
+        """A request for what was asked before that changes nothing in a worker, if one gets it."""
+        return _request("HEAD", url, EXPLANATION_TIMEOUT)
 
     def end(self, timeout: float) -> httpx2.Request:
         """The request that ends the session."""
-        request = self._request("DELETE", timeout)
+        request = _request("DELETE", self._place, timeout)
         self._sign(request)
         request.headers[HERD_SESSION] = "end"
         return request
@@ -138,8 +149,9 @@ class State:
             return self._foreign(status, headers)
         # A session has one worker all its life.
         if self.worker not in (None, worker):
-            return self.lost(f"the session {self.id} was lost with {self.worker}, and somebody else has begun it anew")
-        self.worker, self.began = worker, True
+            why = "somebody has begun it anew, or the path leads to another pool"
+            return self.lost(f"the session {self.id} was with {self.worker}, and now {worker} answers: {why}")
+        self.worker, self.began, self._place = worker, True, request.url
         return None
 
     def refuse(self, status: int, headers: httpx2.Headers, body: bytes) -> HerdError:
@@ -187,9 +199,10 @@ class State:
             self.ended()
         return lost
 
-    def _request(self, method: str, timeout: float) -> httpx2.Request:
-        url = self.gateway.address(self.id, self.gateway.key.shortest_path)
-        return httpx2.Request(method, url, extensions={"timeout": httpx2.Timeout(timeout).as_dict()})
+    def _aim(self, url: httpx2.URL) -> None:
+        """Until there is an answer, the session may begin wherever it was last asked for."""
+        if not self.began:
+            self._place = url
 
     def _sign(self, request: httpx2.Request) -> None:
         for name, value in self.gateway.fields(self.id).items():
@@ -210,3 +223,7 @@ class State:
         who = "a gateway that knows no herd-session: end" if HERD_WORKER in headers else "not herd's gateway"
         detail = f"{who} answers at {self.gateway.origin}, with the status {status}"
         return GatewayUnreachable(detail, status=status, session=self.id)
+
+
+def _request(method: str, url: httpx2.URL, timeout: float) -> httpx2.Request:
+    return httpx2.Request(method, url, extensions={"timeout": httpx2.Timeout(timeout).as_dict()})

@@ -148,8 +148,7 @@ class Session:
         Raises:
             ValueError: If ``path`` does not begin with a slash, or is too short for ``path:N``.
         """
-        self._state.use()
-        return str(self._state.gateway.shown(self.id, path))
+        return str(self._state.shown(path))
 
     def websocket_url(self, path: str) -> str:
         """The same for WebSockets: ``ws:`` or, over TLS, ``wss:``."""
@@ -262,7 +261,7 @@ class _SessionTransport(httpx2.BaseTransport):
         return httpx2.Response(
             response.status_code,
             headers=response.headers,
-            stream=_Stream(response.stream, self),
+            stream=_Stream(response.stream, self, request.url),
             extensions=response.extensions,
         )
 
@@ -284,13 +283,13 @@ class _SessionTransport(httpx2.BaseTransport):
             raise wrong
         return response
 
-    def explain(self, error: httpx2.TransportError) -> HerdError:
-        """Asks the gateway why an answer broke off, unless that is clear."""
+    def explain(self, url: httpx2.URL, error: httpx2.TransportError) -> HerdError:
+        """Asks the gateway why an answer of this address broke off, unless that is clear."""
         known = self._state.broken(error)
         if known is not None:
             return known
         try:
-            self.handle_request(self._state.probe()).close()
+            self.handle_request(self._state.probe(url)).close()
         except HerdError as probed:
             return self._state.explain(error, probed)
         return self._state.explain(error, None)
@@ -299,15 +298,16 @@ class _SessionTransport(httpx2.BaseTransport):
 class _Stream(httpx2.SyncByteStream):
     """A body of a worker. Where it breaks off, it says why."""
 
-    def __init__(self, stream: httpx2.SyncByteStream, transport: _SessionTransport) -> None:
+    def __init__(self, stream: httpx2.SyncByteStream, transport: _SessionTransport, url: httpx2.URL) -> None:
         self._stream = stream
         self._transport = transport
+        self._url = url
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             yield from self._stream
         except httpx2.TransportError as error:
-            raise self._transport.explain(error) from error
+            raise self._transport.explain(self._url, error) from error
 
     def close(self) -> None:
         self._stream.close()
