@@ -31,6 +31,7 @@ use crate::{
     journal::Journal,
     logs,
     metrics::{Metrics, Others},
+    own_program,
     pools::Pools,
     reload::{self, Parts, Reloader, Source},
     service_manager::{ServiceManager, Sockets},
@@ -100,6 +101,8 @@ impl Daemon {
         logs::start(&settings.telemetry);
         let sockets = Sockets::inherit()?;
         let service_manager = ServiceManager::from_environment()?;
+        // Now, while it is surely there: a pool that a reload adds may run this program as its REPL.
+        own_program::path().context("cannot tell the path of this program")?;
         setup::raise_open_files();
         isolation::guard(&mut settings)?;
         let setups = workers::all_or_refusal(settings.pools.iter().cloned().map(Setup::prepare))?;

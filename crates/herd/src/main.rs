@@ -24,6 +24,7 @@ mod isolation;
 mod journal;
 mod logs;
 mod metrics;
+mod own_program;
 mod pools;
 mod reload;
 mod repl;

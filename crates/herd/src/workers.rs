@@ -15,11 +15,14 @@ use herd_sandbox::{Layer, Plan};
 use rustix::process::{Resource, getrlimit};
 use serde_json::Value;
 
-use crate::config::{
-    Mistakes,
-    mistake::{Mistake, Origin, Written},
-    raw::RawPool,
-    settings::{self, Command, Listen, Pids, Sandbox, SandboxMode, Workspace},
+use crate::{
+    config::{
+        Mistakes,
+        mistake::{Mistake, Origin, Written},
+        raw::RawPool,
+        settings::{self, Command, Listen, Pids, Sandbox, SandboxMode, Workspace},
+    },
+    own_program,
 };
 
 /// The factory of all workers.
@@ -179,7 +182,8 @@ fn builder(settings: &settings::Pool) -> anyhow::Result<ProcessFactoryBuilder> {
     let (program, args): (OsString, Vec<OsString>) = match &worker.command {
         Command::Program { program, args } => (program.clone(), args.clone()),
         Command::Repl => {
-            let this = env::current_exe().context("cannot tell the path of this program, which is the REPL as well")?;
+            let this =
+                own_program::path().context("cannot tell the path of this program, which is the REPL as well")?;
             (this.into(), vec!["repl".into()])
         }
     };

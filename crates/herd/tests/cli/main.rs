@@ -39,4 +39,5 @@ mod strangers;
 mod terminal;
 mod tls;
 mod top;
+mod upgrade;
 mod webhooks;
