@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     packages::{self, Need},
@@ -16,35 +16,66 @@ use crate::{
 /// Make a herd that is linked statically, with musl
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How herd is built: `release`, or `dev` for one to test
+    /// How herd is built: `release`, or `trial` for one to test, which is made soon
     #[arg(long, default_value = "release", value_name = "PROFILE")]
     profile: String,
 }
 
-/// What the cryptographic library's C is compiled with.
+/// What the cryptographic library's C is compiled with, and what looks at the program.
 const NEEDS: &[Need] = &[Need::program("musl-gcc", "musl-tools"), Need::program("readelf", "binutils")];
 
 #[expect(clippy::print_stdout, reason = "this is a command for people")]
 pub(crate) fn run(options: &Options) -> Result<()> {
-    packages::provide(NEEDS).context("nothing can be linked statically yet")?;
-    let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
-    add(&target)?;
-    let program = build(&target, &options.profile)?;
-    verify(&program)?;
+    let program = provide(&options.profile)?;
     let directory = target_directory()?.join("static");
     fs::create_dir_all(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     let copy = directory.join("herd");
-    fs::copy(&program, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
+    let unfinished = directory.join(format!("unfinished-{}", std::process::id()));
+    // A former one may be running, and such a file cannot be written to.
+    let copied = fs::copy(&program, &unfinished).and_then(|_| fs::rename(&unfinished, &copy));
+    copied.with_context(|| format!("cannot write {}", copy.display()))?;
     println!("{}", copy.display());
     Ok(())
 }
 
-/// Rust's own libraries for the target.
-fn add(target: &str) -> Result<()> {
-    let status =
-        Command::new("rustup").args(["target", "add", target]).stdin(Stdio::null()).stderr(Stdio::null()).status();
-    let added = status.is_ok_and(|status| status.success());
-    ensure!(added, "Rust's libraries for {target} cannot be had: `rustup target add {target}` says why");
+/// Builds the program, and says where Cargo has put it.
+///
+/// # Errors
+/// If what it is built with cannot be had, if it does not compile, or if it needs anything of the system.
+pub(crate) fn provide(profile: &str) -> Result<PathBuf> {
+    packages::provide(NEEDS).context("nothing can be linked statically yet")?;
+    let target = format!("{}-unknown-linux-musl", env::consts::ARCH);
+    if !has_libraries(&target)? {
+        add_libraries(&target)?;
+    }
+    let program = build(&target, profile)?;
+    verify(&program)?;
+    Ok(program)
+}
+
+/// Whether Rust's own libraries for the target are there.
+fn has_libraries(target: &str) -> Result<bool> {
+    let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--print", "target-libdir", "--target", target]).current_dir(repository()).stdin(Stdio::null());
+    let output = rustc.output().context("cannot start rustc")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "rustc does not know the target {target}: {}", said.trim());
+    let directory = String::from_utf8(output.stdout).context("rustc's directory of libraries is no text")?;
+    let Ok(libraries) = Path::new(directory.trim()).read_dir() else { return Ok(false) };
+    Ok(libraries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libstd-")))
+}
+
+fn add_libraries(target: &str) -> Result<()> {
+    let what = format!("Rust's libraries for {target} are missing");
+    if packages::which("rustup").is_none() {
+        bail!("{what}, and so is rustup; install those of this version of Rust where Rust is from");
+    }
+    progress(&format!("adds Rust's libraries for {target}"));
+    let mut rustup = Command::new("rustup");
+    rustup.args(["target", "add", target]).current_dir(repository()).stdin(Stdio::null());
+    let output = rustup.output().context("cannot start rustup")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{what}, and `rustup target add {target}` fails: {}", said.trim());
     Ok(())
 }
 
@@ -54,8 +85,7 @@ fn build(target: &str, profile: &str) -> Result<PathBuf> {
     command.args(["build", "--locked", "--package", "herd", "--profile", profile, "--target", target]);
     // For the compiler of C alone: Rust brings its own linker arguments for this target.
     command.env(format!("CC_{}", target.replace('-', "_")), "musl-gcc");
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is in no repository")?;
-    let status = command.current_dir(repository).stdin(Stdio::null()).stdout(io::stderr()).status();
+    let status = command.current_dir(repository()).stdin(Stdio::null()).stdout(io::stderr()).status();
     ensure!(status.context("cannot start cargo")?.success(), "herd could not be built");
     let directory = if profile == "dev" { "debug" } else { profile };
     Ok(target_directory()?.join(target).join(directory).join("herd"))
@@ -73,4 +103,8 @@ fn verify(program: &Path) -> Result<()> {
         program.display()
     );
     Ok(())
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the repository")
 }

@@ -21,6 +21,7 @@ use anyhow::{Context as _, Result};
 use self::{playwright::Playwright, pythons::Pythons};
 use crate::{
     packages::{self, Need},
+    static_build,
     tools::Tools,
     vm::Machine,
 };
@@ -62,6 +63,9 @@ const NEEDS: &[Need] = &[
     Need::program("systemd-analyze", "systemd"),
 ];
 
+/// How the names of the tests of the static program begin.
+const STATIC_TESTS: &str = "static_program::";
+
 /// What the set-up tells the tests. A test that misses one of these fails and names this command.
 struct Environment {
     checkers: PathBuf,
@@ -72,6 +76,8 @@ struct Environment {
     promtool: PathBuf,
     pythons: Pythons,
     redis_server: PathBuf,
+    /// The program that is linked statically. It is built for its own tests alone.
+    static_program: Option<PathBuf>,
     /// `node_modules` of the TypeScript client.
     typescript: PathBuf,
 }
@@ -91,20 +97,22 @@ impl Environment {
             ("HERD_TEST_TYPESCRIPT", &self.typescript),
         ];
         let debian = self.debian.as_ref().map(|debian| ("HERD_TEST_DEBIAN", debian));
+        let linked = self.static_program.as_ref().map(|program| ("HERD_TEST_STATIC_PROGRAM", program));
         let text = |path: &PathBuf| path.to_str().map(str::to_owned);
-        let pairs = variables.iter().chain(&debian).map(|(name, path)| Some(((*name).to_owned(), text(path)?)));
+        let pairs =
+            variables.iter().chain(&debian).chain(&linked).map(|(name, path)| Some(((*name).to_owned(), text(path)?)));
         pairs.collect::<Option<_>>().context("a path to what tests need is no text")
     }
 }
 
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let environment = set_up().context("the tests cannot run yet")?;
+    let environment = set_up(&options.filters).context("the tests cannot run yet")?;
     // What the virtual machine needs is fetched while the tests are built. Chosen tests need it only perhaps.
     let machine = options.filters.is_empty().then(|| thread::spawn(Machine::provide));
     run::tests(&environment, &options.filters, machine)
 }
 
-fn set_up() -> Result<Environment> {
+fn set_up(filters: &[String]) -> Result<Environment> {
     let tools = Tools::lock()?;
     packages::provide(NEEDS)?;
     playwright::link_chromium()?;
@@ -114,9 +122,26 @@ fn set_up() -> Result<Environment> {
     let typescript = typescript::install(tools.directory())?;
     let debian = rustix::process::geteuid().is_root().then(|| debian::provide(tools.directory())).transpose()?;
     let pythons = Pythons::install(tools.directory())?;
+    let static_program = concerns_static_program(filters).then(|| static_build::provide("trial")).transpose()?;
     let promtool = packages::which("promtool").context("promtool is in no directory of PATH")?;
     let redis_server = packages::which("redis-server").context("redis-server is in no directory of PATH")?;
-    Ok(Environment { checkers, debian, linters, playwright, promtool, pythons, redis_server, typescript })
+    Ok(Environment {
+        checkers,
+        debian,
+        linters,
+        playwright,
+        promtool,
+        pythons,
+        redis_server,
+        static_program,
+        typescript,
+    })
+}
+
+/// It takes minutes, which other tests need not wait for.
+fn concerns_static_program(filters: &[String]) -> bool {
+    filters.is_empty()
+        || filters.iter().any(|filter| filter.contains("static") || STATIC_TESTS.contains(filter.as_str()))
 }
 
 fn repository() -> &'static Path {

@@ -3,6 +3,7 @@
 
 mod containers;
 mod package;
+mod static_program;
 mod units;
 
 use std::{
