@@ -78,10 +78,16 @@ fn the_static_program_is_all_that_a_root_needs() {
     command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut daemon = Daemon(command.spawn().unwrap());
-    let log = BufReader::new(daemon.0.stderr.take().unwrap());
-    let mut lines = log.lines().map(|line| line.unwrap()).inspect(|line| eprintln!("{line}"));
-    let serving = lines.by_ref().filter_map(|line| serde_json::from_str::<Value>(&line).ok());
-    let serving = serving.into_iter().find(|line| line["message"] == "serving").expect("it serves");
+    let mut log = BufReader::new(daemon.0.stderr.take().unwrap());
+    let mut read = String::new();
+    let serving = loop {
+        let before = read.len();
+        assert_ne!(log.read_line(&mut read).unwrap(), 0, "it does not serve:\n{read}");
+        let line: Value = serde_json::from_str(&read[before..]).unwrap_or_default();
+        if line["message"] == "serving" {
+            break line;
+        }
+    };
     let gateway = serving["gateway"].as_str().unwrap();
 
     let eval = |session: &str, script: &str| {
