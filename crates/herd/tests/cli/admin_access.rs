@@ -34,7 +34,9 @@ fn status(daemon: &Daemon, path: &str, token: &str) -> u16 {
 #[test]
 fn every_page_that_tells_something_asks_for_the_token() {
     let (_directory, daemon) = guarded();
-    for path in ["/v1/gateway", "/v1/live", "/v1/sessions", "/v1/events", "/v1/stats", "/metrics", "/openapi.json", "/nothing"] {
+    for path in
+        ["/v1/gateway", "/v1/live", "/v1/sessions", "/v1/events", "/v1/stats", "/metrics", "/openapi.json", "/nothing"]
+    {
         let refused = get(daemon.admin, path);
         assert_eq!(refused.status, 401, "{path}: {refused:?}");
         assert_eq!(refused.json()["type"], "urn:herd:problem:no-token");
