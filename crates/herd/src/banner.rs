@@ -88,21 +88,21 @@ impl fmt::Display for Banner {
             }
             writeln!(f)?;
         } else {
-            writeln!(f, "  try      curl {}", self.curl("alice", "/"))?;
+            writeln!(f, "  try        curl {}", self.curl("alice", "/"))?;
         }
         if self.tls {
             writeln!(
                 f,
-                "           (-k takes any certificate; trust this one with --cacert FILE and ask by its name)"
+                "             (-k takes any certificate; trust this one with --cacert FILE and ask by its name)"
             )?;
         }
         match self.admin {
-            Some(admin) => writeln!(f, "  admin    {}://{admin}/v1/stats", scheme(self.admin_tls))?,
-            None => writeln!(f, "  admin    off")?,
+            Some(admin) => writeln!(f, "  dashboard  {}://{admin}/", scheme(self.admin_tls))?,
+            None => writeln!(f, "  dashboard  off, as is the admin API")?,
         }
-        writeln!(f, "  control  {}  (herd ps, herd end SESSION)", self.control.display())?;
+        writeln!(f, "  control    {}  (herd ps, herd end SESSION)", self.control.display())?;
         for isolation in &self.isolations {
-            writeln!(f, "  sandbox  {isolation}")?;
+            writeln!(f, "  sandbox    {isolation}")?;
         }
         Ok(())
     }
@@ -127,9 +127,9 @@ mod tests {
         let said = banner.to_string();
         for line in [
             " serves https://127.0.0.1:8080\n",
-            "  try      curl -k -H 'X-Session-ID: alice' https://127.0.0.1:8080/\n",
+            "  try        curl -k -H 'X-Session-ID: alice' https://127.0.0.1:8080/\n",
             "--cacert FILE",
-            "  admin    http://127.0.0.1:8081/v1/stats\n",
+            "  dashboard  http://127.0.0.1:8081/\n",
         ] {
             assert!(said.contains(line), "{line}: {said}");
         }
@@ -139,6 +139,9 @@ mod tests {
             said.contains("curl -H 'X-Session-ID: alice' http://127.0.0.1:8080/\n") && !said.contains("-k"),
             "{said}"
         );
-        assert!(said.contains("  admin    https://127.0.0.1:8081/v1/stats\n"), "{said}");
+        assert!(said.contains("  dashboard  https://127.0.0.1:8081/\n"), "{said}");
+        banner.admin = None;
+        let said = banner.to_string();
+        assert!(said.contains("  dashboard  off, as is the admin API\n"), "{said}");
     }
 }
