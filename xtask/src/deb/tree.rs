@@ -130,7 +130,7 @@ impl Tree {
     /// The pages that the program makes of its own command line.
     fn manual(&self, program: &Path) -> Result<()> {
         let directory = self.place(&format!("{MANUAL}/herd.1"))?.parent().context("it is in no directory")?.to_owned();
-        succeed(Command::new(program).arg("man").arg(&directory))?;
+        succeed(Command::new(program).args(["man", "--dir"]).arg(&directory))?;
         for page in files(&directory)? {
             // One that says nothing but where to look is better a link to there.
             let source = fs::read_to_string(&page)?;

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Command, CommandFactory as _};
 use clap_mangen::Man;
 
@@ -10,22 +10,34 @@ use super::Cli;
 use crate::console;
 
 #[derive(Args, Debug)]
-#[command(after_help = "To read it without writing files: herd man | man -l -")]
+#[command(after_help = "To read a page formatted: herd man ps | man -l -")]
 pub(crate) struct ManArgs {
-    /// Write herd.1 and a page for each command, such as herd-logs.1, into this directory
-    #[arg(value_name = "DIR")]
-    directory: Option<PathBuf>,
+    /// The command whose page is printed [default: the page of herd itself]
+    #[arg(conflicts_with = "dir")]
+    command: Option<String>,
+    /// Print nothing, but write herd.1 and a page for each command, such as herd-logs.1, into this directory
+    #[arg(long, value_name = "DIR")]
+    dir: Option<PathBuf>,
 }
 
-/// Prints the manual's first page, or writes all pages.
+/// Prints a page of the manual, or writes all pages.
 ///
 /// # Errors
-/// If the directory cannot be made or written to.
+/// If there is no such command, or if the directory cannot be made or written to.
 pub(crate) fn run(args: &ManArgs) -> anyhow::Result<()> {
     let pages = pages()?;
-    let Some(directory) = &args.directory else {
-        let (_, first) = pages.into_iter().next().context("there is no page")?;
-        return console::print_exactly(first);
+    let Some(directory) = &args.dir else {
+        let wanted = args.command.as_ref().map_or_else(|| "herd.1".to_owned(), |command| format!("herd-{command}.1"));
+        let found = pages.iter().find(|(name, _)| *name == wanted);
+        let Some((_, page)) = found else {
+            let known = pages.iter().filter_map(|(name, _)| name.strip_prefix("herd-")?.strip_suffix(".1"));
+            bail!(
+                "there is no command `{}` with a page; there are: {}; `herd man --dir DIR` writes all pages",
+                args.command.as_deref().unwrap_or_default(),
+                known.collect::<Vec<_>>().join(", ")
+            );
+        };
+        return console::print_exactly(page);
     };
     let place = directory.display();
     fs::create_dir_all(directory).with_context(|| format!("cannot make the directory {place}"))?;

@@ -96,7 +96,7 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Print what makes a shell complete herd's command line
     Completions(CompletionsArgs),
-    /// Print the manual, or write all its pages into a directory
+    /// Print a page of the manual, or write all pages into a directory
     Man(ManArgs),
     /// Be the built-in worker: a REPL that listens where PORT or LISTEN_FDS says
     #[command(hide = true)]

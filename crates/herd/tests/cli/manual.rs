@@ -8,7 +8,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::daemon::{failure, output};
+use crate::daemon::{failure, herd, output};
 
 fn stdout(args: &[&str]) -> String {
     let directory = TempDir::new().unwrap();
@@ -61,7 +61,7 @@ fn every_command_and_flag_is_in_the_documentation() {
 fn every_command_has_a_page_of_the_manual_without_warnings() {
     let directory = TempDir::new().unwrap();
     let pages = directory.path().join("man");
-    assert!(output(&["man", pages.to_str().unwrap()], directory.path()).status.success());
+    assert!(output(&["man", "--dir", pages.to_str().unwrap()], directory.path()).status.success());
     let mut expected: Vec<_> = commands().iter().map(|name| format!("herd-{name}.1")).collect();
     expected.push("herd.1".to_owned());
     expected.sort();
@@ -78,9 +78,16 @@ fn every_command_has_a_page_of_the_manual_without_warnings() {
         let text = fs::read_to_string(pages.join(&name)).unwrap();
         assert!(text.contains(".SH NAME") && text.contains(".SH SYNOPSIS"), "{name}: {text}");
     }
-    let printed = stdout(&["man"]);
-    assert_eq!(printed, fs::read_to_string(pages.join("herd.1")).unwrap());
-    assert!(failure(&["man", "/dev/null/man"], 1).contains("cannot make the directory /dev/null/man"));
+    assert!(failure(&["man", "--dir", "/dev/null/man"], 1).contains("cannot make the directory /dev/null/man"));
+    for (args, page) in [(&["man"][..], "herd.1"), (&["man", "ps"], "herd-ps.1")] {
+        let there = TempDir::new().unwrap();
+        let printed = herd(args, there.path()).current_dir(&there).output().unwrap();
+        let written = fs::read(pages.join(page)).unwrap();
+        assert!(printed.status.success() && printed.stdout == written, "{printed:?}");
+        assert_eq!(fs::read_dir(there.path()).unwrap().count(), 0, "{args:?} writes no files");
+    }
+    let refused = failure(&["man", "banana"], 1);
+    assert!(refused.contains("no command `banana`") && refused.contains("--dir DIR"), "{refused}");
 }
 
 #[test]
