@@ -12,7 +12,7 @@ use crate::{output, said};
 #[track_caller]
 fn program() -> PathBuf {
     let path = env::var_os("HERD_TEST_STATIC_PROGRAM").map(PathBuf::from);
-    path.expect("HERD_TEST_STATIC_PROGRAM is not set; run `cargo xtask test -- static_program`, which builds it")
+    path.expect("HERD_TEST_STATIC_PROGRAM is not set: `cargo xtask test -- static_program` builds it or says why not")
 }
 
 /// The program in a root that has nothing else but a configuration. The network is the host's: somebody has to ask it.
