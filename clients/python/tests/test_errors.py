@@ -101,7 +101,8 @@ def test_a_crash_while_the_worker_answers_is_told_with_its_reason(shared: Daemon
     with Herd(shared.gateway) as herd, herd.session() as session:
         # Also if it was the first request.
         assert fails(herd_client.SessionLost, lambda: session.get("/crash")).failure == "worker-crashed"
-        fails(herd_client.SessionLost, lambda: session.get("/count"))
+        again = fails(herd_client.SessionLost, lambda: session.get("/count"))
+        assert (again.failure, again.status) == ("worker-crashed", 502)
 
 
 def test_a_crash_in_the_middle_of_an_answer_is_a_lost_session(shared: Daemon) -> None:
@@ -240,6 +241,41 @@ def test_no_gateway_or_another_server_is_told() -> None:
             gone = fails(herd_client.GatewayUnreachable, lambda: herd.session().get("/count"))
             assert address in gone.detail and gone.status is None
             fails_async(herd_client.GatewayUnreachable, address)
+
+
+def test_herds_own_admin_address_is_recognised(shared: Daemon) -> None:
+    def with_async(path: str) -> None:
+        async def ask() -> None:
+            async with AsyncHerd(shared.admin_address) as herd, herd.session() as session:
+                await session.get(path)
+
+        asyncio.run(ask())
+
+    with Herd(shared.admin_address) as herd:
+        session = herd.session()
+        asks = [lambda: session.get("/"), lambda: session.post("/eval", content=b"1"), session.end]
+        for ask in [*asks, lambda: with_async("/"), lambda: with_async("/count")]:
+            other = fails(herd_client.GatewayUnreachable, ask)
+            assert other.detail == (
+                f"{shared.admin_address} is herd's admin address; the gateway is another one, usually port 8080"
+            )
+
+
+def test_of_a_session_that_never_began_nothing_is_said_when_it_cannot_be_ended(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        fails_async(herd_client.GatewayUnreachable, "http://127.0.0.1:%d" % unused.getsockname()[1])
+    with Daemon(**access()) as daemon:
+        for gateway in (daemon.gateway, daemon.admin_address):
+            with Herd(gateway) as herd, herd.session() as session, pytest.raises(HerdError):
+                session.get("/count")
+            refused = herd_client.Unauthorized if gateway == daemon.gateway else herd_client.GatewayUnreachable
+            fails_async(refused, gateway)
+        assert not caplog.records
+        # Somebody else may have begun it, for all that is known.
+        with Herd(daemon.gateway) as herd, herd.session() as session:
+            assert session.headers
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,21 @@ import {
 /** In every answer of the gateway's own, which takes this field out of what workers answer: none can pass for it. */
 const HERD_ERROR = "herd-error";
 
+/** In an answer of a worker, and of nobody else. */
+export const HERD_WORKER = "herd-worker";
+
 /** More than any problem of the gateway has; what is longer came from somewhere else. */
 const MAX_PROBLEM_BYTES = 16 * 1024;
+
+/** What the admin API alone says of requests that were meant for the gateway. */
+const OF_ADMIN: ReadonlySet<string> = new Set([
+  "bad-token",
+  "foreign-host",
+  "foreign-origin",
+  "method-not-allowed",
+  "no-such-page",
+  "no-token",
+]);
 
 type ErrorType = new (details: ErrorDetails) => HerdError;
 
@@ -69,6 +82,19 @@ export async function errorOf(response: Response, session: string): Promise<Herd
     retryAfter: retryAfter(response),
     session: problem?.session ?? session,
   });
+}
+
+/** Whether herd's admin address answered: with its dashboard, or with a problem of its API. Reads or cancels the body. */
+export async function isAdmin(answer: Response): Promise<boolean> {
+  const kind = answer.headers.get("content-type")?.split(";")[0];
+  if (answer.headers.has(HERD_WORKER) || (kind !== "application/problem+json" && kind !== "text/html")) {
+    await answer.body?.cancel();
+    return false;
+  }
+  const text = await beginning(answer);
+  const problem = parse(text);
+  if (problem === undefined) return text.includes("<title>herd</title>");
+  return OF_ADMIN.has(problem.type.replace("urn:herd:problem:", ""));
 }
 
 /** The body, or nothing if it is too long or breaks off: the answer's fields say enough. */

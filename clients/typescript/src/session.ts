@@ -10,7 +10,7 @@ import {
   SessionNotFound,
 } from "./errors.js";
 import type { Connection } from "./herd.js";
-import { errorOf, isProblem } from "./problem.js";
+import { errorOf, HERD_WORKER, isAdmin, isProblem } from "./problem.js";
 import { addKey, address, shortestPath } from "./session_key.js";
 
 /** What can be sent: all that `fetch` takes, and whatever gives bytes piece by piece. */
@@ -27,9 +27,6 @@ export interface RequestOptions extends Omit<RequestInit, "body" | "redirect"> {
 
 /** In a request: only if the session is there (`resume`), or end it (`end`). In an answer to that: `ended`. */
 const HERD_SESSION = "herd-session";
-
-/** In an answer of a worker, and of nobody else. */
-const HERD_WORKER = "herd-worker";
 
 /** How long a gateway may take to say why an answer broke off, in milliseconds. */
 const EXPLANATION_TIMEOUT = 5_000;
@@ -112,7 +109,7 @@ export class Session implements AsyncDisposable {
    * @throws What `signal` was aborted with, or the request's own body failed with.
    */
   async fetch(path: string, options: RequestOptions = {}): Promise<Response> {
-    if (this.#loss !== undefined) throw this.#lost(this.#loss.detail, this.#loss);
+    if (this.#loss !== undefined) throw this.#lost(this.#loss.detail, this.#loss, this.#loss);
     if (this.#ending !== undefined) throw this.#lost(`the session ${this.id} was ended by session.end()`);
     const url = this.url(path);
     if (options.redirect !== undefined && options.redirect !== "manual") {
@@ -202,9 +199,8 @@ export class Session implements AsyncDisposable {
     try {
       const options = signal === undefined ? {} : { signal };
       const answer = await this.#sendAny(url, { ...options, method: "DELETE" }, headers);
-      await answer.body?.cancel();
       if (answer.status === 204 && answer.headers.get(HERD_SESSION) === "ended") return;
-      throw this.#foreign(answer);
+      throw await this.#foreign(answer);
     } catch (error) {
       if (!(error instanceof SessionLost || error instanceof SessionNotFound)) throw error;
     }
@@ -226,10 +222,7 @@ export class Session implements AsyncDisposable {
   async #send(url: string, options: RequestOptions, headers: Headers): Promise<Response> {
     const answer = await this.#sendAny(url, options, headers);
     const worker = answer.headers.get(HERD_WORKER);
-    if (worker === null) {
-      await answer.body?.cancel();
-      throw this.#foreign(answer);
-    }
+    if (worker === null) throw await this.#foreign(answer);
     // A session has one worker all its life.
     if (this.#worker !== undefined && worker !== this.#worker) {
       await answer.body?.cancel();
@@ -296,8 +289,12 @@ export class Session implements AsyncDisposable {
   }
 
   /** An answer of neither a worker nor the gateway. */
-  #foreign(answer: Response): GatewayUnreachable {
+  async #foreign(answer: Response): Promise<GatewayUnreachable> {
     const { origin } = this.#connection.gateway;
+    if (await isAdmin(answer)) {
+      const detail = `${origin} is herd's admin address; the gateway is another one, usually port 8080`;
+      return new GatewayUnreachable({ detail, status: answer.status, session: this.id });
+    }
     const who = answer.headers.has(HERD_WORKER) ? "a gateway that knows no herd-session: end" : "not herd's gateway";
     const detail = `${who} answers at ${origin}, with the status ${answer.status}`;
     return new GatewayUnreachable({ detail, status: answer.status, session: this.id });

@@ -17,13 +17,13 @@ export const repl = ["{{herd}}", "repl"];
 
 export class Daemon {
   readonly gateway: string;
-  readonly #admin: string;
+  readonly adminAddress: string;
   readonly #child: ChildProcess;
   readonly #directory: string;
 
   private constructor(addresses: { gateway: string; admin: string }, child: ChildProcess, directory: string) {
     this.gateway = `http://${addresses.gateway}`;
-    this.#admin = `http://${addresses.admin}`;
+    this.adminAddress = `http://${addresses.admin}`;
     this.#child = child;
     this.#directory = directory;
   }
@@ -59,7 +59,7 @@ export class Daemon {
 
   /** What the admin API answers, in JSON if there is any. */
   async admin(path: string, init?: RequestInit): Promise<any> {
-    const response = await fetch(this.#admin + path, init);
+    const response = await fetch(this.adminAddress + path, init);
     const text = await response.text();
     if (!response.ok) throw new Error(`${path}: ${response.status} ${text}`);
     return text === "" ? undefined : JSON.parse(text);

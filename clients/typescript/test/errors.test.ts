@@ -68,6 +68,7 @@ test("a_crash_while_it_answers_is_a_lost_session_and_no_request_starts_another",
   assert.match(error.message, /signal 9/);
   const later = await failure(SessionLost, session.get("/fields"));
   assert.equal(later.cause, error);
+  assert.deepEqual([later.failure, later.status, later.problem], [error.failure, error.status, error.problem]);
   await session.end();
   assert.equal((await daemon.admin("/v1/stats")).sessions_started, 1);
 });

@@ -46,6 +46,19 @@ test("what_answers_without_herds_fields_is_not_herd", async () => {
   });
 });
 
+test("herds_own_admin_address_is_recognised", async () => {
+  await using daemon = await Daemon.start(worker);
+  const session = new Herd({ gateway: daemon.adminAddress }).session();
+  for (const ask of [() => session.get("/"), () => session.post("/eval", "1"), () => session.end()]) {
+    await assert.rejects(ask(), (error) => {
+      assert(error instanceof GatewayUnreachable);
+      const said = `${daemon.adminAddress} is herd's admin address; the gateway is another one, usually port 8080`;
+      assert.equal(error.detail, said);
+      return true;
+    });
+  }
+});
+
 test("a_gateway_that_knows_no_end_is_not_taken_to_have_ended_the_session", async () => {
   const older: RequestListener = (_, response) => response.writeHead(204, { "herd-worker": "worker-1" }).end();
   await withServer(older, async (session) => {

@@ -108,5 +108,6 @@ def end_outside_of_loops(tls: ssl.SSLContext | None) -> Callable[[State, float],
 
 
 def not_ended(state: State, error: Exception) -> None:
-    """Tells the log, since whoever left the session does not wait for an error."""
-    log.warning("the session %s could not be ended, and ends by its time to live: %s", state.id, error)
+    """Tells the log, since whoever left the session does not wait for an error. One that never began needs no end."""
+    if state.may_be_there:
+        log.warning("the session %s could not be ended, and ends by its time to live: %s", state.id, error)

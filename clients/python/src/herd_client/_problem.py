@@ -57,6 +57,24 @@ _BY_STATUS: dict[int, type[HerdError]] = {
 }
 
 
+# What the admin API alone says of requests that were meant for the gateway.
+_OF_ADMIN = {"bad-token", "foreign-host", "foreign-origin", "method-not-allowed", "no-such-page", "no-token"}
+
+
+def may_be_admin(headers: httpx2.Headers) -> bool:
+    """Whether herd's admin address may have answered; `is_admin` knows by the body."""
+    kind = headers.get("content-type", "").partition(";")[0]
+    return kind in ("application/problem+json", "text/html")
+
+
+def is_admin(body: bytes) -> bool:
+    """Whether this is the dashboard, or a problem of the admin API."""
+    problem = _parse(body)
+    if problem is not None:
+        return problem.type.removeprefix("urn:herd:problem:") in _OF_ADMIN
+    return b"<title>herd</title>" in body
+
+
 def error_of(status: int, headers: httpx2.Headers, body: bytes, session: str) -> HerdError:
     """The error that the gateway's answer tells of. The fields say enough if the body cannot be read."""
     failure = headers.get(HERD_ERROR, "")

@@ -16,7 +16,7 @@ from ._errors import (
     SessionLost,
     SessionNotFound,
 )
-from ._problem import error_of
+from ._problem import error_of, is_admin
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
@@ -79,6 +79,10 @@ class State:
         self._place = gateway.address(session, gateway.key.shortest_path)
         """Leads to the session's pool, where routes look at the path: what was answered last, or asked for before that."""
         self._loss: SessionLost | None = None
+        self._unsettled: set[httpx2.Request] = set()
+        """Requests that may have begun the session, as far as is known."""
+        self._is_shown = False
+        """Whether other clients may have begun it."""
         self._on_use = on_use
         self._on_end = on_end
 
@@ -93,6 +97,11 @@ class State:
         """Whether there may be something that this process has to end."""
         return self.process == os.getpid() and self._loss is None
 
+    @property
+    def may_be_there(self) -> bool:
+        """Whether anything may have begun the session, so that somebody has to know if it could not be ended."""
+        return self.began or self._is_shown or bool(self._unsettled)
+
     def ended(self) -> None:
         """There is nothing left to end."""
         self.process = None
@@ -100,6 +109,8 @@ class State:
 
     def headers(self) -> dict[str, str]:
         """All fields that a request of another client must have."""
+        self._is_shown = True
+        self.use()
         fields = self.gateway.fields(self.id)
         return {**fields, HERD_SESSION: "resume"} if self.began else fields
 
@@ -112,6 +123,7 @@ class State:
         url = self.gateway.shown(self.id, path)
         # Whatever opens that may begin the session, and nobody tells.
         self._aim(self.gateway.address(self.id, path))
+        self._is_shown = True
         self.use()
         return url
 
@@ -122,6 +134,8 @@ class State:
         if self.ending:
             raise SessionLost(f"the session {self.id} was ended by its own client", session=self.id)
         self._aim(request.url)
+        if not self.began:
+            self._unsettled.add(request)
         self.use()
         self._sign(request)
         request.headers.pop(HERD_SESSION, None)
@@ -144,6 +158,7 @@ class State:
         if request.headers.get(HERD_SESSION) == "end":
             is_ended = status == 204 and headers.get(HERD_SESSION) == "ended"
             return None if is_ended else self._foreign(status, headers)
+        self._unsettled.discard(request)
         worker = headers.get(HERD_WORKER)
         if worker is None:
             return self._foreign(status, headers)
@@ -152,19 +167,23 @@ class State:
             why = "somebody has begun it anew, or the path leads to another pool"
             return self.lost(f"the session {self.id} was with {self.worker}, and now {worker} answers: {why}")
         self.worker, self.began, self._place = worker, True, request.url
+        self._unsettled.clear()
         return None
 
-    def refuse(self, status: int, headers: httpx2.Headers, body: bytes) -> HerdError:
+    def refuse(self, request: httpx2.Request, status: int, headers: httpx2.Headers, body: bytes) -> HerdError:
         """Takes note of a problem of the gateway's."""
         error = error_of(status, headers, body, self.id)
+        self._unsettled.discard(request)
         if isinstance(error, SessionLost) or (isinstance(error, SessionNotFound) and self.began):
             return self.lost(error.detail, error)
         if error.failure in _ALIVE:
             self.began = True
         return error
 
-    def unanswered(self, error: httpx2.TransportError) -> HerdError:
+    def unanswered(self, request: httpx2.Request, error: httpx2.TransportError) -> HerdError:
         """Why a request got no answer."""
+        if isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+            self._unsettled.discard(request)
         if isinstance(error, (httpx2.ReadTimeout, httpx2.WriteTimeout)):
             return GatewayTimeout(f"the gateway at {self.gateway.origin} did not answer in time", session=self.id)
         return self._unreachable("does not answer", error)
@@ -218,6 +237,13 @@ class State:
     def _unreachable(self, what: str, error: Exception) -> GatewayUnreachable:
         reason = str(error) or type(error).__name__
         return GatewayUnreachable(f"the gateway at {self.gateway.origin} {what}: {reason}", session=self.id)
+
+    def recognise(self, error: GatewayUnreachable, body: bytes) -> GatewayUnreachable:
+        """Says who it is that is not the gateway, if that is herd itself."""
+        if not is_admin(body):
+            return error
+        detail = f"{self.gateway.origin} is herd's admin address; the gateway is another one, usually port 8080"
+        return GatewayUnreachable(detail, status=error.status, session=self.id)
 
     def _foreign(self, status: int, headers: httpx2.Headers) -> GatewayUnreachable:
         who = "a gateway that knows no herd-session: end" if HERD_WORKER in headers else "not herd's gateway"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Callable
 
 import httpx2
 
-from ._errors import Forbidden, GatewayTimeout, HerdError, SessionLost, SessionNotFound
+from ._errors import Forbidden, GatewayTimeout, GatewayUnreachable, HerdError, SessionLost, SessionNotFound
 from ._forgotten import Forgotten, not_ended
 from ._keys import Gateway, random_id
-from ._problem import HERD_ERROR, MOST_BYTES
+from ._problem import HERD_ERROR, MOST_BYTES, may_be_admin
 from ._state import END_TIMEOUT, HASTY_END_TIMEOUT, RequestOptions, State
 
 if TYPE_CHECKING:
@@ -137,7 +137,6 @@ class Session:
         The token is among them. Read them when they are used: from the first answer on, they ask for this session and
         no new one.
         """
-        self._state.use()
         return self._state.headers()
 
     def url(self, path: str) -> str:
@@ -273,15 +272,17 @@ class _SessionTransport(httpx2.BaseTransport):
             # The caller's mistake says nothing of the gateway.
             raise
         except httpx2.TransportError as error:
-            raise self._state.unanswered(error) from error
+            raise self._state.unanswered(request, error) from error
         status, headers = response.status_code, response.headers
         if HERD_ERROR in headers:
-            raise self._state.refuse(status, headers, _beginning(response))
+            raise self._state.refuse(request, status, headers, _beginning(response))
         wrong = self._state.accept(request, status, headers)
-        if wrong is not None:
-            response.close()
-            raise wrong
-        return response
+        if wrong is None:
+            return response
+        if isinstance(wrong, GatewayUnreachable) and may_be_admin(headers):
+            wrong = self._state.recognise(wrong, _beginning(response))
+        response.close()
+        raise wrong
 
     def explain(self, url: httpx2.URL, error: httpx2.TransportError) -> HerdError:
         """Asks the gateway why an answer of this address broke off, unless that is clear."""
