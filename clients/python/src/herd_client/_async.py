@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Callable
 import anyio
 import httpx2
 
+from ._connections import AsyncConnections, Reader
 from ._errors import Forbidden, GatewayTimeout, GatewayUnreachable, HerdError, SessionLost, SessionNotFound
 from ._forgotten import Forgotten, end_outside_of_loops, not_ended
 from ._keys import Gateway, random_id
 from ._problem import HERD_ERROR, MOST_BYTES, may_be_admin
 from ._state import END_TIMEOUT, HASTY_END_TIMEOUT, RequestOptions, State
-from ._sync import LIMITS, _ignore
+from ._sync import _ignore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -42,7 +43,7 @@ class AsyncHerd:
         """As for `Herd`."""
         self._gateway = Gateway.parse(gateway, session_key, token)
         self._timeout = timeout
-        self._transport = httpx2.AsyncHTTPTransport(verify=tls or True, limits=LIMITS)
+        self._transport = AsyncConnections(tls)
         self._forgotten = Forgotten(end_outside_of_loops(tls))
 
     def session(self, id: str | None = None) -> AsyncSession:
@@ -316,8 +317,10 @@ class _Stream(httpx2.AsyncByteStream):
         self._stream = stream
         self._transport = transport
         self._url = url
+        self._reader = Reader()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._reader.check()
         try:
             async for piece in self._stream:
                 yield piece
@@ -325,7 +328,8 @@ class _Stream(httpx2.AsyncByteStream):
             raise await self._transport.explain(self._url, error) from error
 
     async def aclose(self) -> None:
-        await self._stream.aclose()
+        if self._reader.is_here:
+            await self._stream.aclose()
 
 
 async def _beginning(response: httpx2.Response) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Callable
 
 import httpx2
 
+from ._connections import Connections, Reader
 from ._errors import Forbidden, GatewayTimeout, GatewayUnreachable, HerdError, SessionLost, SessionNotFound
 from ._forgotten import Forgotten, not_ended
 from ._keys import Gateway, random_id
@@ -23,11 +24,9 @@ if TYPE_CHECKING:
 MOST_AT_ONCE = 16
 """How many sessions end at the same time."""
 
-LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
-
 
 class Herd:
-    """A gateway of herd. Several threads may use it at once.
+    """A gateway of herd. Several threads may use it at once, and so may a child of a fork.
 
     Leaving its block, or `close`, closes its connections and ends the sessions that nobody has ended yet and whose IDs
     it has made itself. So does the end of the program.
@@ -58,7 +57,7 @@ class Herd:
         """
         self._gateway = Gateway.parse(gateway, session_key, token)
         self._timeout = timeout
-        self._transport = httpx2.HTTPTransport(verify=tls or True, limits=LIMITS)
+        self._transport = Connections(tls)
         self._forgotten = Forgotten(self._end)
 
     def session(self, id: str | None = None) -> Session:
@@ -303,15 +302,18 @@ class _Stream(httpx2.SyncByteStream):
         self._stream = stream
         self._transport = transport
         self._url = url
+        self._reader = Reader()
 
     def __iter__(self) -> Iterator[bytes]:
+        self._reader.check()
         try:
             yield from self._stream
         except httpx2.TransportError as error:
             raise self._transport.explain(self._url, error) from error
 
     def close(self) -> None:
-        self._stream.close()
+        if self._reader.is_here:
+            self._stream.close()
 
 
 def _beginning(response: httpx2.Response) -> bytes:
