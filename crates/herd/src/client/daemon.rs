@@ -54,7 +54,7 @@ impl Daemon {
         }
         let directories = RuntimeDir::candidates();
         // Somebody else's directory could hold a socket that only claims to be the daemon's.
-        let trusted = directories.iter().filter(|directory| directory.is_trusted());
+        let trusted = directories.iter().filter(|directory| directory.distrust().is_none());
         let sockets: Vec<_> = trusted.flat_map(RuntimeDir::sockets).map(|path| (is_live(&path), path)).collect();
         let mut live = sockets.iter().filter(|(live, _)| matches!(live, Ok(true))).map(|(_, path)| path.clone());
         let Some(first) = live.next() else {
@@ -64,6 +64,9 @@ impl Daemon {
                      name the socket of an own daemon with --socket PATH",
                     path.display()
                 );
+            }
+            if let Some(ignored) = ignored(&directories) {
+                return Err(ignored);
             }
             let places: Vec<_> = directories.iter().map(|directory| directory.path().display().to_string()).collect();
             bail!(
@@ -216,6 +219,17 @@ impl Daemon {
 /// What the conversation ends with.
 pub(crate) fn block_on<T>(conversation: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(conversation)
+}
+
+/// That there is a live socket where it cannot be believed.
+fn ignored(directories: &[RuntimeDir]) -> Option<anyhow::Error> {
+    directories.iter().find_map(|directory| {
+        let distrust = directory.distrust()?;
+        let socket = directory.sockets().into_iter().find(|path| matches!(is_live(path), Ok(true)))?;
+        let remedy =
+            distrust.with(&format!("name the socket with --socket {} if it is the daemon's", socket.display()));
+        Some(anyhow!("the live control socket {} is ignored: {remedy}", socket.display()))
+    })
 }
 
 fn explain(socket: &Path, error: io::Error) -> anyhow::Error {
