@@ -231,9 +231,10 @@ impl Daemon {
             };
         }
         let plane = ControlPlane::new(plane, admin::routes(state))?;
-        tasks.spawn(plane.serve(tokio::net::UnixListener::from_std(control.listener()?)?));
+        let (control_path, listener) = (control.path().to_owned(), control.listener()?);
+        tasks.spawn(plane.serve(control, tokio::net::UnixListener::from_std(listener)?));
 
-        let banner = Banner::new(&settings, &pools, address, admin_address, control.path().to_owned());
+        let banner = Banner::new(&settings, &pools, address, admin_address, control_path);
         announce(&settings, &pools, &banner, for_a_person)?;
         service_manager.ready(&pools);
         tasks.spawn(service_manager.clone().attend(pools.clone(), threads.pulse(), draining.clone()));

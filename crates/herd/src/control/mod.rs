@@ -2,9 +2,9 @@
 //!
 //! It is also where `herd ps` and `herd end` find a running daemon.
 //!
-//! By default it is `herd.sock` in the user's runtime directory: `$XDG_RUNTIME_DIR/herd`, else `/run/herd` for root,
-//! else `/tmp/herd-UID`. A second daemon of the same user takes `herd-PORT.sock` with its data plane's port. A path that
-//! the operator configured is taken as it is or refused.
+//! By default it is `herd.sock` in the user's runtime directory: `$XDG_RUNTIME_DIR/herd`, else `/run/herd` for root (or
+//! `/run/herd-0` where the first belongs to another user), else `/tmp/herd-UID`. A second daemon of the same user takes
+//! `herd-PORT.sock` with its data plane's port. A path that the operator configured is taken as it is or refused.
 
 mod authority;
 mod conversation;
@@ -15,12 +15,13 @@ mod refusal;
 mod runtime_dir;
 mod service;
 mod socket;
+mod upkeep;
 pub(crate) mod wire;
 
 use std::path::{Path, PathBuf};
 
 use axum::Router;
-use tokio::{join, net::UnixListener};
+use tokio::{join, net::UnixListener, sync::watch};
 
 use self::{front::Health, peer::ControlListener};
 pub(crate) use self::{
@@ -90,11 +91,17 @@ impl ControlPlane {
         Ok(Self { routes, health, draining })
     }
 
-    /// Serves for ever. Dropping the future breaks off all connections, and so kills the workers of the sessions that
-    /// streams hold.
-    pub(crate) async fn serve(self, listener: UnixListener) {
+    /// Serves for ever on the socket, whose listener is given, and makes its file anew when it is gone. Dropping the
+    /// future breaks off all connections, and so kills the workers of the sessions that streams hold.
+    pub(crate) async fn serve(self, socket: ControlSocket, listener: UnixListener) {
         let Self { routes, health, draining } = self;
+        let (replace, listener) = watch::channel(listener.into());
         // The services have a status before anybody can ask for it.
-        join!(biased; health.follow(draining), server::serve(ControlListener::new(listener), routes));
+        join!(
+            biased;
+            health.follow(draining),
+            server::serve(ControlListener::new(listener), routes),
+            upkeep::keep(socket, replace),
+        );
     }
 }

@@ -3,10 +3,14 @@
 //! Its mode keeps others out already. What the kernel says of the peer (SO_PEERCRED, unix(7)) holds as well where somebody
 //! has changed that mode, or handed a connection on from a place that is not the file.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use rustix::process::geteuid;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    select,
+    sync::watch,
+};
 
 use super::authority::MendedStream;
 use crate::admin::server::{Accept, Incoming, Peer, Throttle};
@@ -18,7 +22,8 @@ const MOST_STREAMS: u32 = 10_000;
 /// The control socket's listener, which takes connections of those alone who may use it.
 #[derive(Debug)]
 pub(crate) struct ControlListener {
-    listener: UnixListener,
+    /// The present one: it is another when the socket's file was made anew.
+    listener: watch::Receiver<Arc<UnixListener>>,
     /// The daemon's user.
     uid: u32,
     refusals: Throttle,
@@ -33,7 +38,7 @@ pub(crate) struct ControlStream {
 }
 
 impl ControlListener {
-    pub(crate) fn new(listener: UnixListener) -> Self {
+    pub(crate) fn new(listener: watch::Receiver<Arc<UnixListener>>) -> Self {
         Self { listener, uid: geteuid().as_raw(), refusals: Throttle::default() }
     }
 
@@ -56,7 +61,12 @@ impl Accept for ControlListener {
 
     async fn accept(&self) -> io::Result<ControlStream> {
         loop {
-            let (stream, _) = self.listener.accept().await?;
+            let mut latest = self.listener.clone();
+            let listener = Arc::clone(&latest.borrow_and_update());
+            let (stream, _) = select! {
+                accepted = listener.accept() => accepted?,
+                Ok(()) = latest.changed() => continue,
+            };
             if let Some((pid, uid)) = self.admit(&stream)? {
                 return Ok(ControlStream { stream, pid, uid });
             }
@@ -88,7 +98,8 @@ mod tests {
     async fn a_peer_that_is_neither_root_nor_the_daemons_user_is_closed_on() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control.sock");
-        let mut control = ControlListener::new(UnixListener::bind(&path).unwrap());
+        let (_listeners, listener) = watch::channel(UnixListener::bind(&path).unwrap().into());
+        let mut control = ControlListener::new(listener);
         let ours = geteuid().as_raw();
         let (client, accepted) = tokio::join!(UnixStream::connect(&path), control.accept());
         assert_eq!(accepted.unwrap().peer(), Peer::Process { pid: std::process::id().try_into().unwrap(), uid: ours });

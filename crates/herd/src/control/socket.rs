@@ -27,6 +27,21 @@ pub(crate) struct ControlSocket {
     listener: UnixListener,
 }
 
+/// The file that a control socket was made with.
+#[derive(Clone, Debug)]
+pub(super) struct SocketFile {
+    pub(super) path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl SocketFile {
+    /// Whether it is where it was made, so that whoever connects there reaches the one who listens. While somebody
+    /// listens, its inode is not given to another file.
+    pub(super) fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.inode)
+    }
+}
+
 /// Why there is no control socket.
 #[derive(Debug)]
 pub(crate) enum SocketError {
@@ -90,6 +105,11 @@ impl ControlSocket {
         &self.path
     }
 
+    /// What tells the file that this made from any other; `None` if the file is the service manager's.
+    pub(super) fn file(&self) -> Option<SocketFile> {
+        Some(SocketFile { path: self.path.clone(), inode: self.inode? })
+    }
+
     /// The listener, non-blocking.
     ///
     /// # Errors
@@ -101,8 +121,7 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| Some((found.dev(), found.ino())) == self.inode);
-        if ours {
+        if self.file().is_some_and(|file| file.is_there()) {
             // What is left behind is found to be stale by the next daemon.
             let _ = fs::remove_file(&self.path);
         }

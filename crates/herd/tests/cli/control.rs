@@ -116,3 +116,19 @@ fn the_socket_of_a_daemon_that_was_killed_is_replaced_also_where_its_path_is_as_
     let second = Daemon::spawn(herd(&flags, directory.path()), path.clone(), directory);
     assert!(second.command(&["ps"]).status.success());
 }
+
+#[test]
+fn a_daemon_whose_sockets_file_was_removed_is_found_again() {
+    let runtime = TempDir::new().unwrap();
+    let mut daemon = daemon_in(TempDir::new().unwrap(), runtime.path(), "herd.sock");
+    eval(daemon.gateway, "alice", "1");
+    // With its directory, as who tidies up would do it.
+    fs::remove_dir_all(runtime.path().join("herd")).unwrap();
+    let said = daemon.log_line(|line| line["message"].as_str().is_some_and(|said| said.contains("it was made anew")));
+    assert_eq!(said["level"], "WARN", "{said}");
+    let listed = String::from_utf8(output(&["ps"], runtime.path()).stdout).unwrap();
+    assert!(listed.contains("alice"), "{listed}");
+    daemon.signal(Signal::TERM);
+    daemon.wait();
+    assert!(!daemon.socket.exists(), "it goes with the daemon all the same");
+}
