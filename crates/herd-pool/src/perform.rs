@@ -211,6 +211,7 @@ fn log(event: &Event) {
         EventKind::WorkerStarting { worker } => tracing::debug!(%worker, "worker starting"),
         EventKind::WorkerReady { worker, after } => tracing::debug!(%worker, ?after, "worker ready"),
         EventKind::SpawnFailed { worker, error } => {
+            let error = format_args!("{error:#}");
             tracing::warn!(%worker, %error, "worker could not be started");
         }
         EventKind::WorkerCrashed { worker, exit } => tracing::warn!(%worker, %exit, "worker ended by itself"),

@@ -97,8 +97,7 @@ impl StateDirectory {
         self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    #[cfg(test)]
-    fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

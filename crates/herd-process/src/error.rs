@@ -1,4 +1,4 @@
-use std::{error::Error, fmt, io, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, path::Path, sync::Arc, time::Duration};
 
 use herd_pool::ExitStatus;
 
@@ -89,6 +89,18 @@ pub enum StartError {
 }
 
 impl StartError {
+    /// No directory for the worker in `base`.
+    pub(crate) fn directory(base: &Path, source: &io::Error) -> Self {
+        let remedy = match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free space or inodes there",
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => "; let herd's user write there",
+            io::ErrorKind::NotFound => "; it was removed, so restart the daemon",
+            _ => "",
+        };
+        let source = io::Error::new(source.kind(), format!("cannot write in {}: {source}{remedy}", base.display()));
+        Self::Resource { what: "private directory", source }
+    }
+
     pub(crate) fn unavailable(what: &'static str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Unavailable { what, source: source.into() }
     }
@@ -165,6 +177,16 @@ impl fmt::Display for Mistake {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_named_with_its_directory_and_what_to_do() {
+        let full = io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
+        let error = StartError::directory(Path::new("/run/herd-1"), &full);
+        assert_eq!(error.to_string(), "the worker's private directory could not be made");
+        let cause = error.source().expect("it has one").to_string();
+        let said = "cannot write in /run/herd-1: No space left on device (os error 28); free space or inodes there";
+        assert_eq!(cause, said);
+    }
 
     #[test]
     fn a_long_tail_is_shown_in_part() {

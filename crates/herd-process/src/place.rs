@@ -64,7 +64,7 @@ impl Place {
             .as_ref()
             .map_or_else(|| identity.as_ref().map(TakenIdentity::identity), PersistentWorkspace::identity);
         let directory = WorkerDirectory::create(&shared.state, id, number, owner)
-            .map_err(|source| StartError::Resource { what: "private directory", source })?;
+            .map_err(|source| StartError::directory(shared.state.path(), &source))?;
         let cgroup = shared
             .cgroups
             .as_ref()

@@ -3,6 +3,8 @@
 
 use herd_pool::{EventKind, SpawnError};
 
+use crate::causes::with_causes;
+
 /// How many characters of a line of a worker's output are kept. Its log has the whole line, as long as the worker is
 /// there.
 const LONGEST_LINE: usize = 1000;
@@ -26,8 +28,8 @@ pub(super) fn kept(kind: EventKind) -> EventKind {
             EventKind::WorkerCrashed { worker, exit }
         }
         EventKind::SpawnFailed { worker, error } => {
-            // The text alone: an error may hold all that the worker said.
-            EventKind::SpawnFailed { worker, error: SpawnError::new(begin(&error.to_string())) }
+            // The text alone, with its causes: an error may hold all that the worker said.
+            EventKind::SpawnFailed { worker, error: SpawnError::new(begin(&with_causes(&error))) }
         }
         other => other,
     }
@@ -100,6 +102,11 @@ mod tests {
             }
         };
         assert_eq!(reason("no such program".to_owned()), "no such program");
+        let full = SpawnError::new(std::io::Error::other(anyhow::anyhow!("no space left").context("cannot write")));
+        match kept(EventKind::SpawnFailed { worker: WorkerId::new(1), error: full }) {
+            EventKind::SpawnFailed { error, .. } => assert_eq!(error.to_string(), "cannot write: no space left"),
+            other => panic!("{other:?}"),
+        }
         let long = reason(format!("why: {}", "\u{1}🐑".repeat(100_000)));
         assert!(long.starts_with("why: ") && long.ends_with('…') && in_json(&long) <= MOST_BYTES + 3);
     }
