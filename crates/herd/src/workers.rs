@@ -38,6 +38,15 @@ pub(crate) fn state_directory() -> PathBuf {
     runtime.unwrap_or_else(env::temp_dir)
 }
 
+/// What the factory calls it. Nobody writes it: it follows from the environment.
+const STATE_DIR: &str = "state_dir";
+
+/// What to do about a state directory in which no worker can have its own.
+fn state_remedy() -> String {
+    let variable = if state_directory() == env::temp_dir() { "TMPDIR or XDG_RUNTIME_DIR" } else { "XDG_RUNTIME_DIR" };
+    format!("free space there and let this user write there, or set {variable} to another directory with a short path")
+}
+
 /// The most files that a worker can be allowed to open; `None` is without a bound.
 pub(crate) fn most_open_files() -> Option<u64> {
     getrlimit(Resource::Nofile).maximum
@@ -139,6 +148,9 @@ fn located(refused: &OptionsError, settings: &settings::Pool) -> Vec<Mistake> {
         .iter()
         .map(|(option, problem)| {
             let (problem, remedy) = problem.split_once("; ").unwrap_or((problem, "correct it"));
+            if option == STATE_DIR {
+                return Mistake::new(Origin::flag(""), one_line(problem), state_remedy()).unquoted();
+            }
             Mistake::new(origin_of(option, &settings.raw), one_line(problem), remedy).unquoted()
         })
         .collect()
