@@ -44,7 +44,7 @@ fn hash_of(input: impl io::Read) -> anyhow::Result<TokenHash> {
     let mut text = String::new();
     let read = input.take(64 * 1024).read_to_string(&mut text);
     read.context("cannot read a token from standard input")?;
-    let line = text.lines().next().unwrap_or_default().trim();
+    let line = token::bare(text.lines().next().unwrap_or_default().trim());
     token::check(line).context("the first line of standard input can be no token")?;
     Ok(TokenHash::of(line.as_bytes()))
 }
@@ -70,6 +70,8 @@ mod tests {
     fn a_token_is_hashed_without_the_end_of_its_line() {
         let hash = hash_of("  a-token-of-some-length\r\n".as_bytes()).unwrap();
         assert!(hash.fits(b"a-token-of-some-length"));
+        let printed = hash_of("token: a-token-of-some-length\nsha256: 00\n".as_bytes()).unwrap();
+        assert!(printed.fits(b"a-token-of-some-length"), "what `herd token` printed");
         assert!(hash_of("short\n".as_bytes()).is_err());
         assert!(hash_of("".as_bytes()).is_err());
     }

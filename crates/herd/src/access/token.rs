@@ -18,6 +18,9 @@ pub(crate) const MAX_LEN: usize = 8 * 1024;
 /// What stands before a hash where a token could stand.
 const HASH_MARK: &str = "sha256:";
 
+/// What `herd token` prints before a token. There is a space in it, which no token has.
+const TOKEN_MARK: &str = "token: ";
+
 /// The SHA-256 of a token, which is all that herd keeps of it.
 ///
 /// Tokens are looked up by it in a `HashMap`. How long that takes tells nothing about the tokens that are known: which
@@ -44,7 +47,8 @@ impl TokenHash {
         usize::from(self.0[31])
     }
 
-    /// Reads the first line of a file, which is the token or `sha256:` and its hash in hexadecimal.
+    /// Reads the first line of a file, which is the token, with or without the `token: ` that `herd token` prints before
+    /// it, or `sha256:` and its hash in hexadecimal.
     ///
     /// # Errors
     /// If the file cannot be read, or its first line is neither.
@@ -61,6 +65,7 @@ impl TokenHash {
                 )
             });
         }
+        let line = bare(line);
         check(line).with_context(|| format!("the first line of {shown} can be no token"))?;
         if let Some(exposed) = secret_file::exposed(path) {
             tracing::warn!("{exposed}");
@@ -72,6 +77,11 @@ impl TokenHash {
     pub(crate) fn fits(&self, token: &[u8]) -> bool {
         *self == Self::of(token)
     }
+}
+
+/// The token in a line, which may be one that `herd token` has printed.
+pub(super) fn bare(line: &str) -> &str {
+    line.strip_prefix(TOKEN_MARK).map_or(line, str::trim_start)
 }
 
 const REMEDY: &str = "write a token, or `sha256:` and its hash, there (`herd token` makes both)";
@@ -158,7 +168,9 @@ mod tests {
 
     #[test]
     fn a_file_holds_a_token_or_its_hash_in_its_first_line() {
-        for content in [TOKEN, &format!("  {TOKEN} \r\nmore"), &format!("sha256:{HEX}\n"), &format!("sha256: {HEX}")] {
+        let printed = format!("token: {TOKEN}\nsha256: {HEX}\n");
+        let lines = [&format!("  {TOKEN} \r\nmore"), &format!("sha256:{HEX}\n"), &format!("sha256: {HEX}"), &printed];
+        for content in lines.into_iter().map(String::as_str).chain([TOKEN]) {
             let hash = read(content).unwrap();
             assert!(hash.fits(TOKEN.as_bytes()), "{content}");
             assert!(!hash.fits(b"herd_0123456789abcdee"));
