@@ -279,7 +279,8 @@ impl Execution {
 
     /// Its standard output, once; with a terminal all that it writes there.
     ///
-    /// It ends when nobody has it open any more, and can be read to that end after the command's.
+    /// It ends when nobody has it open any more, which others in the sandbox can put off for ever; see
+    /// [`ExecOutput::until_now`] for what to do at the command's end.
     pub fn take_output(&mut self) -> Option<ExecOutput> {
         self.output.take()
     }

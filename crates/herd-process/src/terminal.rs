@@ -6,20 +6,29 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use herd_sandbox::TerminalSize;
 use rustix::{
     fs::{OFlags, fcntl_getfl, fcntl_setfl},
-    io::Errno,
+    io::{Errno, ioctl_fionread},
     termios::{Winsize, tcsetwinsize},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf, unix::AsyncFd},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, unix::AsyncFd},
     net::unix::pipe,
+    time::timeout,
 };
 
 use crate::supervisor::polled;
+
+/// More than a terminal keeps of what was written to it, which is 8 KiB on its way and 4 KiB to be read, see pty.c and
+/// n_tty.c of the kernel.
+const TERMINAL_KEEPS: usize = 64 * 1024;
+/// How long a terminal takes to pass on what it keeps: nothing comes for the one, and all has come after the other.
+const TERMINAL_SILENCE: Duration = Duration::from_millis(100);
+const TERMINAL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The daemon's side of a terminal in a worker's sandbox. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -93,7 +102,10 @@ pub struct ExecOutput(Source);
 #[derive(Debug)]
 enum Source {
     Pipe(pipe::Receiver),
+    /// So many bytes of it, which are there.
+    PipeRest(pipe::Receiver, u64),
     Terminal(Terminal),
+    TerminalRest(io::Cursor<Vec<u8>>),
 }
 
 impl ExecOutput {
@@ -103,6 +115,33 @@ impl ExecOutput {
 
     pub(crate) fn terminal(terminal: Terminal) -> Self {
         Self(Source::Terminal(terminal))
+    }
+
+    /// What was written until now and not read, and then the end: whoever else has the stream open, and writes, can
+    /// neither add to it nor put the end off.
+    ///
+    /// A terminal may take up to a second for this where others have it open, and may add some of what they write
+    /// meanwhile. Dropping the future loses what it has read.
+    #[must_use]
+    pub async fn until_now(self) -> Self {
+        match self.0 {
+            Source::Pipe(pipe) => {
+                // What is written to a pipe can be read at once, and in that order. It fails for no pipe.
+                let length = ioctl_fionread(&pipe).unwrap_or(u64::MAX);
+                Self(Source::PipeRest(pipe, length))
+            }
+            Source::Terminal(terminal) => {
+                let mut bytes = Vec::new();
+                let mut terminal = Self::terminal(terminal).take(TERMINAL_KEEPS as u64);
+                let all = async {
+                    while matches!(timeout(TERMINAL_SILENCE, terminal.read_buf(&mut bytes)).await, Ok(Ok(1..))) {}
+                };
+                // Who writes without an end has what it has.
+                let _ = timeout(TERMINAL_PATIENCE, all).await;
+                Self(Source::TerminalRest(io::Cursor::new(bytes)))
+            }
+            rest => Self(rest),
+        }
     }
 }
 
@@ -114,6 +153,8 @@ impl AsyncRead for ExecOutput {
     ) -> Poll<io::Result<()>> {
         let side = match &mut self.0 {
             Source::Pipe(pipe) => return Pin::new(pipe).poll_read(context, buffer),
+            Source::PipeRest(pipe, left) => return Poll::Ready(read_rest(pipe, left, buffer)),
+            Source::TerminalRest(bytes) => return Pin::new(bytes).poll_read(context, buffer),
             Source::Terminal(Terminal(side)) => side,
         };
         loop {
@@ -128,6 +169,24 @@ impl AsyncRead for ExecOutput {
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_) => {}
             }
+        }
+    }
+}
+
+/// Not as the runtime reads it, which first waits for the kernel to say that there is something.
+fn read_rest(pipe: &pipe::Receiver, left: &mut u64, buffer: &mut ReadBuf<'_>) -> io::Result<()> {
+    let room = usize::try_from(*left).unwrap_or(usize::MAX).min(buffer.remaining());
+    loop {
+        match rustix::io::read(pipe, buffer.initialize_unfilled_to(room)) {
+            Ok(length) => {
+                *left -= length as u64;
+                buffer.advance(length);
+                return Ok(());
+            }
+            Err(Errno::INTR) => {}
+            // Somebody in the sandbox has opened it and taken what was there.
+            Err(Errno::AGAIN) => return Ok(()),
+            Err(error) => return Err(error.into()),
         }
     }
 }

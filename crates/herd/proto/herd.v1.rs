@@ -115,7 +115,7 @@ pub struct TerminalSize {
 /// What the daemon says.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExecResponse {
-    #[prost(oneof = "exec_response::Response", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "exec_response::Response", tags = "1, 2, 3, 4, 5, 6")]
     pub response: ::core::option::Option<exec_response::Response>,
 }
 /// Nested message and enum types in `ExecResponse`.
@@ -137,6 +137,10 @@ pub mod exec_response {
         /// It has ended, and all that it wrote was told. The last response.
         #[prost(message, tag = "5")]
         Exit(super::ExecExit),
+        /// It has ended. What it wrote before and was not told follows, and then how it ended. What signals and input come now
+        /// are nobody's, and its session is not in use any more.
+        #[prost(message, tag = "6")]
+        Ended(()),
     }
 }
 /// A command that runs.

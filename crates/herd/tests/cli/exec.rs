@@ -220,6 +220,54 @@ fn a_reader_who_has_seen_enough_ends_the_command() {
 }
 
 #[test]
+fn others_who_write_for_ever_do_not_put_the_end_off() {
+    let daemon = daemon();
+    let mut pipes = exec(&daemon, &["alice", "--", "sh", "-c", "setsid yes & sleep 0.3; echo hi >&2; exit 4"]);
+    let mut child = pipes.stdout(Stdio::null()).spawn().unwrap();
+    let mut code = None;
+    eventually(|| {
+        code = child.try_wait().unwrap();
+        code.is_some()
+    });
+    assert_eq!(code.unwrap().code(), Some(4));
+    assert_eq!(child.wait_with_output().unwrap().stderr, b"hi\n");
+    // It comes back after the terminal was taken from all who had it.
+    let script =
+        "t=$(tty); setsid sh -c \"while :; do echo spam > $t; sleep 0.01; done\" & sleep 0.3; echo last; exit 5";
+    let mut terminal = at_terminal(&daemon, &["sh", "-c", script]);
+    assert_eq!(terminal.wait().code(), Some(5));
+    assert!(String::from_utf8_lossy(&terminal.written).contains("last\r\n"), "{}", terminal.text());
+    eventually(|| daemon.page("/v1/sessions/alice")["leases"] == 0);
+}
+
+#[test]
+fn who_waits_for_the_rest_of_the_output_holds_no_session_and_can_give_up() {
+    let daemon = daemon();
+    // More than fits on the way, less than what fits there and in the command's own pipe.
+    let mut child = exec(&daemon, &["alice", "--", "head", "-c", "220000", "/dev/zero"]).spawn().unwrap();
+    let worker = daemon.worker_of("alice");
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 1]).unwrap();
+    eventually(|| daemon.page("/v1/sessions/alice")["leases"] == 0);
+    assert!(daemon.descendants().iter().all(|pid| *pid == worker || program(*pid) != "head"));
+    assert_eq!(child.try_wait().unwrap(), None, "there is more to read");
+    eventually(|| {
+        // Until it has heard of the end, an interrupt is the command's.
+        kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+        child.try_wait().unwrap().is_some()
+    });
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+
+    let mut child = exec(&daemon, &["alice", "--", "head", "-c", "220000", "/dev/zero"]).spawn().unwrap();
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut [0; 1]).unwrap();
+    eventually(|| daemon.page("/v1/sessions/alice")["leases"] == 0);
+    let mut rest = Vec::new();
+    stdout.read_to_end(&mut rest).unwrap();
+    assert_eq!((rest.len(), child.wait().unwrap().code()), (219_999, Some(0)), "nothing of it is lost");
+}
+
+#[test]
 fn signals_are_the_commands() {
     let daemon = daemon();
     for (signal, script) in [(Signal::INT, "INT"), (Signal::TERM, "TERM"), (Signal::USR1, "USR1")] {

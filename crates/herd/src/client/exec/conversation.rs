@@ -127,8 +127,10 @@ impl<'a> Conversation<'a> {
         if !with_input {
             self.say(Asked::InputEnd(()));
         }
+        // The command's process may be gone before all that it wrote is here.
+        let mut is_over = false;
         let ended = loop {
-            let has_room = under_way + PIECE <= window;
+            let has_room = is_over || under_way + PIECE <= window;
             select! {
                 biased;
                 number = signals.next() => match number {
@@ -139,6 +141,7 @@ impl<'a> Conversation<'a> {
                     WINCH => {}
                     // Somebody has stopped this process, and the shell has its own ways with the terminal.
                     CONT => raw.as_ref().map_or(Ok(()), RawTerminal::resume)?,
+                    number if is_over => return Ok(Ended::Signal(number)),
                     // The command was told already, and does not end: who insists is obeyed.
                     number @ (TERM | HUP) if signals.is_repeated(number) => return Ok(Ended::Signal(number)),
                     number => self.say(Asked::Signal(number.unsigned_abs())),
@@ -154,6 +157,11 @@ impl<'a> Conversation<'a> {
                 },
                 piece = OptionFuture::from(input.as_mut().map(|input| input.recv())), if input.is_some() && has_room => {
                     match piece.flatten() {
+                        Some(Ok(piece)) if is_over => {
+                            if let Some(number) = meant(&piece).filter(|_| with_terminal) {
+                                return Ok(Ended::Signal(number));
+                            }
+                        }
                         Some(Ok(piece)) => {
                             under_way += piece.len();
                             self.say(Asked::Input(piece));
@@ -174,6 +182,11 @@ impl<'a> Conversation<'a> {
                     Ok(Some(Told::InputTaken(count))) => {
                         under_way = under_way.saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
                     }
+                    Ok(Some(Told::Ended(()))) => {
+                        is_over = true;
+                        // The keys of a terminal still mean something; other input is left to who reads next.
+                        input = input.filter(|_| with_terminal);
+                    }
                     Ok(Some(Told::Exit(exit))) => break exit.status,
                     Ok(Some(Told::Started(_)) | None) => {
                         bail!("the daemon has ended the conversation without a word on how the command ended");
@@ -190,6 +203,16 @@ impl<'a> Conversation<'a> {
                     WINCH | CONT => {}
                     number => return Ok(Ended::Signal(number)),
                 },
+                piece = OptionFuture::from(input.as_mut().map(|input| input.recv())), if with_terminal && input.is_some() => {
+                    match piece.flatten() {
+                        Some(Ok(piece)) => {
+                            if let Some(number) = meant(&piece) {
+                                return Ok(Ended::Signal(number));
+                            }
+                        }
+                        Some(Err(_)) | None => input = None,
+                    }
+                }
                 written = streams.written() => match written {
                     Some((_, Ok(_))) => {}
                     Some((which, Err(error))) => {
@@ -212,6 +235,15 @@ impl<'a> Conversation<'a> {
         // A conversation that has ended says so when it is listened to.
         let _ = self.requests.send(ask(asked));
     }
+}
+
+/// The signal that somebody means who presses Ctrl-C, Ctrl-D or Ctrl-\ on a terminal that passes on every key.
+fn meant(keys: &[u8]) -> Option<i32> {
+    keys.iter().find_map(|key| match key {
+        0x03 | 0x04 => Some(INT),
+        0x1c => Some(QUIT),
+        _ => None,
+    })
 }
 
 /// What follows from a stream of herd's own that cannot be written to.
@@ -269,6 +301,8 @@ impl Service<Request<Body>> for Channel {
 }
 
 const HUP: i32 = 1;
+const INT: i32 = 2;
+const QUIT: i32 = 3;
 const TERM: i32 = 15;
 const CONT: i32 = 18;
 const WINCH: i32 = 28;
@@ -286,8 +320,8 @@ impl Signals {
         let caught = |number: i32| Ok::<_, io::Error>((number, signal(SignalKind::from_raw(number))?));
         let all = [
             caught(HUP)?,
-            caught(2)?,
-            caught(3)?,
+            caught(INT)?,
+            caught(QUIT)?,
             caught(10)?,
             caught(12)?,
             caught(TERM)?,

@@ -44,8 +44,8 @@ const INPUT_WINDOW: usize = 64 * 1024;
 const PIECE: usize = 16 * 1024;
 /// The most output that may be under way, whatever the client says.
 const MOST_WINDOW: usize = 1024 * 1024;
-/// How long output is waited for after the command's end. What it wrote is there; others could hold its streams for ever.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+/// How long after the command's end a client may take nothing of what the command wrote.
+const LAST_WORDS_PATIENCE: Duration = Duration::from_mins(10);
 /// How long the end of a session may take to be known after the end of a command that it killed.
 const REASON_PATIENCE: Duration = Duration::from_millis(300);
 
@@ -184,15 +184,20 @@ impl Course {
     /// Passes on what comes, until the command has ended and all that it wrote was told.
     async fn follow(&mut self, responses: &Sender<Result<ExecResponse, Status>>) -> Result<ExecExit, Status> {
         let mut exit = pin!(self.execution.wait());
+        let mut end_told = false;
         loop {
             let Self { requests, hears, execution, input, output, session, status, _place } = self;
-            if status.is_some() && output.is_over() {
+            if status.is_some() && end_told && output.is_over() {
                 break;
             }
-            let known = input.taken;
+            let news = match status {
+                Some(_) if !end_told => News::End,
+                None if input.taken > 0 => News::Taken(input.taken),
+                _ => News::None,
+            };
             select! {
                 biased;
-                reason = &mut session.ended => return Err(of_end(reason)),
+                reason = &mut session.ended, if status.is_none() => return Err(of_end(reason)),
                 () = &mut session.let_go, if session.lease.is_some() => session.lease = None,
                 () = touch(session.lease.as_ref(), session.touch_every) => {}
                 request = requests.message(), if *hears => match request? {
@@ -220,13 +225,25 @@ impl Course {
                         input.is_last = true;
                     }
                 },
-                exited = &mut exit, if status.is_none() => *status = Some(exited.status),
+                exited = &mut exit, if status.is_none() => {
+                    *status = Some(exited.status);
+                    // What others in the sandbox write now is nobody's business, and they hold up nobody.
+                    input.stream = None;
+                    output.finish().await;
+                    session.lease = None;
+                }
                 () = input.pass_on() => {}
-                next = next(responses, known, output, status.is_some()) => match next {
-                    Next::Told => {}
-                    Next::ToldTaken => input.taken -= known,
-                    Next::Over => break,
+                told = next(responses, &news, output) => match (told, news) {
+                    (Next::News, News::End) => end_told = true,
+                    (Next::News, News::Taken(count)) => input.taken -= count,
+                    _ => {}
                 },
+                // Whatever else happens begins this anew.
+                () = sleep(LAST_WORDS_PATIENCE), if status.is_some() => {
+                    return Err(Status::deadline_exceeded(format!(
+                        "the command has ended, and nobody took the rest of its output for {LAST_WORDS_PATIENCE:?}"
+                    )));
+                }
             }
         }
         let status = self.status.unwrap_or(ExitStatus::Unknown);
@@ -244,29 +261,37 @@ impl Course {
     }
 }
 
-/// What the client was told.
-enum Next {
-    Told,
-    /// How much of its input was passed on.
-    ToldTaken,
-    /// Nothing: the command has ended, and all was told before.
-    Over,
+/// What the client is to know beside the output, and before it.
+enum News {
+    None,
+    /// So much of its input was passed on.
+    Taken(usize),
+    /// The command has ended.
+    End,
 }
 
-/// Tells the client something, once it takes it: that so much of its input was `taken`, or what the command writes.
+/// What the client was told.
+enum Next {
+    News,
+    Output,
+}
+
+/// Tells the client something, once it takes it: the news, or what the command writes.
 ///
 /// Dropping the future loses nothing.
-async fn next(
-    responses: &Sender<Result<ExecResponse, Status>>,
-    taken: usize,
-    output: &mut Output,
-    has_ended: bool,
-) -> Next {
+async fn next(responses: &Sender<Result<ExecResponse, Status>>, news: &News, output: &mut Output) -> Next {
     // Read is only what somebody takes.
     let Ok(permit) = responses.reserve().await else { return pending().await };
-    if taken > 0 && !has_ended {
-        permit.send(Ok(told(Told::InputTaken(u32::try_from(taken).unwrap_or(u32::MAX)))));
-        return Next::ToldTaken;
+    match news {
+        News::None => {}
+        News::Taken(count) => {
+            permit.send(Ok(told(Told::InputTaken(u32::try_from(*count).unwrap_or(u32::MAX)))));
+            return Next::News;
+        }
+        News::End => {
+            permit.send(Ok(told(Told::Ended(()))));
+            return Next::News;
+        }
     }
     let room = output.room();
     let Output { output: out, errors, output_piece, errors_piece, under_way, .. } = output;
@@ -285,10 +310,9 @@ async fn next(
             }
             None => *errors = None,
         },
-        () = sleep(LAST_WORDS), if has_ended && room > 0 => return Next::Over,
         () = pending(), if room == 0 || (out.is_none() && errors.is_none()) => {}
     }
-    Next::Told
+    Next::Output
 }
 
 /// What was read; `None` at the end. A terminal that nobody has open any more is at its end, whatever it says.
@@ -348,6 +372,15 @@ impl Output {
 
     fn taken(&mut self, count: u32) {
         self.under_way = self.under_way.saturating_sub(usize::try_from(count).unwrap_or(usize::MAX));
+    }
+
+    /// The command has ended: nothing more is to come than what it has written.
+    async fn finish(&mut self) {
+        for stream in [&mut self.output, &mut self.errors] {
+            if let Some(open) = stream.take() {
+                *stream = Some(open.until_now().await);
+            }
+        }
     }
 
     fn is_over(&self) -> bool {
