@@ -3,7 +3,7 @@
 use std::{collections::HashMap, io};
 
 use herd_pool::ExitStatus;
-use herd_sandbox::{Failure, Init, Signal};
+use herd_sandbox::{ExecStreams, Failure, Init, Signal};
 use rustix::io::Errno;
 use tokio::sync::{oneshot, watch};
 
@@ -20,6 +20,7 @@ pub(crate) struct Executions {
 #[derive(Debug)]
 struct Running {
     program: String,
+    has_terminal: bool,
     /// Taken when init has told how the start went.
     begun: Option<oneshot::Sender<Result<Begun, ExecError>>>,
     ended: watch::Sender<Option<ExitStatus>>,
@@ -29,6 +30,7 @@ impl Executions {
     /// Has the init of a worker that runs begin a command.
     pub(crate) fn begin(&mut self, init: Option<&Init>, Order { id, spec, begun, ended }: Order) {
         let program = spec.program.to_string_lossy().into_owned();
+        let has_terminal = matches!(spec.streams, ExecStreams::Terminal(_));
         let refused = match init {
             None => Some(ExecError::NotRunning),
             Some(_) if self.running.len() >= Init::MAX_EXECUTIONS => {
@@ -42,15 +44,21 @@ impl Executions {
         match refused {
             // It fails only if nobody waits for it any more.
             Some(error) => drop(begun.send(Err(error))),
-            None => drop(self.running.insert(id, Running { program, begun: Some(begun), ended })),
+            None => drop(self.running.insert(id, Running { program, has_terminal, begun: Some(begun), ended })),
         }
     }
 
     /// A command's program runs.
     pub(crate) fn begun(&mut self, init: &Init, id: u32, begun: Begun) {
         let Some(running) = self.running.get_mut(&id) else { return };
-        let told = running.begun.take().is_some_and(|waiting| waiting.send(Ok(begun)).is_ok());
-        if !told {
+        let is_whole = !running.has_terminal || begun.terminal.is_some();
+        let begun = if is_whole {
+            Ok(begun)
+        } else {
+            Err(ExecError::Resource { what: "terminal", source: Errno::MFILE.into() })
+        };
+        let told = running.begun.take().is_some_and(|waiting| waiting.send(begun).is_ok());
+        if !told || !is_whole {
             self.end(init, id);
         }
     }

@@ -30,6 +30,8 @@ pub(crate) struct Channel(OwnedFd);
 pub(crate) struct Packet {
     pub(crate) bytes: Vec<u8>,
     pub(crate) descriptors: Vec<OwnedFd>,
+    /// Whether more descriptors came than this process may have open: the others are gone.
+    pub(crate) is_short: bool,
     /// Who sent it, as this process sees it; only on the launching side.
     pub(crate) sender: Option<Pid>,
 }
@@ -99,14 +101,16 @@ impl Channel {
                 _ => {}
             }
         }
-        if message.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
+        // Descriptors alone are cut off where this process has as many as it may, see recvmsg(2) and unix(7).
+        let is_short = message.flags.contains(ReturnFlags::CTRUNC);
+        if message.flags.contains(ReturnFlags::TRUNC) {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "packet was cut off"));
         }
         // No message is empty, so nothing is what the end of the stream reads as.
         if message.bytes == 0 {
             return Ok(None);
         }
-        Ok(Some(Packet { bytes: bytes[..message.bytes].to_vec(), descriptors, sender }))
+        Ok(Some(Packet { bytes: bytes[..message.bytes].to_vec(), descriptors, is_short, sender }))
     }
 
     /// Sends nothing more: the other side reads what was sent before, then the end.

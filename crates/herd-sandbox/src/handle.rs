@@ -101,7 +101,7 @@ impl Init {
     /// `WouldBlock` if there is nothing to tell yet; `InvalidData` if the other side does not speak this protocol.
     pub fn recv(&self) -> io::Result<Option<Report>> {
         loop {
-            let Packet { bytes, descriptors, sender } = match self.channel.recv() {
+            let Packet { bytes, descriptors, is_short, sender } = match self.channel.recv() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.is_mute() => {
                     return Ok(Some(self.refuse("did not say that it is one")));
                 }
@@ -127,6 +127,15 @@ impl Init {
                 Reply::Announced => {
                     let _ = sender.map(|sender| self.main.set(sender));
                 }
+                Reply::Router if is_short => {
+                    // Nothing of the worker runs yet, and its init ends with the stream.
+                    self.channel.shut_down();
+                    return Ok(Some(Report::Failed(Failure {
+                        step: "router".to_owned(),
+                        errno: Some(libc::EMFILE),
+                        hint: "raise the limit of open files of the launching process".to_owned(),
+                    })));
+                }
                 Reply::Router => {
                     let [datagrams, streams] =
                         descriptors.try_into().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
@@ -134,7 +143,7 @@ impl Init {
                     return Ok(Some(Report::Router { process, datagrams, streams }));
                 }
                 Reply::Sockets { errno } => {
-                    let errno = Some(errno).filter(|errno| *errno != 0);
+                    let errno = Some(if is_short { libc::EMFILE } else { errno }).filter(|errno| *errno != 0);
                     return Ok(Some(Report::Sockets { sockets: descriptors, errno }));
                 }
                 Reply::Report(Report::Ready { pid }) => {

@@ -48,7 +48,8 @@ pub enum Report {
         id: u32,
         /// The process ID of its main process, as the launching process sees it; also that of its group and session.
         pid: u32,
-        /// This side of its terminal, non-blocking, if it was to have one. The other side is in the worker's sandbox, where
+        /// This side of its terminal, non-blocking, if it was to have one. `None` for one that was: this process has as many
+        /// descriptors as it may, and the command is to be ended. The other side is in the worker's sandbox, where
         /// the worker can do with it whatever the command can.
         terminal: Option<OwnedFd>,
     },

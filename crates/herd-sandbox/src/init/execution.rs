@@ -219,6 +219,12 @@ pub(super) fn refuse(channel: &Channel, id: u32) {
     report(channel, Report::ExecutionFailed { id, failure });
 }
 
+/// Init has as many descriptors as it may.
+pub(super) fn refuse_without_descriptors(channel: &Channel, id: u32) {
+    let hint = "init may have no more files open; raise the limit of open files of the launching process";
+    report(channel, Report::ExecutionFailed { id, failure: failure("descriptors", Some(libc::EMFILE), hint) });
+}
+
 /// In the new process, which a panic must not leave into what init does.
 fn run(child: Child<'_>, plan: &Plan<'_>) -> ! {
     let _ = catch_unwind(AssertUnwindSafe(|| child.run(plan)));

@@ -46,6 +46,11 @@ impl Order {
                 Ok(None) | Err(_) => return Ok(None),
             };
             match Request::decode(&packet.bytes) {
+                Ok(Request::Plan { version: VERSION, .. }) if packet.is_short => {
+                    let hint = "not all that came with it could be kept; raise the limit of open files of the launching \
+                                process";
+                    return Err(failure("plan", Some(libc::EMFILE), hint));
+                }
                 Ok(Request::Plan { version: VERSION, length }) => {
                     return Self::new(length, packet.descriptors).map(Some);
                 }

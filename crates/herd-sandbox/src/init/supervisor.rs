@@ -226,6 +226,12 @@ impl Supervisor {
                 Ok(None) | Err(_) => return Next::End,
             };
             let Ok(request) = Request::decode(&packet.bytes) else { return Next::End };
+            if let Request::Execute { id, .. } = request
+                && packet.is_short
+            {
+                execution::refuse_without_descriptors(&self.channel, id);
+                continue;
+            }
             if self.act(request, packet.descriptors) == Next::End {
                 return Next::End;
             }

@@ -3,16 +3,18 @@
 use std::{
     io::Read as _,
     process::{Child, Stdio},
+    time::{Duration, Instant},
 };
 
 use hyper::body::Bytes;
-use rustix::process::Pid;
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     client::eval,
     control_client::{Answers, Failure, Plane, framed, varint},
     daemon::{Daemon, eventually, herd, is_gone},
+    terminal::Terminal,
 };
 
 const EXEC: &str = "/herd.v1.ExecService/Exec";
@@ -126,6 +128,50 @@ async fn no_more_output_is_under_way_than_the_client_says() {
     }
     assert_eq!(all, 10_000);
     assert_eq!(answers.next().await.unwrap_err().code, 0);
+}
+
+/// Leaves a process so many descriptors that it may open.
+fn leave(pid: Pid, free: u64) {
+    let number = |entry: std::fs::DirEntry| entry.file_name().to_str()?.parse::<u64>().ok();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().filter_map(|entry| number(entry.unwrap()));
+    let mut open: Vec<_> = open.collect();
+    open.sort_unstable();
+    // The kernel gives the lowest number that is free, and none beyond the limit.
+    let most = open.iter().fold(free, |most, number| most + u64::from(*number < most));
+    limit(pid, most);
+}
+
+fn limit(pid: Pid, files: u64) {
+    // The daemon's is that of this process.
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    prlimit(Some(pid), Resource::Nofile, Rlimit { current: Some(files), maximum }).unwrap();
+}
+
+#[test]
+fn a_daemon_without_descriptors_refuses_a_command_and_keeps_the_session() {
+    let daemon = Daemon::repl();
+    eval(daemon.gateway, "alice", "1");
+    let worker = daemon.worker_of("alice");
+    let words =
+        [env!("CARGO_BIN_EXE_herd"), "exec", "--socket", daemon.socket.to_str().unwrap(), "alice", "--", "true"];
+    let mut refused = 0;
+    for free in 1..12 {
+        leave(daemon.pid(), free);
+        let mut terminal = Terminal::start(&words, &herd(&[], daemon.directory()));
+        let begun = Instant::now();
+        // With so few it cannot even take a connection, and the client waits.
+        while terminal.child.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(2) {
+            std::thread::yield_now();
+        }
+        let code = terminal.child.try_wait().unwrap().and_then(|status| status.code());
+        drop(terminal);
+        refused += u32::from(code == Some(125));
+        limit(daemon.pid(), 4096);
+        assert_eq!(daemon.worker_of("alice"), worker, "with {free} descriptors");
+        eventually(|| daemon.page("/v1/sessions/alice")["leases"] == 0);
+    }
+    assert!(refused > 0, "there were enough");
+    assert_eq!(daemon.worker_of("alice"), worker);
 }
 
 #[test]
