@@ -10,19 +10,26 @@ use std::{
         fd::OwnedFd,
         unix::{
             ffi::{OsStrExt as _, OsStringExt as _},
-            fs::{DirBuilderExt as _, MetadataExt as _},
+            fs::{FileExt as _, MetadataExt as _},
         },
     },
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use herd_sandbox::Identity;
 
-use crate::lock::{Locked, lock_or_create};
+use crate::{
+    lock::Locked,
+    registry::{Registry, RegistryError},
+};
 
 /// Where all daemons of a host tell each other which users are taken. It does not outlive a reboot, as no process does.
-const DIRECTORY: &str = "/run/herd/uids";
+/// It is in a directory that is root's: `/run/herd` belongs to whoever a daemon runs as, and goes with that daemon.
+pub(crate) const DIRECTORY: &str = "/run/herd-uids";
 
 /// The users that workers get if nothing else is said.
 ///
@@ -41,6 +48,8 @@ const TRIES: usize = 100;
 #[derive(Debug)]
 pub(crate) struct Identities {
     directory: PathBuf,
+    /// Opened when it is first needed: to look at what could be done makes nothing.
+    registry: OnceLock<Arc<Registry>>,
     range: RangeInclusive<u32>,
     /// Where the search for a free one begins: how many after the first.
     next: AtomicU32,
@@ -50,8 +59,9 @@ pub(crate) struct Identities {
 #[derive(Debug)]
 pub(crate) struct TakenIdentity {
     id: u32,
-    file: PathBuf,
-    lock: OwnedFd,
+    registry: Arc<Registry>,
+    /// Locked.
+    file: fs::File,
     /// Whether files of this user stay when its worker is gone, so that nobody else may get it.
     stays: bool,
 }
@@ -68,8 +78,8 @@ pub(crate) enum IdentityError {
     Taken(u32),
     #[error("user {id}, to which the workspace belongs, is not in uid_range ({}); widen the range, or give the workspace to a user in it (chown -R)", Range(.range))]
     Outside { id: u32, range: RangeInclusive<u32> },
-    #[error("which users are taken cannot be told: {}", .directory.display())]
-    Io { directory: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }
 
 /// A range as it is written: `A-B`.
@@ -86,27 +96,33 @@ fn count(range: &RangeInclusive<u32>) -> u32 {
 }
 
 impl Identities {
-    /// Users of this range, which is not empty, has no 0 and not all numbers.
-    pub(crate) fn open(range: RangeInclusive<u32>) -> Result<Self, IdentityError> {
-        Self::open_at(Path::new(DIRECTORY), range)
+    /// Users of this range, which is not empty, has no 0 and not all numbers. Makes and removes nothing yet.
+    pub(crate) fn examine(range: RangeInclusive<u32>) -> Result<Self, IdentityError> {
+        Self::examine_at(Path::new(DIRECTORY), range)
     }
 
-    pub(crate) fn open_at(directory: &Path, range: RangeInclusive<u32>) -> Result<Self, IdentityError> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(|source| IdentityError::Io { directory: directory.to_owned(), source })?;
+    fn examine_at(directory: &Path, range: RangeInclusive<u32>) -> Result<Self, IdentityError> {
+        Registry::examine(directory)?;
         // Daemons that begin at different places rarely try the same users.
         let next = RandomState::new().hash_one(()) as u32 % count(&range);
-        let identities = Self { directory: directory.to_owned(), range, next: AtomicU32::new(next) };
+        let registry = OnceLock::new();
+        Ok(Self { directory: directory.to_owned(), registry, range, next: AtomicU32::new(next) })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn open_at(directory: &Path, range: RangeInclusive<u32>) -> Result<Self, IdentityError> {
+        let identities = Self::examine_at(directory, range)?;
         identities.sweep()?;
         Ok(identities)
     }
 
-    /// Removes what killed daemons and workspaces that are no more have left, whichever daemon's that was.
-    fn sweep(&self) -> Result<(), IdentityError> {
-        let entries = fs::read_dir(&self.directory).map_err(|source| self.unusable(source))?;
-        let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-        for id in numbers {
-            if let Some((mut taken, keeper)) = self.lock(id)? {
+    /// Removes what killed daemons and workspaces that are no more have left of this range, whichever daemon's that was.
+    pub(crate) fn sweep(&self) -> Result<(), IdentityError> {
+        for name in self.registry()?.names()? {
+            let id = name.parse::<u32>().ok().filter(|id| self.range.contains(id) && id.to_string() == name);
+            if let Some(id) = id
+                && let Some((mut taken, keeper)) = self.lock(id)?
+            {
                 taken.stays = keeper.is_some_and(|workspace| belongs_to(&workspace, id));
             }
         }
@@ -146,7 +162,7 @@ impl Identities {
 
     /// Keeps a user from others beyond the life of its worker, for as long as the workspace belongs to it.
     pub(crate) fn keep(&self, taken: &mut TakenIdentity, workspace: &Path) -> Result<(), IdentityError> {
-        taken.keep_for(workspace).map_err(|source| self.unusable(source))
+        taken.keep_for(workspace).map_err(|source| taken.registry.unusable(source).into())
     }
 
     /// Keeps the users of workspaces that are there already from others, as far as nobody has them.
@@ -163,20 +179,23 @@ impl Identities {
 
     /// Locks a user, and reads for which workspace it is kept; `None` if somebody has it.
     fn lock(&self, id: u32) -> Result<Option<(TakenIdentity, Option<PathBuf>)>, IdentityError> {
-        let file = self.directory.join(id.to_string());
-        match lock_or_create(&file).map_err(|error| self.unusable(error.into()))? {
-            Locked::Ours(lock) => {
-                let text = fs::read(&file).map_err(|source| self.unusable(source))?;
-                let keeper = (!text.is_empty()).then(|| PathBuf::from(OsString::from_vec(text)));
-                let stays = keeper.is_some();
-                Ok(Some((TakenIdentity { id, file, lock, stays }, keeper)))
-            }
-            Locked::Held | Locked::Missing => Ok(None),
-        }
+        let registry = self.registry()?;
+        let Locked::Ours(lock) = registry.lock(&id.to_string())? else { return Ok(None) };
+        let file = fs::File::from(lock);
+        let mut text = Vec::new();
+        // From its beginning, as it was just opened.
+        io::Read::read_to_end(&mut &file, &mut text).map_err(|source| registry.unusable(source))?;
+        let keeper = (!text.is_empty()).then(|| PathBuf::from(OsString::from_vec(text)));
+        let stays = keeper.is_some();
+        Ok(Some((TakenIdentity { id, registry: Arc::clone(registry), file, stays }, keeper)))
     }
 
-    fn unusable(&self, source: io::Error) -> IdentityError {
-        IdentityError::Io { directory: self.directory.clone(), source }
+    fn registry(&self) -> Result<&Arc<Registry>, IdentityError> {
+        if let Some(registry) = self.registry.get() {
+            return Ok(registry);
+        }
+        let registry = Arc::new(Registry::open(&self.directory)?);
+        Ok(self.registry.get_or_init(|| registry))
     }
 }
 
@@ -187,14 +206,16 @@ impl TakenIdentity {
 
     /// Keeps it from others for as long as this directory belongs to it.
     pub(crate) fn keep_for(&mut self, directory: &Path) -> io::Result<()> {
-        fs::write(&self.file, directory.as_os_str().as_bytes())?;
+        let text = directory.as_os_str().as_bytes();
+        self.file.write_all_at(text, 0)?;
+        self.file.set_len(text.len() as u64)?;
         self.stays = true;
         Ok(())
     }
 
     /// A copy of what holds the lock, for the worker's init.
     pub(crate) fn lock(&self) -> io::Result<OwnedFd> {
-        self.lock.try_clone()
+        self.file.try_clone().map(OwnedFd::from)
     }
 }
 
@@ -202,9 +223,9 @@ impl Drop for TakenIdentity {
     fn drop(&mut self) {
         // While it is still locked: whoever opened it before finds that it is not the named file any more.
         if !self.stays
-            && let Err(error) = fs::remove_file(&self.file)
+            && let Err(error) = self.registry.remove(&self.id.to_string())
         {
-            tracing::debug!(file = %self.file.display(), %error, "a user's lock could not be removed");
+            tracing::debug!(user = self.id, %error, "a user's lock could not be removed");
         }
     }
 }
@@ -247,6 +268,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::lock::lock_or_create;
 
     fn identities(directory: &Path, range: RangeInclusive<u32>) -> Identities {
         Identities::open_at(directory, range).expect("it can be made")
@@ -279,22 +301,50 @@ mod tests {
     }
 
     #[test]
-    fn what_killed_daemons_left_is_removed_by_the_next_one() {
+    fn what_killed_daemons_left_of_the_range_is_removed_by_the_next_one_and_nothing_else() {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = |id: u32| directory.path().join(id.to_string());
+        let path = |name: &str| directory.path().join(name);
+        // Its range has this user in it, to whom the directory belongs.
         let me = rustix::process::getuid().as_raw();
-        fs::write(path(100), "").expect("a file");
-        fs::write(path(101), "/nowhere/at/all").expect("a file");
-        fs::write(path(me), directory.path().as_os_str().as_bytes()).expect("a file");
-        fs::write(directory.path().join("other"), "").expect("a file");
-        let Ok(Locked::Ours(_held)) = lock_or_create(&path(102)) else { panic!("it is free") };
-        identities(directory.path(), 500..=501);
-        let entries = fs::read_dir(directory.path()).expect("it is there").flatten();
-        let mut left: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        left.sort();
-        let mut expected = vec!["102".to_owned(), me.to_string(), "other".to_owned()];
+        let [gone, moved, held] = [me + 1, me + 2, me + 3].map(|id| id.to_string());
+        let (mine, outside) = (me.to_string(), (me + 10).to_string());
+        fs::write(path(&gone), "").expect("a file");
+        fs::write(path(&moved), "/nowhere/at/all").expect("a file");
+        fs::write(path(&mine), directory.path().as_os_str().as_bytes()).expect("a file");
+        let zeroes = format!("0{}", me + 4);
+        for other in ["other", &outside, &zeroes] {
+            fs::write(path(other), "").expect("a file");
+        }
+        let Ok(Locked::Ours(_held)) = lock_or_create(&path(&held)) else { panic!("it is free") };
+        let left = || {
+            let entries = fs::read_dir(directory.path()).expect("it is there").flatten();
+            let mut left: Vec<_> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+            left.sort();
+            left
+        };
+        let before = left();
+        let examined = Identities::examine_at(directory.path(), me..=me + 9).expect("it is ours");
+        assert_eq!(left(), before, "to look changes nothing");
+        examined.sweep().expect("it can be swept");
+        let mut expected = vec![held, mine, "other".to_owned(), outside, zeroes];
         expected.sort();
-        assert_eq!(left, expected);
+        assert_eq!(left(), expected);
+    }
+
+    #[test]
+    fn when_the_directory_is_gone_no_user_is_handed_out_and_the_reason_is_told() {
+        let base = tempfile::tempdir().expect("a directory");
+        let directory = base.path().join("uids");
+        let daemon = identities(&directory, 100..=119);
+        let taken = daemon.take().expect("there is one");
+        fs::remove_dir_all(&directory).expect("it is ours");
+        let error = daemon.take().expect_err("who has which one is not known any more").to_string();
+        assert!(error.contains("was removed or replaced while herd runs"), "{error}");
+        // What another daemon has taken since is not this one's to remove.
+        let other = identities(&directory, 100..=119);
+        let _others: Vec<_> = (0..20).map(|_| other.take().expect("there are 20")).collect();
+        drop(taken);
+        assert_eq!(fs::read_dir(&directory).expect("it is there").count(), 20);
     }
 
     #[test]

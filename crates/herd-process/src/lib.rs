@@ -79,8 +79,9 @@
 //! - Without a sandbox workers share the daemon's user and network: one worker can reach the port, the socket and the
 //!   files of another. When init itself is killed there, the worker's process group is killed too, but a descendant that
 //!   left the group stays.
-//! - Users are handed out once on a host, by locks in `/run/herd/uids`. Daemons that do not share that directory, in
-//!   containers for example, need ranges of their own.
+//! - Users are handed out once on a host, by locks in `/run/herd-uids`, which is root's alone and has to stay
+//!   for as long as workers run. Daemons that do not share that directory, in containers for example, need ranges of
+//!   their own.
 #![forbid(unsafe_code)]
 
 mod accounts;
@@ -113,6 +114,7 @@ mod probe;
 mod process;
 mod provision;
 mod readiness;
+mod registry;
 mod removal;
 mod sandbox;
 mod sock_diag;

@@ -4,10 +4,13 @@
 //! the descriptor is gone, however that process ended. A file that is removed while somebody else is about to lock it
 //! is a different file from then on, which is looked for.
 
-use std::{os::fd::OwnedFd, path::Path};
+use std::{
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+};
 
 use rustix::{
-    fs::{FlockOperation, Mode, OFlags, flock, fstat, open, stat},
+    fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, fstat, openat, statat},
     io::{Errno, Result},
 };
 
@@ -24,17 +27,22 @@ pub(crate) enum Locked {
 
 /// Locks a file that is there.
 pub(crate) fn lock(path: &Path) -> Result<Locked> {
-    take(path, OFlags::empty())
+    take(CWD, path, OFlags::empty())
 }
 
 /// Locks a file, and makes it if it is not there, for this user alone.
 pub(crate) fn lock_or_create(path: &Path) -> Result<Locked> {
-    take(path, OFlags::CREATE)
+    take(CWD, path, OFlags::CREATE)
 }
 
-fn take(path: &Path, flags: OFlags) -> Result<Locked> {
+/// The same in a directory that is open, whatever has become of its path.
+pub(crate) fn lock_or_create_in(directory: impl AsFd, name: &Path) -> Result<Locked> {
+    take(directory.as_fd(), name, OFlags::CREATE)
+}
+
+fn take(directory: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<Locked> {
     let flags = flags | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = match open(path, flags, Mode::RUSR | Mode::WUSR) {
+    let file = match openat(directory, path, flags, Mode::RUSR | Mode::WUSR) {
         Err(Errno::NOENT) => return Ok(Locked::Missing),
         opened => opened?,
     };
@@ -43,7 +51,8 @@ fn take(path: &Path, flags: OFlags) -> Result<Locked> {
         locked => locked?,
     }
     let locked = fstat(&file)?;
-    let is_named = stat(path).is_ok_and(|named| (named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino));
+    let named = statat(directory, path, AtFlags::SYMLINK_NOFOLLOW);
+    let is_named = named.is_ok_and(|named| (named.st_dev, named.st_ino) == (locked.st_dev, locked.st_ino));
     Ok(if is_named { Locked::Ours(file) } else { Locked::Held })
 }
 

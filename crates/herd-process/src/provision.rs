@@ -16,7 +16,7 @@ use crate::{
     directory::{self, MAX_SOCKET_PATH, StateDirectory},
     error::{Mistake, OptionsError},
     factory::Shared,
-    identity::Range,
+    identity::{Identities, Range},
     live::Live,
     options::{Limits, Listen, Options, Ready},
     sandbox::{Inside, Sandbox, Unavailable},
@@ -28,6 +28,8 @@ impl RawOptions {
     /// Checks everything, then makes what all workers share.
     pub(crate) fn validate(&self) -> Result<Shared, OptionsError> {
         let (options, sandbox, limited) = self.judge()?;
+        let swept = sandbox.identities().map_or(Ok(()), Identities::sweep).map_err(Unavailable::Identities);
+        swept.map_err(|unavailable| OptionsError::new(told(&unavailable)))?;
         let state = Arc::new(state_directory(&self.state_base(), &options, &sandbox)?);
         let cgroups = match limited.cgroups {
             Some(limits) => {

@@ -17,7 +17,7 @@ use crate::{
     directory::{NOTIFY, SOCKET, WorkerDirectory},
     error::Mistake,
     exposure,
-    identity::{DEFAULT_RANGE, Identities, IdentityError, TakenIdentity, is_mapped},
+    identity::{DEFAULT_RANGE, DIRECTORY, Identities, IdentityError, TakenIdentity, is_mapped},
     needs,
 };
 
@@ -300,19 +300,20 @@ fn users(range: RangeInclusive<u32>) -> Result<Identities, Unavailable> {
     if !is_mapped(&range) {
         return Err(Unavailable::Unmapped(range));
     }
-    Identities::open(range).map_err(Unavailable::Identities)
+    Identities::examine(range).map_err(Unavailable::Identities)
 }
 
 impl Unavailable {
     /// The same of workers' users, as something that is missing.
     fn obstacle(&self) -> Obstacle {
+        let text = self.to_string();
+        let (reason, told) = text.split_once("; ").unwrap_or((&text, ""));
         let remedy = match self {
-            Self::Unmapped(_) => "name a range of users that it knows (uid_range), see /proc/self/uid_map",
-            _ => "make /run/herd/uids a directory that this process can write to",
+            Self::Unmapped(_) => "name a range of users that it knows (uid_range), see /proc/self/uid_map".to_owned(),
+            _ if told.is_empty() => format!("make {DIRECTORY} a directory that this user alone can write to"),
+            _ => told.to_owned(),
         };
-        let (reason, step) = (self.to_string(), "own user".to_owned());
-        let reason = reason.split_once("; ").map_or(reason.clone(), |(reason, _)| reason.to_owned());
-        Obstacle { step, errno: None, reason, remedy: remedy.to_owned() }
+        Obstacle { step: "own user".to_owned(), errno: None, reason: reason.to_owned(), remedy }
     }
 }
 

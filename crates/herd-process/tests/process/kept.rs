@@ -123,7 +123,7 @@ pub(crate) async fn a_workers_init_holds_on_to_its_user() {
     let options = sandboxed_role(&["serve"]).uid_range(users(5, 1));
     let worker = crate::fixture::start(options).await;
     let user = shell(&worker, "id -u").await;
-    let lock = format!("/run/herd/uids/{user}");
+    let lock = format!("/run/herd-uids/{user}");
     let holds = |pid: u32| {
         let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten();
         descriptors.filter(|fd| fs::read_link(fd.path()).is_ok_and(|open| open == Path::new(&lock))).count()

@@ -48,7 +48,7 @@ fn children() -> usize {
 
 /// The users of this test's range that are taken.
 fn users_taken() -> usize {
-    let entries = fs::read_dir("/run/herd/uids").into_iter().flatten().flatten();
+    let entries = fs::read_dir("/run/herd-uids").into_iter().flatten().flatten();
     let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     numbers.filter(|number| USERS.contains(number)).count()
 }
