@@ -77,9 +77,24 @@ fn the_filter_of_system_calls_lets_sandboxes_be_built_and_nothing_be_loaded() {
     for name in needed {
         assert!(allowed(name), "{name}");
     }
-    for name in
-        ["init_module", "kexec_load", "bpf", "perf_event_open", "reboot", "swapon", "open_by_handle_at", "ptrace"]
-    {
+    let forbidden = [
+        "init_module",
+        "kexec_load",
+        "bpf",
+        "perf_event_open",
+        "reboot",
+        "swapon",
+        "open_by_handle_at",
+        "ptrace",
+        "io_uring_setup",
+        "io_uring_enter",
+        "io_uring_register",
+        "userfaultfd",
+        "process_vm_readv",
+        "process_vm_writev",
+        "kcmp",
+    ];
+    for name in forbidden {
         assert!(!allowed(name), "{name}");
     }
 }
