@@ -45,6 +45,45 @@ fn the_units_are_as_hardened_as_the_docs_say() {
     }
 }
 
+/// The words of all lines that set a directive.
+fn values(unit: &str, directive: &str) -> Vec<String> {
+    let text = fs::read_to_string(deploy(&format!("systemd/{unit}"))).unwrap();
+    let lines = text.lines().filter_map(|line| line.strip_prefix(directive)?.strip_prefix('='));
+    lines.flat_map(str::split_whitespace).map(str::to_owned).collect()
+}
+
+#[test]
+fn of_two_units_that_conflict_one_has_ended_before_the_other_starts() {
+    let conflicts = values("herd-root.service", "Conflicts");
+    assert_eq!(conflicts, ["herd.service", "herd.socket"]);
+    let after = values("herd-root.service", "After");
+    assert!(conflicts.iter().all(|unit| after.contains(unit)), "{after:?}");
+}
+
+/// Whoever a unit runs as owns its runtime directory, and it is gone with the unit.
+#[test]
+fn the_users_that_root_hands_out_are_not_registered_in_what_belongs_to_a_unit() {
+    for unit in ["herd.service", "herd-root.service"] {
+        assert_eq!(values(unit, "RuntimeDirectory"), ["herd"]);
+    }
+    assert_eq!(values("herd-root.service", "ReadWritePaths"), ["-/run/herd-uids"]);
+    assert!(values("herd-root.service", "ExecStartPre").ends_with(&["/run/herd-uids".to_owned()]));
+}
+
+#[test]
+fn the_units_filter_no_less_than_the_profile_of_containers() {
+    let forbidden = ["io_uring_setup", "io_uring_enter", "io_uring_register", "userfaultfd", "kcmp"];
+    for unit in ["herd.service", "herd-root.service"] {
+        let filter = values(unit, "SystemCallFilter");
+        let (allowed, taken_out) = filter.split_at(filter.iter().position(|call| call.starts_with('~')).unwrap());
+        assert_eq!(allowed[0], "@system-service");
+        for call in forbidden.into_iter().chain(["process_vm_readv", "process_vm_writev"]) {
+            assert!(taken_out.iter().any(|out| out.trim_start_matches('~') == call), "{unit}: {call}");
+        }
+        assert!(!taken_out.iter().any(|out| out == "keyctl"), "init joins a keyring of its own");
+    }
+}
+
 #[test]
 fn every_directive_that_is_missing_is_explained() {
     let unit = fs::read_to_string(deploy("systemd/herd.service")).unwrap();
