@@ -14,7 +14,7 @@ from ._errors import Forbidden, GatewayTimeout, GatewayUnreachable, HerdError, S
 from ._forgotten import Forgotten, end_outside_of_loops, not_ended
 from ._keys import Gateway, random_id
 from ._problem import HERD_ERROR, MOST_BYTES, may_be_admin
-from ._state import END_TIMEOUT, HASTY_END_TIMEOUT, RequestOptions, State
+from ._state import END_AGAIN_AFTER, END_TIMEOUT, HASTY_END_TIMEOUT, RequestOptions, State
 from ._sync import _ignore
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class AsyncSession:
             self._state.ended()
             return
         if self._ending is None:
-            self._ending = asyncio.create_task(self._ask_for_end(timeout))
+            self._ending = asyncio.create_task(self._ask_for_end(time.monotonic() + timeout))
         ending = self._ending
         await _finish(ending)
         try:
@@ -208,12 +208,20 @@ class AsyncSession:
             self._ending, self._state.ending = None, False
             raise
 
-    async def _ask_for_end(self, timeout: float) -> None:
-        try:
-            response = await self._transport.exchange(self._state.end(timeout))
-            await response.aclose()
-        except (SessionLost, SessionNotFound):
-            pass
+    async def _ask_for_end(self, until: float) -> None:
+        """Until no request can begin the session after the gateway has ended it, or has said that there is none."""
+        is_settled = False
+        while not is_settled:
+            is_settled = self._state.is_settled
+            try:
+                response = await self._transport.exchange(self._state.end(until - time.monotonic()))
+                await response.aclose()
+            except (SessionLost, SessionNotFound):
+                pass
+            if not is_settled:
+                if time.monotonic() + 2 * END_AGAIN_AFTER > until:
+                    raise self._state.never_settled()
+                await asyncio.sleep(END_AGAIN_AFTER)
         self._state.ended()
 
     async def _leave(self, timeout: float) -> None:
@@ -222,7 +230,8 @@ class AsyncSession:
             await self._end(timeout)
         except HerdError as error:
             # The gateway has heard of it, and ends it whether anybody waits or not; or it is not the client's to end.
-            if not isinstance(error, (GatewayTimeout, Forbidden)):
+            is_heard = isinstance(error, GatewayTimeout) and self._state.is_settled
+            if not is_heard and not isinstance(error, Forbidden):
                 not_ended(self._state, error)
             self._state.ending = True
             self._state.ended()
@@ -267,8 +276,8 @@ class _SessionTransport(httpx2.AsyncBaseTransport):
         self._state = state
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        self._state.dress(request)
-        response = await self.exchange(request)
+        with self._state.under_way(request):
+            response = await self.exchange(request)
         assert isinstance(response.stream, httpx2.AsyncByteStream)
         return httpx2.Response(
             response.status_code,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, TypedDict
 
 import httpx2
@@ -19,7 +21,7 @@ from ._errors import (
 from ._problem import error_of, is_admin
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterable, Generator, Iterable, Mapping, Sequence
 
     from ._keys import Gateway
 
@@ -37,6 +39,12 @@ END_TIMEOUT = 30.0
 
 HASTY_END_TIMEOUT = 1.0
 """The same where the program wants to be gone: what matters is that the gateway has heard of it."""
+
+END_AGAIN_AFTER = 0.05
+"""How many seconds after an end it is ended again, if requests can have begun it since."""
+
+SETTLED_AFTER = 0.5
+"""How many seconds the gateway may take to read a request that was given up; it may begin the session until then."""
 
 # Failures of a session that is there all the same.
 _ALIVE = {"worker-timeout", "worker-unreachable", "bad-gateway"}
@@ -79,6 +87,10 @@ class State:
         self._place = gateway.address(session, gateway.key.shortest_path)
         """Leads to the session's pool, where routes look at the path: what was answered last, or asked for before that."""
         self._loss: SessionLost | None = None
+        self._first: set[int] = set()
+        """Requests under way that begin the session if it is not there. What changes it is one step for all threads."""
+        self._settled_at = 0.0
+        """Until then a request that was given up may do so."""
         self._unsettled: set[httpx2.Request] = set()
         """Requests that may have begun the session, as far as is known."""
         self._is_shown = False
@@ -127,12 +139,49 @@ class State:
         self.use()
         return url
 
-    def dress(self, request: httpx2.Request) -> None:
-        """Makes the request one of this session, if there is one still."""
-        if self._loss is not None:
-            raise self.lost(self._loss.detail, self._loss)
-        if self.ending:
-            raise SessionLost(f"the session {self.id} was ended by its own client", session=self.id)
+    @contextmanager
+    def under_way(self, request: httpx2.Request) -> Generator[None, None, None]:
+        """Makes the request one of this session, if there is one still, and knows of it until it is answered."""
+        # Whoever ends the session must see it, or it must see the end.
+        self._first.add(id(request))
+        try:
+            if self._loss is not None:
+                raise self.lost(self._loss.detail, self._loss)
+            if self.ending:
+                raise self._ended_here()
+            self._dress(request)
+            if self.began:
+                self._first.discard(id(request))
+            try:
+                yield
+            except HerdError as error:
+                if error.status is None and not isinstance(error, SessionLost):
+                    self._give_up()
+                raise
+            except BaseException:
+                self._give_up()
+                raise
+        finally:
+            self._first.discard(id(request))
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether no request can begin the session any more, once it is `ending`."""
+        return not self._first and time.monotonic() >= self._settled_at
+
+    def never_settled(self) -> GatewayTimeout:
+        """Why the end of the session is not certain."""
+        detail = f"the session {self.id} may be begun still, by a request that has no answer yet"
+        return GatewayTimeout(detail, session=self.id)
+
+    def _give_up(self) -> None:
+        if not self.began:
+            self._settled_at = time.monotonic() + SETTLED_AFTER
+
+    def _ended_here(self) -> SessionLost:
+        return SessionLost(f"the session {self.id} was ended by its own client", session=self.id)
+
+    def _dress(self, request: httpx2.Request) -> None:
         self._aim(request.url)
         if not self.began:
             self._unsettled.add(request)
@@ -157,11 +206,18 @@ class State:
         """Takes note of an answer that is no problem of the gateway's; what it answers is why it cannot be accepted."""
         if request.headers.get(HERD_SESSION) == "end":
             is_ended = status == 204 and headers.get(HERD_SESSION) == "ended"
-            return None if is_ended else self._foreign(status, headers)
+            if not is_ended:
+                return self._foreign(status, headers)
+            # What was given up has begun it, if anything has.
+            self._settled_at = 0.0
+            return None
         self._unsettled.discard(request)
         worker = headers.get(HERD_WORKER)
         if worker is None:
             return self._foreign(status, headers)
+        if self.ending and not self.began:
+            # Whoever ends it waits for this, and ends again what it has begun.
+            return self._ended_here()
         # A session has one worker all its life.
         if self.worker not in (None, worker):
             why = "somebody has begun it anew, or the path leads to another pool"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable
@@ -13,7 +14,7 @@ from ._errors import Forbidden, GatewayTimeout, GatewayUnreachable, HerdError, S
 from ._forgotten import Forgotten, not_ended
 from ._keys import Gateway, random_id
 from ._problem import HERD_ERROR, MOST_BYTES, may_be_admin
-from ._state import END_TIMEOUT, HASTY_END_TIMEOUT, RequestOptions, State
+from ._state import END_AGAIN_AFTER, END_TIMEOUT, HASTY_END_TIMEOUT, RequestOptions, State
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -213,13 +214,25 @@ class Session:
             self._state.ending = True
             try:
                 if self._state.to_be_ended:
-                    self._transport.exchange(self._state.end(timeout)).close()
-            except (SessionLost, SessionNotFound):
-                pass
+                    self._ask_for_end(time.monotonic() + timeout)
             except HerdError:
                 self._state.ending = False
                 raise
             self._state.ended()
+
+    def _ask_for_end(self, until: float) -> None:
+        """Until no request can begin the session after the gateway has ended it, or has said that there is none."""
+        is_settled = False
+        while not is_settled:
+            is_settled = self._state.is_settled
+            try:
+                self._transport.exchange(self._state.end(until - time.monotonic())).close()
+            except (SessionLost, SessionNotFound):
+                pass
+            if not is_settled:
+                if time.monotonic() + 2 * END_AGAIN_AFTER > until:
+                    raise self._state.never_settled()
+                time.sleep(END_AGAIN_AFTER)
 
     def _leave(self, timeout: float) -> None:
         """Ends the session, and lets whoever left it see their own errors alone."""
@@ -227,7 +240,8 @@ class Session:
             self._end(timeout)
         except HerdError as error:
             # The gateway has heard of it, and ends it whether anybody waits or not; or it is not the client's to end.
-            if not isinstance(error, (GatewayTimeout, Forbidden)):
+            is_heard = isinstance(error, GatewayTimeout) and self._state.is_settled
+            if not is_heard and not isinstance(error, Forbidden):
                 not_ended(self._state, error)
             self._state.ending = True
             self._state.ended()
@@ -253,8 +267,8 @@ class _SessionTransport(httpx2.BaseTransport):
         self._state = state
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        self._state.dress(request)
-        response = self.exchange(request)
+        with self._state.under_way(request):
+            response = self.exchange(request)
         assert isinstance(response.stream, httpx2.SyncByteStream)
         return httpx2.Response(
             response.status_code,
