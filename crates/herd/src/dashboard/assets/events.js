@@ -58,6 +58,7 @@ export class EventList {
   #picture;
   #withPool;
   #heard;
+  #words = [];
 
   /** `heard()` is called when there are new ones. */
   constructor(picture, { withPool = false, heard = () => {} } = {}) {
@@ -78,6 +79,13 @@ export class EventList {
         else if (kind === 'live' && !this.events.length) this.#say('Nothing is kept of what happened, or nothing has.');
       },
     }, { gate: () => this.#picture.whenLive(), id: '0' }));
+  }
+
+  /** Shows those alone that have all of these words. */
+  search(text) {
+    this.#words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const element of this.#list.children) this.#fit(element);
+    this.#tell();
   }
 
   close() {
@@ -117,11 +125,22 @@ export class EventList {
     this.#list.prepend(...fresh.map((event) => {
       const element = item(event, this.#withPool);
       element.sequence = event.sequence;
+      this.#fit(element);
       return element;
     }));
     while (this.#list.children.length > MOST) this.#list.lastElementChild.remove();
-    this.#say(null);
+    this.#tell();
     this.#heard();
+  }
+
+  #fit(element) {
+    const text = element.textContent.toLowerCase();
+    element.hidden = !this.#words.every((word) => text.includes(word));
+  }
+
+  #tell() {
+    const items = [...this.#list.children];
+    if (items.length) this.#say(items.every(({ hidden }) => hidden) ? 'No event fits the search.' : null);
   }
 
   #say(text) {
@@ -141,7 +160,11 @@ export class EventsPage {
     this.#list.follow({});
     this.element = h('section', { 'aria-labelledby': 'events-title' },
       h('div.bar-line', {}, h('h1', { id: 'events-title' }, 'Events'),
-        h('p.note', {}, `The last ${MOST}, the newest first.`)),
+        h('p.note', {}, `The last ${MOST}, the newest first.`),
+        h('div.tools', {}, h('input', {
+          type: 'search', placeholder: 'Search', 'aria-label': 'Search events', spellcheck: 'false', autocomplete: 'off',
+          input: ({ target }) => this.#list.search(target.value),
+        }))),
       this.#list.element);
   }
 
