@@ -1,6 +1,7 @@
 //! The dashboard in Chromium, in front of real daemons.
 
 mod daemons;
+mod ending;
 mod people;
 mod pictures;
 mod strangers;
@@ -106,6 +107,58 @@ async fn ten_thousand_sessions_are_searched_and_sorted_with_few_rows_in_the_docu
     for (what, millis) in took {
         eprintln!("{what}: {millis:.0} ms");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_pool_stands_out_and_those_who_wait_for_it_are_no_sessions_yet() {
+    let daemon = speakers(&["--workers", "1..1"]);
+    start(&daemon, "alice").await;
+    let gateway = daemon.gateway;
+    let waiting = tokio::spawn(async move { gateway.get(Some("bob"), "/").await });
+    let mut tab = Tab::open(daemon.admin);
+    tab.says(&row("bob"), "waiting");
+    tab.says(&row("alice"), "live");
+    tab.says(&css("output.note"), "1 session, 1 waiting");
+    tab.says(&css(".tile").with("Sessions"), "1");
+    tab.says(&css("nav.places [data-place=sessions] .number"), "1");
+    tab.has(&css(".card"), "data-kind", "busy");
+    tab.says(&css(".card"), "1 of 1 in sessions · full · 1 waiting");
+    tab.has(&css(".tile").with("Waiting callers"), "data-kind", "busy");
+    tab.fill(&role("searchbox", "Search sessions"), "state:waiting");
+    tab.counts(&rows(), 1);
+    tab.click(&row("bob"));
+    tab.says(&css(".notice"), "It waits until its pool has a worker for it.");
+    tab.goto("#/pools/default");
+    tab.says(&css(".legend"), "Full, and 1 caller waiting.");
+    tab.goto("#/sessions/default//alice");
+    tab.click(&button("End session…"));
+    tab.click(&button("End session"));
+    tab.goto("#/");
+    tab.says(&row("bob"), "live");
+    tab.says(&css("output.note"), "1 session");
+    assert_eq!(waiting.await.unwrap().status, 200);
+    tab.has_no_complaints();
+}
+
+#[tokio::test]
+async fn events_are_searched() {
+    let daemon = speakers(&[]);
+    start(&daemon, "alice").await;
+    let mut tab = Tab::open(daemon.admin);
+    tab.goto("#/events");
+    tab.sees(&css(".events li").with("alice started on"));
+    tab.sees(&css(".events li").with("is ready after"));
+    tab.press("/");
+    tab.type_text("alice START");
+    tab.hides(&css(".events li").with("is ready after").nth(0));
+    tab.sees(&css(".events li").with("alice started on"));
+    start(&daemon, "bob").await;
+    tab.fill(&role("searchbox", "Search events"), "bob started");
+    tab.sees(&css(".events li").with("bob started on"));
+    tab.hides(&css(".events li").with("alice started on"));
+    tab.fill(&role("searchbox", "Search events"), "nobody did that");
+    tab.says(&css("main .note").with("No event"), "No event fits the search.");
+    tab.has_no_complaints();
 }
 
 #[tokio::test]

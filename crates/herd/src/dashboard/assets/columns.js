@@ -7,7 +7,7 @@ import { textCell } from './grid.js';
 
 /** How many samples a small chart shows: a minute. */
 const SHORT = 60;
-const STATES = { starting: 1, live: 2, 'in-session': 2, spare: 3, ending: 4 };
+const STATES = { waiting: 0, starting: 1, live: 2, 'in-session': 2, spare: 3, ending: 4 };
 
 export const sessionPath = ({ pool, tenant, id }) =>
   `#/sessions/${[pool, tenant ?? '', id].map(encodeURIComponent).join('/')}`;

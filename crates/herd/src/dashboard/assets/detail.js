@@ -86,8 +86,15 @@ class Detail {
       { label: 'Memory peak', value: of(bytes, 'memory_peak_bytes') },
       { label: 'Killed for memory', value: () => (this.worker?.oom_kills ? count(this.worker.oom_kills) : null) },
       { label: 'Start took', value: of(millis, 'ready_after_ms') },
-      { label: 'Address', value: () => this.worker?.address ?? NOTHING },
+      { label: 'Address', wide: true, value: () => this.#address() },
     ];
+  }
+
+  /** With a network of its own, the worker's address is there for herd alone. */
+  #address() {
+    const { address = null, layers = [] } = this.worker ?? {};
+    if (!address?.startsWith('http') || !layers.includes('network')) return address ?? NOTHING;
+    return { text: `${address} (private)`, title: 'In the worker’s own network, which herd alone reaches' };
   }
 
   close() {
@@ -170,7 +177,9 @@ export class SessionPage extends Detail {
 
   #tell(session) {
     if (session || !this.picture.ready) {
-      this.say(session?.state === 'ending' ? 'It is ending: its worker is being stopped.' : null);
+      this.say({
+        ending: 'It is ending: its worker is being stopped.', waiting: 'It waits until its pool has a worker for it.',
+      }[session?.state] ?? null);
       return;
     }
     // Only what happened last counts: an earlier session of this name may have ended before.
@@ -200,7 +209,8 @@ export class SessionPage extends Detail {
 
   confirm() {
     if (!this.session || this.end.disabled) return;
-    this.context.dialogs.end(this.session, () => announce(`The session ${this.#name.id} has ended`));
+    const { picture, context } = this;
+    context.dialogs.end(this.session, () => picture.sessions.get(this.#key) ?? null, () => announce(`The session ${this.#name.id} has ended`));
   }
 
   keys = { e: () => this.confirm() };

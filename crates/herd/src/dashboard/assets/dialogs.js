@@ -25,6 +25,17 @@ function open(dialog) {
 
 export class Dialogs {
   #token = null;
+  #watch = () => {};
+
+  /** Looks whether what is asked about is still so. */
+  update() {
+    this.#watch(false);
+  }
+
+  /** Another daemon answers, which may have a session and a worker of the same names. */
+  restarted() {
+    this.#watch(true);
+  }
 
   get isOpen() {
     return document.querySelector('dialog[open]') !== null;
@@ -41,9 +52,13 @@ export class Dialogs {
     open(dialog);
   }
 
-  /** Asks whether a session is to end, and ends it. */
-  end(session, ended) {
-    const { id, pool, tenant, worker, leases } = session;
+  /**
+   * Asks whether a session is to end, and ends this one and none that takes its name meanwhile. `current()` gives the
+   * row of that name as it is by now, or `null`.
+   */
+  end(session, current, ended) {
+    const { id, pool, tenant, leases } = session;
+    let { worker } = session;
     const force = h('input', { type: 'checkbox' });
     const error = h('p.error', { role: 'alert' });
     const cancel = h('button', { type: 'button', autofocus: true, click: () => dialog.close() }, 'Cancel');
@@ -51,23 +66,37 @@ export class Dialogs {
     const inUse = leases > 0 && h('li', {}, leases === 1
       ? 'One request or connection to it is open and will be broken off.'
       : `${count(leases)} requests and connections to it are open and will be broken off.`);
+    const lost = h('li');
+    const tellWhatIsLost = () => {
+      write(lost, worker === null ? 'Its worker, which is being started, is stopped.' : `Its worker ${worker} is stopped: all that it holds in memory and in its workspace is lost.`);
+    };
+    tellWhatIsLost();
+    const refuse = (why) => {
+      write(error, why);
+      go.disabled = true;
+      write(go, 'End session');
+      write(cancel, 'Close');
+      this.#watch = () => {};
+    };
+    const isAnother = (next) => refuse(`This session has ended meanwhile, and was started anew${next ? ` on ${next}` : ''}. Nothing was ended: close this, and look at the new one.`);
     const dialog = h('dialog.end', { 'aria-labelledby': 'end-title', 'aria-describedby': 'end-lost' },
       h('h2', { id: 'end-title' }, 'End session ', h('span.id', {}, id), '?'),
       h('ul', { id: 'end-lost' },
-        h('li', {}, worker === null ? 'Its worker, which is being started, is stopped.' : `Its worker ${worker} is stopped: all that it holds in memory and in its workspace is lost.`),
+        lost,
         inUse,
         h('li', {}, 'The next request that names it starts a new one, which knows nothing of this one.')),
       h('label.check', {}, force, h('span', {}, 'Kill it at once, without asking it to stop')),
       error, h('div.buttons', {}, cancel, go));
     go.addEventListener('click', async () => {
       go.disabled = true;
+      this.#watch = () => {};
       write(go, 'Ending…');
       write(cancel, 'Do not wait');
       write(error, '');
       try {
         // A browser takes `..` in a path for a step upwards, however it is written.
         if (id === '.' || id === '..') throw new Error(`a browser cannot name this session; “herd end ${quoted(id)}” in a terminal can`);
-        const query = { pool, tenant: tenant ?? '', force: force.checked ? true : null };
+        const query = { pool, tenant: tenant ?? '', worker, force: force.checked ? true : null };
         await ask(address(['v1', 'sessions', id], query), { method: 'DELETE' });
         dialog.close();
         ended();
@@ -77,12 +106,27 @@ export class Dialogs {
           ended();
           return;
         }
+        if (problem.kind === 'session-restarted') {
+          isAnother(problem.worker);
+          return;
+        }
         write(error, problem.status ? problem.message : `It could not be ended: ${problem instanceof TypeError ? 'no answer from the daemon' : problem.message}.`);
         go.disabled = false;
         write(go, 'End session');
         write(cancel, 'Cancel');
+        this.#watch = watch;
       }
     });
+    const watch = (isOther) => {
+      const row = current();
+      if (!row || isOther) refuse('This session has ended meanwhile: nothing is left to be ended.');
+      else if (worker === null) {
+        ({ worker } = row);
+        tellWhatIsLost();
+      } else if (row.worker !== worker) isAnother(row.worker);
+    };
+    dialog.addEventListener('close', () => { this.#watch = () => {}; });
+    this.#watch = watch;
     open(dialog);
   }
 

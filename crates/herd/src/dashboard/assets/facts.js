@@ -4,16 +4,16 @@ import { h, attribute, replace, write } from './dom.js';
 import { NOTHING, bytes, count } from './format.js';
 
 /**
- * A list of terms. Each fact is `{ label, value }`, and `value()` gives a text, or `{ text, href, title }`; a fact whose
+ * A list of terms. Each fact is `{ label, value, wide }`, and `value()` gives a text, or `{ text, href, title }`; a fact whose
  * value is `null` is not shown.
  */
 export class Facts {
   #facts;
 
   constructor(facts) {
-    this.#facts = facts.map(({ label, value }) => {
+    this.#facts = facts.map(({ label, value, wide }) => {
       const text = h('dd');
-      return { value, text, group: h('div', {}, h('dt', {}, label), text), link: null };
+      return { value, text, group: h(wide ? 'div.wide' : 'div', {}, h('dt', {}, label), text), link: null };
     });
     this.element = h('dl.facts', {}, this.#facts.map(({ group }) => group));
   }

@@ -1,7 +1,7 @@
 // A table of any length, of which only the rows that are seen are in the document. It scrolls with the page.
 
 import { h, attribute, write, announce } from './dom.js';
-import { counted } from './format.js';
+import { count, counted } from './format.js';
 
 /** Rows beyond the edges, so that a scroll of a few rows shows no gap. */
 const MARGIN = 8;
@@ -241,10 +241,12 @@ export class Grid {
     this.draw();
   }
 
-  /** How many there are, in words. */
-  summary(all) {
-    const { length } = this.#rows;
-    return length === all ? counted(all, this.#noun) : `${length.toLocaleString('en')} of ${counted(all, this.#noun)}`;
+  /** How many of `all` are shown, in words. Those that are not `there` yet are told by themselves. */
+  summary(all, there) {
+    const [shown, sum] = [this.#rows, all].map((rows) => rows.filter(there).length);
+    const others = this.#rows.length - shown;
+    const text = this.#rows.length === all.length ? counted(sum, this.#noun) : `${count(shown)} of ${counted(sum, this.#noun)}`;
+    return others ? `${text}, ${count(others)} waiting` : text;
   }
 }
 

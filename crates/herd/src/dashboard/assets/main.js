@@ -27,6 +27,7 @@ let saidState = '';
 
 const picture = new Picture(schedule, () => {
   announce('The daemon was started anew');
+  dialogs.restarted();
   page?.restarted();
 });
 
@@ -46,6 +47,7 @@ function schedule() {
     scheduled = false;
     drawFrame();
     page?.update();
+    dialogs.update();
   });
 }
 
@@ -111,7 +113,7 @@ function drawFrame() {
   document.title = page && page.title !== 'Sessions' ? `${page.title} – herd` : 'herd';
   for (const link of places) {
     const number = link.querySelector('.number');
-    if (number && stats) write(number, count(link.dataset.place === 'workers' ? picture.workers.size : picture.sessions.size));
+    if (number && stats) write(number, count(link.dataset.place === 'workers' ? picture.workers.size : picture.begun));
   }
   checkAccess();
   forget.hidden = !hasToken();
@@ -120,10 +122,11 @@ function drawFrame() {
   write(status.querySelector('span'), text);
   attribute(status, 'title', title);
   if (kind !== saidState) {
-    if (saidState || kind === 'lost') announce(kind === 'live' ? 'Connected to the daemon' : kind === 'lost' ? 'The daemon is gone' : text);
+    const said = { live: 'Connected to the daemon', lost: 'The daemon is gone', silent: 'The daemon does not answer' }[kind];
+    if (saidState || kind === 'lost') announce(said ?? text);
     saidState = kind;
   }
-  document.body.dataset.stale = String(kind === 'lost' && picture.ready);
+  document.body.dataset.stale = String((kind === 'lost' || kind === 'silent') && picture.ready);
   const notice = noticeOf(kind);
   banner.hidden = notice === null;
   if (notice) {
@@ -135,13 +138,16 @@ function drawFrame() {
 }
 
 function stand(state) {
+  const seconds = Math.floor(picture.silence / 1000);
+  if (seconds) return { kind: 'silent', text: `silent for ${seconds} s`, title: null };
+  const missing = state.hung ? 'silent' : 'lost';
   switch (state.kind) {
     case 'live': return { kind: 'live', text: 'live', title: `herd ${picture.version}, started ${new Date(picture.started).toLocaleString()}` };
     case 'connecting': return picture.heard === null || !state.failures
-      ? { kind: 'connecting', text: 'connecting…', title: null } : { kind: 'lost', text: 'reconnecting…', title: null };
+      ? { kind: 'connecting', text: 'connecting…', title: null } : { kind: missing, text: 'reconnecting…', title: null };
     case 'waiting': {
-      const seconds = Math.max(1, Math.ceil((state.until - Date.now()) / 1000));
-      return { kind: 'lost', text: `reconnecting in ${seconds} s`, title: state.reason };
+      const left = Math.max(1, Math.ceil((state.until - Date.now()) / 1000));
+      return { kind: missing, text: `reconnecting in ${left} s`, title: state.reason };
     }
     case 'unseen': return { kind: 'connecting', text: 'paused', title: 'Nobody looks at this page' };
     default: return { kind: 'lost', text: state.error?.status === 401 ? 'token needed' : 'refused', title: state.error?.message };
@@ -150,6 +156,11 @@ function stand(state) {
 
 function noticeOf(kind) {
   const { state, stats, heard } = picture;
+  if (kind === 'silent') {
+    const since = heard === null ? 'The daemon does not answer.' : `The daemon does not answer since ${clock(new Date(heard))}.`;
+    const rest = `It is there, and may be stopped or busy, or the network is cut.${picture.ready ? ' What is shown is how it was then.' : ''}`;
+    return { kind: 'warn', text: `${since} ${rest}`, action: state.kind === 'waiting' ? 'Try now' : null };
+  }
   if (kind === 'lost' && state.kind !== 'refused') {
     if (state.reason) return { kind: 'bad', text: state.reason, action: 'Try now' };
     const since = heard === null ? 'The daemon does not answer.' : `The daemon is gone since ${clock(new Date(heard))}.`;

@@ -6,7 +6,7 @@ import { Spark } from './chart.js';
 import { poolPath, sessionColumns, sessionPath, workerColumns, workerPath } from './columns.js';
 import { reach } from './detail.js';
 import { Grid, search } from './grid.js';
-import { CapacityBar } from './pool.js';
+import { CapacityBar, isCrowded } from './pool.js';
 
 /** How many samples the tiles show: two minutes. */
 const SHOWN = 120;
@@ -17,9 +17,11 @@ class Tile {
   #spark;
   #series;
   #text;
+  #isBusy;
   #drawn = -1;
 
-  constructor({ label, kind, series = null, text }) {
+  constructor({ label, kind, series = null, text, isBusy }) {
+    this.#isBusy = isBusy;
     this.#series = series;
     this.#text = text;
     this.#spark = series && new Spark(96, 24, kind);
@@ -28,6 +30,7 @@ class Tile {
 
   update(picture) {
     write(this.#value, picture.stats ? this.#text(picture) : '–');
+    attribute(this.element, 'data-kind', this.#isBusy?.(picture) ? 'busy' : null);
     if (!this.#spark || this.#drawn === picture.tick) return;
     this.#drawn = picture.tick;
     this.#spark.draw(this.#series.until(picture.tick, SHOWN), 0.1);
@@ -48,14 +51,18 @@ class Card {
     const { workers, max_workers: most, waiting } = pool;
     this.#bar.update(pool);
     const parts = [`${count(workers.in_session)} of ${count(most)} in sessions`, `${count(workers.spare)} spare`];
+    if (isCrowded(pool)) parts[1] = 'full';
     if (waiting) parts.push(`${count(waiting)} waiting`);
     write(this.#numbers, parts.join(' · '));
     const trouble = pool.last_start_failure ? 'The last start failed.' : pool.leaving ? 'Ends with its sessions.' : null;
     this.#trouble.hidden = trouble === null;
     write(this.#trouble, trouble ?? '');
-    attribute(this.element, 'data-kind', pool.last_start_failure ? 'bad' : waiting ? 'busy' : null);
+    attribute(this.element, 'data-kind', pool.last_start_failure ? 'bad' : isCrowded(pool) ? 'busy' : null);
   }
 }
+
+/** Whether a session has its worker. */
+const isThere = ({ worker }) => worker !== null;
 
 class Cards {
   #cards = new Map();
@@ -119,9 +126,12 @@ class Overview {
     });
     this.search.value = query.get('q') ?? '';
     this.#tiles = [
-      { label: 'Sessions', kind: 'in-session', series: picture.totals.sessions, text: ({ stats }) => count(stats.sessions) },
+      { label: 'Sessions', kind: 'in-session', series: picture.totals.sessions, text: ({ begun }) => count(begun) },
       { label: 'Workers', text: ({ stats }) => `${count(stats.workers.total)} of ${count(stats.max_workers)}` },
-      { label: 'Waiting callers', kind: 'starting', series: picture.totals.waiting, text: ({ stats }) => count(stats.waiting) },
+      {
+        label: 'Waiting callers', kind: 'starting', series: picture.totals.waiting, text: ({ stats }) => count(stats.waiting),
+        isBusy: ({ stats }) => stats?.pools.some(isCrowded),
+      },
       { label: 'Requests now', text: ({ stats }) => count(stats.gateway.requests + stats.gateway.upgrades) },
       { label: 'CPU of workers', kind: 'cpu', series: picture.totals.cpu, text: ({ totals }) => percent(totals.cpu.last) },
       { label: 'Memory of workers', kind: 'memory', series: picture.totals.memory, text: ({ totals }) => bytes(totals.memory.last) },
@@ -152,7 +162,7 @@ class Overview {
     const all = [...this.#rows.values()];
     const fits = search(this.search.value);
     this.grid.show(fits ? all.filter(fits) : all);
-    write(this.#count, all.length || this.#picture.ready ? this.grid.summary(all.length) : '');
+    write(this.#count, all.length || this.#picture.ready ? this.grid.summary(all, this.#noun === 'session' ? isThere : () => true) : '');
     this.#tellIfEmpty(all.length);
   }
 

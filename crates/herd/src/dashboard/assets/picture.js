@@ -3,6 +3,8 @@
 import { Following } from './stream.js';
 
 const INTERVAL = 1000;
+/** After how many milliseconds without a word the daemon is silent. */
+const QUIET = 5000;
 /** How many samples are kept of each number. */
 export const SAMPLES = 240;
 /** For how long a worker whose processor time stands still is taken for one that was not looked at, in milliseconds. */
@@ -82,6 +84,8 @@ export class Picture {
   started = null;
   version = null;
   tick = -1;
+  /** How many of the sessions have no worker yet. */
+  waiting = 0;
   totals = { cpu: new Series(), memory: new Series(), sessions: new Series(), waiting: new Series() };
   /** Counts all changes of the sessions' and the workers' rows. */
   changes = 0;
@@ -92,6 +96,7 @@ export class Picture {
   #isAnother = false;
   #skew = 0;
   #following = null;
+  #last = performance.now();
   #whenLive = Promise.withResolvers();
   #changed;
   #restarted;
@@ -109,6 +114,7 @@ export class Picture {
     this.#following = new Following(`v1/live?interval_ms=${INTERVAL}`, {
       open: (response) => this.#open(response),
       event: (name, data) => this.#event(name, data),
+      heard: () => this.#hear(),
       state: (state) => this.#turn(state),
     });
   }
@@ -122,9 +128,21 @@ export class Picture {
     await this.#whenLive.promise;
   }
 
-  /** The daemon's time, in milliseconds. It stands still while the daemon is gone, as all else. */
+  /** For how many milliseconds nothing came from a daemon that is there; 0 while that is no wonder. */
+  get silence() {
+    const quiet = performance.now() - this.#last;
+    return ['live', 'connecting'].includes(this.state.kind) && quiet > QUIET ? quiet : 0;
+  }
+
+  /** How many sessions have their worker. */
+  get begun() {
+    return this.sessions.size - this.waiting;
+  }
+
+  /** The daemon's time, in milliseconds. It stands still while the daemon is gone or silent, as all else. */
   now() {
-    return (this.state.kind === 'live' || this.heard === null ? Date.now() : this.heard) + this.#skew;
+    const goesOn = this.heard === null || (this.state.kind === 'live' && !this.silence);
+    return (goesOn ? Date.now() : this.heard) + this.#skew;
   }
 
   usage(worker) {
@@ -144,6 +162,7 @@ export class Picture {
     // Connected is not live: what is shown is the old picture until the new one is whole.
     if (state.kind === 'live') return;
     if (wasLive) this.#whenLive = Promise.withResolvers();
+    this.#last = performance.now();
     this.state = state;
     this.#changed();
   }
@@ -155,8 +174,12 @@ export class Picture {
     this.#told = { sessions: new Set(), workers: new Set() };
   }
 
-  #event(name, data) {
+  #hear() {
     this.heard = Date.now();
+    this.#last = performance.now();
+  }
+
+  #event(name, data) {
     if (name === 'hello') this.#greet(data);
     else if (name === 'sessions') this.#put(data.items, this.sessions, this.#told?.sessions, sessionKey);
     else if (name === 'workers') this.#put(data.items, this.workers, this.#told?.workers, ({ id }) => id);
@@ -211,6 +234,7 @@ export class Picture {
     }
     this.ready = true;
     this.state = { kind: 'live' };
+    this.#settle();
     this.changes += 1;
     this.#sample();
     this.#whenLive.resolve();
@@ -218,7 +242,24 @@ export class Picture {
 
   #count(stats) {
     this.stats = stats;
+    this.#settle();
     if (this.state.kind === 'live') this.#sample();
+  }
+
+  /** Sessions get workers in the order in which they came: those for whom none is being started wait for room. */
+  #settle() {
+    const rows = [...this.sessions.values()].filter(({ state }) => state === 'starting' || state === 'waiting');
+    const coming = new Map(this.stats.pools.map(({ pool, workers }) => [pool, workers.starting]));
+    for (const row of rows.sort((a, b) => a.born - b.born)) {
+      const left = coming.get(row.pool) ?? 0;
+      coming.set(row.pool, left - 1);
+      const state = left > 0 ? 'starting' : 'waiting';
+      if (row.state === state) continue;
+      row.state = state;
+      row.hay = null;
+      this.changes += 1;
+    }
+    this.waiting = rows.length;
   }
 
   #sample() {
@@ -236,7 +277,7 @@ export class Picture {
     }
     this.totals.cpu.push(tick, cpu);
     this.totals.memory.push(tick, memory);
-    this.totals.sessions.push(tick, this.stats.sessions);
+    this.totals.sessions.push(tick, this.begun);
     this.totals.waiting.push(tick, this.stats.waiting);
     for (const { pool, workers, waiting } of this.stats.pools) {
       let series = this.#pools.get(pool);

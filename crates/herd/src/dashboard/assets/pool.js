@@ -30,6 +30,9 @@ export function capacity({ workers, max_workers: most }) {
   return `${counted(most, 'worker')} at most: ${parts.join(', ') || 'none runs'}`;
 }
 
+/** Whether callers wait because a pool is full. */
+export const isCrowded = ({ workers, max_workers: most, waiting }) => waiting > 0 && workers.total >= most;
+
 /** A bar of a pool's workers. */
 export class CapacityBar {
   #bar = new Bar(KINDS);
@@ -37,6 +40,7 @@ export class CapacityBar {
 
   update(pool) {
     const { workers, max_workers: most } = pool;
+    attribute(this.element, 'data-kind', isCrowded(pool) ? 'busy' : null);
     // After a reload there may be more than there may be.
     const whole = Math.max(most, workers.total, 1);
     this.#bar.draw({
@@ -136,8 +140,8 @@ export class PoolPage {
       { label: 'Sessions', value: of(({ sessions }) => ({ text: count(sessions), href: `#/?q=${encodeURIComponent(`pool:${name}`)}` })) },
       { label: 'Waiting callers', value: of(({ waiting, max_waiting: most }) => `${count(waiting)} of at most ${count(most)}`) },
       { label: 'Sessions started', value: of((pool) => count(pool.sessions_started)) },
-      { label: 'Asked for', value: of((pool) => ({ text: count(pool.acquire_requests), title: 'How often a session’s worker was asked for' })) },
-      { label: 'In vain', value: of((pool) => ({ text: count(pool.acquire_failures), title: 'How often none could be had' })) },
+      { label: 'Requests for a worker', value: of((pool) => ({ text: count(pool.acquire_requests), title: 'How often a session’s worker was asked for' })) },
+      { label: 'Got none', value: of((pool) => ({ text: count(pool.acquire_failures), title: 'How many of these requests got no worker: the pool was full, or the start failed' })) },
       { label: 'Failed starts', value: of((pool) => count(pool.spawn_failures)) },
     ]);
     this.#quantiles = new Facts([
@@ -185,7 +189,7 @@ export class PoolPage {
     this.#tell(pool);
     if (!this.#pool) return;
     this.#bar.update(this.#pool);
-    write(this.#legend, capacity(this.#pool));
+    write(this.#legend, isCrowded(this.#pool) ? `Full, and ${counted(this.#pool.waiting, 'caller')} waiting. ${capacity(this.#pool)}` : capacity(this.#pool));
     for (const facts of [this.#facts, this.#quantiles, this.#settings]) facts.update();
     this.#starts.update(this.#pool.spawn_ms);
     this.#ended.update(this.#pool.sessions_ended);

@@ -39,6 +39,8 @@ export class Refusal extends Error {
     this.status = status;
     this.kind = String(problem.type ?? '').replace('urn:herd:problem:', '');
     this.retryAfter = retryAfter;
+    /** The worker that a session has by now. */
+    this.worker = problem.worker ?? null;
   }
 }
 
@@ -113,8 +115,9 @@ const unseen = () => hiddenSince !== null && performance.now() - hiddenSince > U
 /**
  * Follows a stream until it is closed, or `event` returns `false`, or the daemon refuses it for good.
  *
- * `open(response)` hears that it begins, `event(name, data)` each event, and `state(state)` how it stands:
- * `connecting`, `live`, `waiting` (with `until`, and with `reason` if the daemon said why), `unseen`, `refused` (with `error`).
+ * `open(response)` hears that it begins, `event(name, data)` each event, `heard()` that anything came, and `state(state)`
+ * how it stands: `connecting`, `live`, `waiting` (with `until`, and with `reason` if the daemon said why), `unseen`,
+ * `refused` (with `error`). `hung` says that the last try ended in silence, and not because nobody is there.
  */
 export class Following {
   #path;
@@ -124,10 +127,11 @@ export class Following {
   #abort = null;
   #wake = () => {};
   #closed = false;
+  #hung = false;
 
   constructor(path, handlers, { gate = async () => {}, id = null } = {}) {
     this.#path = path;
-    this.#handlers = { open() {}, event() {}, state() {}, ...handlers };
+    this.#handlers = { open() {}, event() {}, heard() {}, state() {}, ...handlers };
     this.#gate = gate;
     this.#id = id;
     this.#run();
@@ -161,7 +165,8 @@ export class Following {
       if (this.#closed) break;
       let reason = null;
       try {
-        this.#handlers.state({ kind: 'connecting', failures });
+        this.#handlers.state({ kind: 'connecting', failures, hung: this.#hung });
+        this.#hung = false;
         const over = await this.#read(() => { failures = 0; });
         if (over) break;
       } catch (error) {
@@ -178,7 +183,7 @@ export class Following {
       // Half of the pause is chance, so that many pages do not come back at one moment.
       const pause = Math.min(LONGEST_PAUSE, 1000 * 2 ** failures) * (0.5 + Math.random() / 2);
       failures += 1;
-      this.#handlers.state({ kind: 'waiting', until: Date.now() + pause, reason });
+      this.#handlers.state({ kind: 'waiting', until: Date.now() + pause, reason, hung: this.#hung });
       await this.#sleep(pause);
     }
     wakers.delete(wake);
@@ -199,11 +204,16 @@ export class Following {
   async #read(alive) {
     const abort = new AbortController();
     this.#abort = abort;
-    let watchdog = setTimeout(() => abort.abort(), SILENCE);
+    const watch = () => setTimeout(() => {
+      this.#hung = true;
+      abort.abort();
+    }, SILENCE);
+    let watchdog = watch();
     try {
       const headers = this.#id === null ? {} : { 'last-event-id': this.#id };
       const response = await request(this.#path, { headers, signal: abort.signal });
       this.#handlers.open(response);
+      this.#handlers.heard();
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       const parser = new Parser();
       this.#handlers.state({ kind: 'live' });
@@ -211,7 +221,8 @@ export class Following {
         const { done, value } = await reader.read();
         if (done) return false;
         clearTimeout(watchdog);
-        watchdog = setTimeout(() => abort.abort(), SILENCE);
+        watchdog = watch();
+        this.#handlers.heard();
         for (const { name, data } of parser.feed(value)) {
           alive();
           if (parser.id !== null) this.#id = parser.id;

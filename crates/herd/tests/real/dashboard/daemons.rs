@@ -56,6 +56,24 @@ async fn a_daemon_that_is_killed_is_said_to_be_gone_and_its_successor_is_shown_i
 }
 
 #[tokio::test]
+async fn a_daemon_that_is_silent_is_said_to_be_so_at_once_and_not_to_be_gone() {
+    let daemon = speakers(&[]);
+    start(&daemon, "alice").await;
+    let mut tab = Tab::open(daemon.admin);
+    tab.sees(&row("alice"));
+    tab.says(&status(), "live");
+    daemon.signal(Signal::STOP);
+    // Sooner than the page gives the connection up.
+    tab.says(&status(), "silent for");
+    tab.says(&css("#banner"), "The daemon does not answer since");
+    tab.sees(&row("alice"));
+    daemon.signal(Signal::CONT);
+    tab.says(&status(), "live");
+    tab.hides(&css("#banner"));
+    tab.has_no_complaints();
+}
+
+#[tokio::test]
 async fn the_page_of_a_session_outlives_the_daemon_and_goes_on_with_the_next_one() {
     let daemon = speakers(&[]);
     start(&daemon, "alice").await;

@@ -148,6 +148,16 @@ async fn nothing_scrolls_sideways_on_a_narrow_screen() {
     let daemon = speakers(&[]);
     furnish(&daemon).await;
     let mut tab = Tab::open_with(daemon.admin, json!({ "viewport": { "width": 360, "height": 640 } }));
+    tab.sees(&row("alice"));
+    // However long the other row's texts are.
+    let edges = r"(name) => {
+        document.querySelector('.rows .cell.age time').textContent = '59m 59s';
+        document.querySelector('.rows .cell.state span span').textContent = 'in session';
+        return new Set([...document.querySelectorAll(`.rows .cell.${name}`)].map((cell) => cell.getBoundingClientRect().left)).size;
+    }";
+    for name in ["cpu", "memory", "age", "idle"] {
+        assert_eq!(tab.evaluate(edges, name.into()), 1, "{name}");
+    }
     visit(&mut tab, |tab, what| {
         let width = tab.evaluate("() => [document.documentElement.scrollWidth, innerWidth]", Value::Null);
         assert_eq!(width[0], width[1], "{what}");
