@@ -38,6 +38,7 @@ def test_a_session_keeps_its_worker_and_ends_with_its_block(shared: Daemon) -> N
                 await session.delete("/echo", params={"q": 1}),
             ]
             assert [one.json()["body"] for one in seen] == ["in pieces", "[1]", "a=b", ""]
+            assert ["accept-encoding", "identity"] in seen[0].json()["headers"]
             assert (await session.head("/status/204")).status_code == 204
             async with session.stream("GET", "/events") as response:
                 assert [event.data async for event in httpx2.EventSource(response)] == ["0", "1", "2"]

@@ -101,6 +101,13 @@ def test_every_method_body_and_field_reaches_the_worker(herd: Herd) -> None:
             assert "herd-session" not in names and ["x-session-id", session.id] in one["headers"]
 
 
+def test_a_worker_is_not_asked_to_compress_unless_the_caller_does(herd: Herd) -> None:
+    with herd.session() as session:
+        asked = [echo(session), echo(session, headers={"Accept-Encoding": "gzip"})]
+        fields = [[value for name, value in one["headers"] if name.lower() == "accept-encoding"] for one in asked]
+        assert fields == [["identity"], ["gzip"]]
+
+
 def test_a_workers_own_failures_are_answers_and_it_cannot_pass_for_the_gateway(herd: Herd) -> None:
     with herd.session() as session:
         for status in (400, 404, 429, 500, 502, 503):

@@ -15,7 +15,7 @@ from ._forgotten import Forgotten, end_outside_of_loops, not_ended
 from ._keys import Gateway, random_id
 from ._problem import HERD_ERROR, MOST_BYTES, may_be_admin
 from ._state import END_AGAIN_AFTER, END_TIMEOUT, HASTY_END_TIMEOUT, RequestOptions, State
-from ._sync import _ignore
+from ._sync import FIELDS, _ignore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -97,7 +97,7 @@ class AsyncSession:
         # Redirects could lead elsewhere with the session's ID and the token; and nobody else's credentials are to go
         # with them.
         self._client = httpx2.AsyncClient(
-            transport=self._transport, timeout=timeout, follow_redirects=False, trust_env=False
+            transport=self._transport, headers=FIELDS, timeout=timeout, follow_redirects=False, trust_env=False
         )
         self._ending: asyncio.Task[None] | None = None
 

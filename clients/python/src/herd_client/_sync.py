@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MOST_AT_ONCE = 16
 """How many sessions end at the same time."""
 
+FIELDS = {"accept-encoding": "identity"}
+"""A worker is not asked to compress: a little of what it sends could be unpacked into more than there is memory."""
+
 
 class Herd:
     """A gateway of herd. Several threads may use it at once, and so may a child of a fork.
@@ -116,7 +119,7 @@ class Session:
         # Redirects could lead elsewhere with the session's ID and the token; and nobody else's credentials are to go
         # with them.
         self._client = httpx2.Client(
-            transport=self._transport, timeout=timeout, follow_redirects=False, trust_env=False
+            transport=self._transport, headers=FIELDS, timeout=timeout, follow_redirects=False, trust_env=False
         )
         self._end_lock = threading.Lock()
 
