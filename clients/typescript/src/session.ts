@@ -4,7 +4,7 @@ import { explained, isStream, type Stream, Upload } from "./body.js";
 import {
   Draining,
   GatewayUnreachable,
-  type HerdError,
+  HerdError,
   ResponseBroken,
   SessionLost,
   SessionNotFound,
@@ -34,6 +34,12 @@ const EXPLANATION_TIMEOUT = 5_000;
 /** How long a block may take to be left, in milliseconds: as long as a worker usually may to stop, three times over. */
 const LEAVE_TIMEOUT = 30_000;
 
+/** How long after an end it is ended again, in milliseconds, if requests can have begun it since. */
+const END_AGAIN_AFTER = 50;
+
+/** How long the gateway may take to read a request that was given up and may begin the session, in milliseconds. */
+const SETTLED_AFTER = 500;
+
 /** Failures of a session that is there all the same. */
 const ALIVE: ReadonlySet<string> = new Set(["worker-timeout", "worker-unreachable", "bad-gateway"]);
 
@@ -58,6 +64,10 @@ export class Session implements AsyncDisposable {
   #path: string;
   /** Whether the gateway has said that the session is there. */
   #began = false;
+  /** How many requests are under way that begin the session if it is not there. */
+  #first = 0;
+  /** Until then a request that was given up may do so. */
+  #settledAt = 0;
   #loss: SessionLost | undefined;
   #ending: Promise<void> | undefined;
 
@@ -110,13 +120,13 @@ export class Session implements AsyncDisposable {
    */
   async fetch(path: string, options: RequestOptions = {}): Promise<Response> {
     if (this.#loss !== undefined) throw this.#lost(this.#loss.detail, this.#loss, this.#loss);
-    if (this.#ending !== undefined) throw this.#lost(`the session ${this.id} was ended by session.end()`);
+    if (this.#ending !== undefined) throw this.#endedHere();
     const url = this.url(path);
     if (options.redirect !== undefined && options.redirect !== "manual") {
       throw new TypeError("redirect: only manual is safe, because a worker could have the session's ID sent elsewhere");
     }
     const { signal } = options;
-    const answer = await this.#send(url, options, this.#fields(options.headers));
+    const answer = await this.#ask(url, options);
     const response = explained(answer, async (cause) =>
       signal?.aborted ? cause : await this.#explain(path, cause),
     );
@@ -193,16 +203,48 @@ export class Session implements AsyncDisposable {
 
   async #end(signal: AbortSignal | undefined): Promise<void> {
     if (this.#loss !== undefined) return;
+    // A request may begin the session after the gateway has ended it, or has said that there is none.
+    for (;;) {
+      const isSettled = this.#first === 0 && performance.now() >= this.#settledAt;
+      await this.#askForEnd(signal);
+      if (isSettled) return;
+      await new Promise((resolve) => setTimeout(resolve, END_AGAIN_AFTER));
+      signal?.throwIfAborted();
+    }
+  }
+
+  async #askForEnd(signal: AbortSignal | undefined): Promise<void> {
     const headers = this.#fields();
     headers.set(HERD_SESSION, "end");
     const url = this.url(this.#path);
     try {
       const options = signal === undefined ? {} : { signal };
       const answer = await this.#sendAny(url, { ...options, method: "DELETE" }, headers);
-      if (answer.status === 204 && answer.headers.get(HERD_SESSION) === "ended") return;
-      throw await this.#foreign(answer);
+      if (answer.status !== 204 || answer.headers.get(HERD_SESSION) !== "ended") throw await this.#foreign(answer);
+      // What was given up has begun it, if anything has.
+      this.#settledAt = 0;
     } catch (error) {
       if (!(error instanceof SessionLost || error instanceof SessionNotFound)) throw error;
+    }
+  }
+
+  /** Sends a request of the session, and knows of it until it is answered if it may begin the session. */
+  async #ask(url: string, options: RequestOptions): Promise<Response> {
+    const headers = this.#fields(options.headers);
+    if (this.#began) return await this.#send(url, options, headers);
+    this.#first += 1;
+    try {
+      const answer = await this.#send(url, options, headers);
+      if (this.#ending === undefined || this.#began) return answer;
+      // Whoever ends it waits for this, and ends again what it has begun.
+      await answer.body?.cancel();
+      throw this.#endedHere();
+    } catch (error) {
+      const isAnswered = error instanceof HerdError && (error.status !== undefined || error instanceof SessionLost);
+      if (!isAnswered && !this.#began) this.#settledAt = performance.now() + SETTLED_AFTER;
+      throw error;
+    } finally {
+      this.#first -= 1;
     }
   }
 
@@ -281,6 +323,11 @@ export class Session implements AsyncDisposable {
     const error = new SessionLost({ detail, failure, status, problem, session: this.id, cause });
     this.#loss ??= error;
     return error;
+  }
+
+  /** What it says while it is ended. If the end fails, the session goes on. */
+  #endedHere(): SessionLost {
+    return new SessionLost({ detail: `the session ${this.id} was ended by session.end()`, session: this.id });
   }
 
   #unreachable(what: string, cause: unknown): GatewayUnreachable {

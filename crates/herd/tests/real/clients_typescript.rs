@@ -87,6 +87,11 @@ fn the_typescript_client_has_sessions_of_a_real_daemon() {
 }
 
 #[test]
+fn the_typescript_client_ends_what_a_late_first_request_begins() {
+    test("late");
+}
+
+#[test]
 fn the_typescript_client_tells_errors_of_a_real_daemon_apart() {
     test("errors");
 }
