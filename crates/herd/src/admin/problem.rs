@@ -39,6 +39,7 @@ pub(super) enum Kind {
     NotReloaded,
     QueueFull,
     SessionEnded,
+    SessionRestarted,
     SpawnFailed,
     TenantLimit,
     TooManyBadTokens,
@@ -90,6 +91,9 @@ impl Kind {
             Self::SessionEnded => {
                 ("session-ended", StatusCode::SERVICE_UNAVAILABLE, "The session was ended before it had a worker")
             }
+            Self::SessionRestarted => {
+                ("session-restarted", StatusCode::CONFLICT, "The session ended and was started anew meanwhile")
+            }
             Self::SpawnFailed => ("spawn-failed", StatusCode::SERVICE_UNAVAILABLE, "The worker could not be started"),
             Self::TenantLimit => {
                 ("tenant-limit", StatusCode::TOO_MANY_REQUESTS, "The tenant has as much as it may have")
@@ -133,6 +137,9 @@ pub(super) struct Document {
     /// The ID of the session that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
+    /// With `session-restarted`: the worker that it has now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<String>,
     /// With `ambiguous-session`: the sessions that have this ID.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
@@ -162,6 +169,7 @@ impl Problem {
             status: status.as_u16(),
             detail: None,
             session: None,
+            worker: None,
             candidates: Vec::new(),
             mistakes: Vec::new(),
             field: None,
@@ -175,6 +183,11 @@ impl Problem {
 
     pub(super) fn session(mut self, session: impl Into<String>) -> Self {
         self.0.session = Some(session.into());
+        self
+    }
+
+    pub(super) fn worker(mut self, worker: impl Into<String>) -> Self {
+        self.0.worker = Some(worker.into());
         self
     }
 

@@ -134,11 +134,14 @@ pub(super) struct EndQuery {
     /// The tenant's name; empty: the session that belongs to nobody.
     #[param(value_type = Option<String>, max_length = 128, pattern = "^[!-~]*$")]
     tenant: Option<String>,
+    /// The worker that the session is known to have. If it has another one, it was started anew meanwhile, and stays.
+    #[param(value_type = Option<String>, pattern = "^worker-[1-9][0-9]{0,17}$")]
+    worker: Option<String>,
 }
 
 /// End a session.
 ///
-/// The answer comes once the session's worker is gone. The session ends whether anybody waits for the answer or not.
+/// With `worker`, it ends this one session and never a later one of the same ID. The answer comes once the session's worker is gone. The session ends whether anybody waits for the answer or not.
 #[utoipa::path(
     delete, path = "/v1/sessions/{id}", tag = "sessions", operation_id = "endSession",
     params(("id" = String, Path, description = "The session's ID, percent-encoded", example = "alice", min_length = 1, max_length = 256, pattern = "^[!-~]+$"), EndQuery),
@@ -146,7 +149,7 @@ pub(super) struct EndQuery {
         (status = 200, description = "It has ended", body = Ended),
         (status = 400, description = "The ID or a parameter is not understood", body = Document, content_type = "application/problem+json"),
         (status = 404, description = "There is no such session or pool", body = Document, content_type = "application/problem+json"),
-        (status = 409, description = "Several sessions have this ID; `candidates` tells which", body = Document, content_type = "application/problem+json"),
+        (status = 409, description = "Several sessions have this ID, and `candidates` tells which, or the session has another worker", body = Document, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn end(
@@ -154,8 +157,12 @@ pub(super) async fn end(
     Id(id): Id,
     Params(query): Params<EndQuery>,
 ) -> Result<Json<Ended>, Problem> {
-    let EndQuery { force, pool, tenant } = query;
-    let (pool, SessionInfo { id, .. }) = find(&admin, &session_id(&id)?, &Choice { pool, tenant })?;
+    let EndQuery { force, pool, tenant, worker: known } = query;
+    let known = known.as_deref().map(worker_id).transpose()?;
+    let (pool, SessionInfo { id, worker, .. }) = find(&admin, &session_id(&id)?, &Choice { pool, tenant })?;
+    if let Some(known) = known.filter(|known| worker != Some(*known)) {
+        return Err(started_anew(&id, known, worker));
+    }
     let session = id.clone();
     let workers = pool.pool.clone();
     // In a task of its own: the session is ended also if the client does not wait for the answer.
@@ -387,6 +394,14 @@ fn no_such_session(id: &SessionId) -> Problem {
     Problem::new(Kind::NoSuchSession)
         .detail("it never started, or it has ended; /v1/sessions lists those that live")
         .session(id.as_str())
+}
+
+fn started_anew(id: &SessionId, known: WorkerId, worker: Option<WorkerId>) -> Problem {
+    let now = worker.map_or_else(|| "another one that is being started".to_owned(), |worker| worker.to_string());
+    let problem = Problem::new(Kind::SessionRestarted)
+        .detail(format!("its worker is {now} and no longer {known}; look at it again before it is ended"))
+        .session(id.as_str());
+    worker.into_iter().fold(problem, |problem, worker| problem.worker(worker.to_string()))
 }
 
 fn ambiguous(id: &SessionId, found: &[Found]) -> Problem {

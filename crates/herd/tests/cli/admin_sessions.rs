@@ -371,3 +371,23 @@ fn a_daemon_whose_workers_cannot_start_is_not_ready_and_shows_strangers_nothing_
     assert!(failure.as_str().unwrap().contains("the password is wrong"), "{failure}");
     assert_eq!(get(daemon.admin, "/healthz").body, "ok\n");
 }
+
+#[test]
+fn a_session_that_was_started_anew_is_not_ended_by_who_means_the_one_before() {
+    let daemon = Daemon::repl();
+    let first = started(&daemon, &json!({ "id": "alice" }));
+    let end = |query: &str| request(daemon.admin, "DELETE", &format!("/v1/sessions/alice?force=true{query}"), &[]);
+    let known = format!("&worker={}", first["worker"].as_str().unwrap());
+    assert_eq!(end("").status, 200);
+    let second = started(&daemon, &json!({ "id": "alice" }));
+    assert_ne!(first["worker"], second["worker"]);
+
+    let refused = end(&known);
+    assert_eq!((refused.status, &refused.json()["worker"]), (409, &second["worker"]), "{refused:?}");
+    assert_eq!(refused.json()["type"], "urn:herd:problem:session-restarted");
+    assert_eq!(daemon.page("/v1/sessions/alice")["worker"], second["worker"], "it lives");
+    assert_eq!(end("&worker=seven").json()["type"], "urn:herd:problem:invalid-worker-id");
+    let known = format!("&worker={}", second["worker"].as_str().unwrap());
+    assert_eq!(end(&known).status, 200);
+    assert_eq!(end(&known).status, 404);
+}

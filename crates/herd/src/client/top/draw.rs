@@ -13,7 +13,7 @@ use ratatui::{
 use super::{
     columns::{Column, Row, count, percent},
     details,
-    rows::{Counts, Pool},
+    rows::{Counts, Pool, StartFailure},
     view::{Link, Over, View},
 };
 use crate::{
@@ -30,6 +30,8 @@ const GAP: u16 = 1;
 const LEAST_NAME: u16 = 8;
 const USUAL_NAME: u16 = 24;
 const MOST_NAME: u16 = 16;
+/// As much of why a start failed as says that it did, and when.
+const LEAST_FAILURE: usize = 24;
 /// How wide the bar is that shows how many workers there are.
 const BAR: usize = 20;
 
@@ -92,7 +94,7 @@ impl Theme {
 pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, theme: Theme, now: SystemTime) {
     let area = frame.area();
     let rows = lines(area);
-    let pools = pool_lines(view, area, theme);
+    let pools = pool_lines(view, area, theme, now);
     let header = header(view, area.width, theme);
     let mut top = vec![header];
     top.extend(pools);
@@ -102,16 +104,16 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &mut View, theme: Theme, now: Sy
     let body = rows(used, area.height.saturating_sub(used + footer_height));
     match &view.over {
         Over::Details => {
-            let text = details::lines(view, theme, now);
-            frame.render_widget(Paragraph::new(text).wrap(Wrap { trim: false }), body);
+            let lines = details::lines(view, theme, usize::from(body.width), now);
+            page(frame, body, lines, view, theme);
         }
         Over::Help => help(frame, body, theme),
         _ => table(frame, body, view, theme, now),
     }
     if footer_height > 0 {
-        frame.render_widget(footer(view, theme, now), rows(area.height - 1, 1));
+        frame.render_widget(footer(view, area.width, theme, now), rows(area.height - 1, 1));
     }
-    if let Over::Confirm(session) = &view.over {
+    if let Over::Confirm(session, _) = &view.over {
         let mut question = format!("End session {}", printable(&session.id));
         if let Some(tenant) = &session.tenant {
             question += &format!(" of {}", printable(tenant));
@@ -158,6 +160,9 @@ fn header(view: &View, width: u16, theme: Theme) -> Line<'static> {
         Link::Live => Span::styled("live", theme.coloured(Color::Green)),
     };
     let mut pieces = vec![Span::styled(format!("herd {}", printable(&stats.version)), theme.bold()), state];
+    if !view.picture.is_whole() {
+        return fitting(pieces, width);
+    }
     let sessions = if view.picture.sessions.len() == 1 { "session" } else { "sessions" };
     pieces.push(Span::raw(format!("{} {sessions}", view.picture.sessions.len())));
     pieces.push(Span::raw(format!("cpu {}%", percent(view.picture.cpu()))));
@@ -170,26 +175,43 @@ fn header(view: &View, width: u16, theme: Theme) -> Line<'static> {
 }
 
 /// A line for each pool, or one for all.
-fn pool_lines(view: &View, area: Rect, theme: Theme) -> Vec<Line<'static>> {
+fn pool_lines(view: &View, area: Rect, theme: Theme, now: SystemTime) -> Vec<Line<'static>> {
     let stats = &view.picture.stats;
+    if !view.picture.is_whole() {
+        return Vec::new();
+    }
+    let several = stats.pools.len() > 1;
     if area.height < TALL || stats.pools.len() > MOST_POOL_LINES || stats.pools.is_empty() {
-        let failing = stats.pools.iter().find_map(|pool| pool.last_start_failure.as_ref());
-        let name = if stats.pools.len() > 1 { format!("{} pools", stats.pools.len()) } else { String::new() };
-        return vec![pool_line(name, &stats.sums, failing.map(|failure| failure.error.as_str()), area.width, theme)];
+        let failing = stats.pools.iter().find_map(|pool| Some((pool, pool.last_start_failure.as_ref()?)));
+        let failure = failing.map(|(pool, failure)| {
+            let of = if several { format!(" of {}", printable(&pool.pool)) } else { String::new() };
+            told(&of, failure, now)
+        });
+        let count = several && failure.is_none();
+        let name = if count { format!("{} pools", stats.pools.len()) } else { String::new() };
+        return vec![pool_line(name, &stats.sums, failure, area.width, theme)];
     }
     let one = |pool: &Pool| {
         let leaving = if pool.leaving { " (leaving)" } else { "" };
         let name = format!("{}{leaving}", printable(&pool.pool));
-        let failure = pool.last_start_failure.as_ref().map(|failure| failure.error.as_str());
+        let failure = pool.last_start_failure.as_ref().map(|failure| told("", failure, now));
         pool_line(name, &pool.counts, failure, area.width, theme)
     };
     stats.pools.iter().map(one).collect()
 }
 
-fn pool_line(name: String, counts: &Counts, failure: Option<&str>, width: u16, theme: Theme) -> Line<'static> {
+/// When and why a start failed; no worker has started since.
+fn told(of: &str, failure: &StartFailure, now: SystemTime) -> String {
+    let ago = failure.at.map(|at| format!(" {} ago", span(now.duration_since(at).unwrap_or_default())));
+    let why = printable(failure.error.lines().next().unwrap_or_default());
+    format!("start{of} failed{}: {why}", ago.unwrap_or_default())
+}
+
+fn pool_line(name: String, counts: &Counts, failure: Option<String>, width: u16, theme: Theme) -> Line<'static> {
     let workers = counts.workers;
     let mut pieces = Vec::new();
-    if !name.is_empty() {
+    let is_named = !name.is_empty();
+    if is_named {
         pieces.push(Span::styled(name, theme.bold()));
     }
     pieces.push(Span::raw(format!("workers {}/{}", workers.total, counts.max_workers)));
@@ -197,10 +219,14 @@ fn pool_line(name: String, counts: &Counts, failure: Option<&str>, width: u16, t
     pieces.push(if counts.waiting > 0 { Span::styled(waiting, theme.alarming()) } else { Span::raw(waiting) });
     pieces.push(Span::raw(format!("spare {}", workers.spare)));
     if let Some(failure) = failure {
-        let line = printable(failure.lines().next().unwrap_or_default());
-        let used: usize = pieces.iter().map(|piece| piece.width() + 2).sum();
-        let room = usize::from(width).saturating_sub(used);
-        pieces.push(Span::styled(cut(&format!("starts fail: {line}"), room.max(12)), theme.alarming()));
+        let width = usize::from(width);
+        let used = |pieces: &[Span<'_>]| pieces.iter().map(|piece| piece.width() + 2).sum::<usize>();
+        // Numbers give way to what is wrong.
+        while pieces.len() > usize::from(is_named) && used(&pieces) + LEAST_FAILURE > width {
+            pieces.pop();
+        }
+        let room = width.saturating_sub(used(&pieces));
+        pieces.push(Span::styled(cut(&failure, room), theme.alarming()));
     }
     pieces.push(Span::raw(format!("starting {}", workers.starting)));
     pieces.push(Span::raw(format!("ending {}", workers.ending)));
@@ -267,10 +293,10 @@ fn table(frame: &mut Frame<'_>, area: Rect, view: &mut View, theme: Theme, now: 
     }
     frame.render_widget(heading, Rect { height: 1, ..area });
     if view.rows.is_empty() && room > 0 {
-        let nothing = match (&view.link, view.filter.is_empty()) {
-            (Link::Connecting, _) => "",
-            (_, true) => "there are none",
-            (_, false) => "none fits what is searched for; Esc shows all",
+        let nothing = match (view.picture.is_whole(), view.filter.is_empty()) {
+            (false, _) => "waiting for the daemon …",
+            (true, true) => "there are none",
+            (true, false) => "none fits what is searched for; Esc shows all",
         };
         let place = Rect { y: area.y + 1, height: 1, ..area };
         frame.render_widget(Line::styled(nothing, theme.dim()), place);
@@ -314,7 +340,26 @@ fn cut(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain((width > 0).then_some('…')).collect()
 }
 
-fn footer(view: &View, theme: Theme, now: SystemTime) -> Line<'static> {
+/// As many lines as there is room for, and how to see the others.
+fn page(frame: &mut Frame<'_>, area: Rect, lines: Vec<Line<'static>>, view: &mut View, theme: Theme) {
+    let height = usize::from(area.height);
+    if lines.len() <= height || height == 0 {
+        view.turned = 0;
+        frame.render_widget(Paragraph::new(lines), area);
+        return;
+    }
+    let room = height - 1;
+    view.room = room.max(1);
+    view.turned = view.turned.min(lines.len() - room);
+    let below = lines.len() - room - view.turned;
+    let mut shown: Vec<_> = lines.into_iter().skip(view.turned).take(room).collect();
+    let s = if below == 1 { "" } else { "s" };
+    let hint = if below > 0 { format!("PgDn: {below} more line{s} below") } else { "PgUp: what is above".to_owned() };
+    shown.push(Line::styled(hint, theme.bold()));
+    frame.render_widget(Paragraph::new(shown), area);
+}
+
+fn footer(view: &View, width: u16, theme: Theme, now: SystemTime) -> Line<'static> {
     if view.over == Over::Search {
         return Line::raw(format!("/{}_   Enter: done  Esc: all", view.filter));
     }
@@ -325,16 +370,18 @@ fn footer(view: &View, theme: Theme, now: SystemTime) -> Line<'static> {
         let ago = span(now.duration_since(*since).unwrap_or_default());
         return Line::styled(format!("gone for {ago}, trying again: {}", printable(why)), theme.alarming());
     }
-    let mut hints = String::new();
+    let mut hints = Vec::new();
     if !view.filter.is_empty() {
-        hints = format!("/{}: {} of {}  ", view.filter, count(view.rows.len() as u64), count(view.all() as u64));
+        let found = format!("/{}: {} of {}", view.filter, count(view.rows.len() as u64), count(view.all() as u64));
+        hints.push(cut(&found, usize::from(width)));
     }
-    hints += match view.over {
-        Over::Details => "↑↓ others  x end it  Esc back  q quit",
-        Over::Help => "any key: back",
-        _ => "? help  q quit  x end it  / find  Enter details  Tab workers  ←→ sort",
+    let keys: &[&str] = match view.over {
+        Over::Details => &["↑↓ others", "x end it", "Esc back", "q quit"],
+        Over::Help => &["any key: back"],
+        _ => &["? help", "q quit", "x end it", "/ find", "Enter details", "Tab workers", "←→ sort"],
     };
-    Line::styled(hints, theme.dim())
+    hints.extend(keys.iter().map(|&key| key.to_owned()));
+    fitting(hints.into_iter().map(|hint| Span::styled(hint, theme.dim())).collect(), width)
 }
 
 fn help(frame: &mut Frame<'_>, area: Rect, theme: Theme) {
@@ -349,7 +396,7 @@ fn help(frame: &mut Frame<'_>, area: Rect, theme: Theme) {
             HELP.iter().flat_map(|(keys, does)| [Span::styled(*keys, theme.bold()), Span::raw(format!(" {does}. "))]);
         vec![Line::from(both.collect::<Vec<_>>())]
     };
-    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: true }), area);
+    frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: !tall }), area);
 }
 
 fn confirm(frame: &mut Frame<'_>, area: Rect, question: &str, theme: Theme) {

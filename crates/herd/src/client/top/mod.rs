@@ -13,8 +13,9 @@ mod tests;
 
 use std::{
     convert::Infallible,
+    future::ready,
     io,
-    pin::pin,
+    pin::{Pin, pin},
     process::ExitCode,
     time::{Duration, Instant, SystemTime},
 };
@@ -53,6 +54,8 @@ use crate::{
 
 /// After how long a daemon that is gone is looked for again.
 const RETRY: Duration = Duration::from_secs(1);
+/// For how long a daemon may let wait before there is a screen that says so.
+const BLANK: Duration = Duration::from_millis(300);
 /// How often the screen is drawn when nothing happens: ages go on.
 const TICK: Duration = Duration::from_secs(1);
 /// What leads to the terminal's other screen, without a cursor, and back (xterm's control sequences).
@@ -81,6 +84,9 @@ fn interval_of(text: &str) -> Result<Duration, String> {
     duration.ok_or_else(|| "write a duration from 250ms to 1m, such as 2s".to_owned())
 }
 
+/// What opens the daemon's stream.
+type Opening<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Stream<'a>>> + 'a>>;
+
 /// What comes from the daemon.
 enum Update {
     Frame(Frame),
@@ -104,7 +110,12 @@ pub(crate) fn run(args: TopArgs) -> anyhow::Result<ExitCode> {
 
 async fn watch(daemon: &Daemon, every: Duration) -> anyhow::Result<ExitCode> {
     let path = format!("/v1/live?interval_ms={}", every.as_millis());
-    let first = daemon.stream(&path, None).await?;
+    let mut opening: Opening<'_> = Box::pin(daemon.stream(&path, None));
+    // Where there is no daemon, that is said without any screen.
+    select! {
+        first = &mut opening => opening = Box::pin(ready(Ok(first?))),
+        () = sleep(BLANK) => {}
+    }
     let mut endings = Endings::catch()?;
     let [mut stops, mut goes_on, mut resizes] =
         [SignalKind::from_raw(20), SignalKind::from_raw(18), SignalKind::window_change()].map(signal);
@@ -116,7 +127,7 @@ async fn watch(daemon: &Daemon, every: Duration) -> anyhow::Result<ExitCode> {
     let mut screen = Screen::new()?;
     let mut input = terminal::input();
     let (sender, mut updates) = channel(1);
-    let mut following = pin!(follow(daemon, &path, first, sender));
+    let mut following = pin!(follow(daemon, &path, opening, sender));
     let mut ends = FuturesUnordered::new();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -151,9 +162,9 @@ async fn watch(daemon: &Daemon, every: Duration) -> anyhow::Result<ExitCode> {
                             }
                             screen.forget()?;
                         }
-                        Some(Wish::End { session, force }) => {
+                        Some(Wish::End { session, worker, force }) => {
                             view.notice = Some(format!("ending {} …", printable(&session.id)));
-                            ends.push(end(daemon, session, force));
+                            ends.push(end(daemon, session, worker, force));
                         }
                     }
                 }
@@ -185,8 +196,8 @@ async fn watch(daemon: &Daemon, every: Duration) -> anyhow::Result<ExitCode> {
 }
 
 /// Reads what the daemon tells, and looks for it again and again when it is gone.
-async fn follow(daemon: &Daemon, path: &str, first: Stream<'_>, updates: Sender<Update>) -> Infallible {
-    let mut opened = Ok(first);
+async fn follow(daemon: &Daemon, path: &str, first: Opening<'_>, updates: Sender<Update>) -> Infallible {
+    let mut opened = first.await;
     loop {
         let lost = match opened {
             Ok(mut stream) => loop {
@@ -206,16 +217,22 @@ async fn follow(daemon: &Daemon, path: &str, first: Stream<'_>, updates: Sender<
 }
 
 /// Ends a session; what became of it.
-async fn end(daemon: &Daemon, session: SessionKey, force: bool) -> String {
+async fn end(daemon: &Daemon, session: SessionKey, worker: Option<String>, force: bool) -> String {
     let SessionKey { pool, tenant, id } = session;
     let tenant = escape(tenant.as_deref().unwrap_or_default());
-    let path = format!("/v1/sessions/{}?force={force}&pool={}&tenant={tenant}", escape(&id), escape(&pool));
+    let mut path = format!("/v1/sessions/{}?force={force}&pool={}&tenant={tenant}", escape(&id), escape(&pool));
+    if let Some(worker) = worker {
+        path += &format!("&worker={}", escape(&worker));
+    }
     let id = printable(&id);
     match daemon.exchange(Method::DELETE, &path).await {
         Ok(Answer { status: StatusCode::OK, body }) => match serde_json::from_slice::<Ended>(&body) {
             Ok(ended) => format!("{id} ended ({})", printable(&ended.reason)),
             Err(_) => format!("{id} ended"),
         },
+        Ok(answer) if answer.kind() == "session-restarted" => {
+            format!("{id} had ended already, and was started anew: nothing was ended")
+        }
         Ok(answer) if answer.kind() == "no-such-session" => format!("{id} had ended already"),
         Ok(answer) => format!("{id} was not ended: {}", printable(&answer.detail())),
         Err(error) => format!("whether {id} ended is not known: {}", printable(&format!("{error:#}"))),

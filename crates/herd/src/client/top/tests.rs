@@ -145,6 +145,55 @@ fn workers_details_and_help_have_their_screens() {
 }
 
 #[test]
+fn details_that_are_longer_than_the_screen_say_so_hang_and_are_turned_over() {
+    let mut view = view();
+    press(&mut view, "\r");
+    let first = screen(&mut view, 40, 10);
+    assert!(first.contains("PgDn: ") && first.contains("more lines below") && !first.contains("sandbox"), "{first}");
+    let mut all = first;
+    for _ in 0..3 {
+        press(&mut view, "\x1b[6~");
+        all += &screen(&mut view, 40, 10);
+    }
+    assert!(all.contains(" sandbox  user, pid") && all.contains("PgUp: what is above"), "{all}");
+    // What goes on in the next line begins below the value.
+    assert!(all.contains("missing  cgroup: ") && all.contains("\n\"          "), "{all}");
+    assert_eq!(view.over, Over::Details);
+    press(&mut view, "\x1b[5~\x1b[5~\x1b[5~");
+    assert!(screen(&mut view, 40, 10).contains(" session  alice"));
+    assert!(!screen(&mut view, 80, 40).contains("PgDn"), "there is room");
+}
+
+#[test]
+fn the_hints_below_are_whole_at_every_width() {
+    let hints = ["? help", "q quit", "x end it", "/ find", "Enter details", "Tab workers", "←→ sort"];
+    for width in 10..100 {
+        let drawn = screen(&mut view(), width, 8);
+        let last = drawn.lines().last().unwrap().trim_matches('"').trim_end().to_owned();
+        let shown = last.split("  ").collect::<Vec<_>>();
+        assert_eq!(shown, hints[..shown.len()], "{width}");
+    }
+}
+
+#[test]
+fn a_pool_whose_starts_fail_says_so_on_every_terminal() {
+    for (width, height) in [(40, 10), (40, 24), (80, 10), (80, 24), (120, 40)] {
+        let drawn = screen(&mut view(), width, height);
+        assert!(
+            drawn.contains("start failed 5.0s ago") || drawn.contains("start of python failed 5.0s ago"),
+            "{drawn}"
+        );
+    }
+}
+
+#[test]
+fn until_the_daemon_has_told_everything_nothing_is_said_of_it() {
+    let drawn = screen(&mut View::new(), 40, 10);
+    assert!(drawn.contains("connecting") && drawn.contains("waiting for the daemon …"), "{drawn}");
+    assert!(!drawn.contains("0 sessions") && !drawn.contains("workers 0"), "{drawn}");
+}
+
+#[test]
 fn what_a_terminal_would_obey_is_shown_as_text() {
     let mut view = view();
     press(&mut view, "/<i>\r");
@@ -175,13 +224,14 @@ fn a_session_is_ended_only_by_who_says_yes() {
     let mut view = view();
     let alice = SessionKey { pool: "python".to_owned(), tenant: Some("acme".to_owned()), id: "alice".to_owned() };
     assert!(press(&mut view, "x").is_empty());
-    assert_eq!(view.over, Over::Confirm(alice.clone()));
+    let worker = Some("worker-1".to_owned());
+    assert_eq!(view.over, Over::Confirm(alice.clone(), worker.clone()));
     insta::assert_snapshot!("confirm_80x24", screen(&mut view, 80, 24));
     insta::assert_snapshot!("confirm_40x10", screen(&mut view, 40, 10));
     assert!(press(&mut view, "n").is_empty());
     assert_eq!(view.over, Over::Nothing);
-    assert_eq!(press(&mut view, "ky"), [Wish::End { session: alice.clone(), force: false }]);
-    assert_eq!(press(&mut view, "xf"), [Wish::End { session: alice, force: true }]);
+    assert_eq!(press(&mut view, "ky"), [Wish::End { session: alice.clone(), worker: worker.clone(), force: false }]);
+    assert_eq!(press(&mut view, "xf"), [Wish::End { session: alice, worker, force: true }]);
     press(&mut view, "\t/spare\r");
     assert!(press(&mut view, "xy").is_empty(), "a spare worker has no session");
 }
@@ -196,6 +246,18 @@ fn the_session_that_was_chosen_is_ended_also_if_another_takes_its_place_meanwhil
     view.show(&less);
     let ended = press(&mut view, "y");
     assert!(matches!(&ended[..], [Wish::End { session, .. }] if session.id == "alice"), "{ended:?}");
+}
+
+#[test]
+fn a_session_that_is_started_anew_while_the_question_stands_is_not_the_one_that_is_ended() {
+    let mut view = view();
+    press(&mut view, "x");
+    let mut anew = picture();
+    let row = json!({ "pool": "python", "tenant": "acme", "id": "alice", "state": "live", "worker": "worker-9" });
+    anew.take(&frame("sessions", &json!({ "items": [row] })), Instant::now()).unwrap();
+    view.show(&anew);
+    let ended = press(&mut view, "y");
+    assert!(matches!(&ended[..], [Wish::End { worker: Some(worker), .. }] if worker == "worker-1"), "{ended:?}");
 }
 
 #[test]
@@ -228,7 +290,9 @@ fn a_pause_holds_the_picture_and_then_it_goes_on_with_the_newest() {
     let mut view = view();
     press(&mut view, "p");
     assert!(view.is_paused());
-    view.show(&Picture::default());
+    let mut later = Picture::default();
+    later.take(&frame("ready", &json!({})), Instant::now()).unwrap();
+    view.show(&later);
     assert_eq!(view.rows.len(), 3);
     press(&mut view, "p");
     assert_eq!(view.rows.len(), 0);

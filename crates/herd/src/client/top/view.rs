@@ -30,8 +30,10 @@ pub(super) struct View {
     key: Option<RowKey>,
     /// The first row that is shown.
     pub(super) offset: usize,
-    /// How many rows there was room for.
+    /// How many rows, or lines of details, there was room for.
     pub(super) room: usize,
+    /// How many lines of the details are above those that are shown.
+    pub(super) turned: usize,
     pub(super) notice: Option<String>,
     pub(super) link: Link,
 }
@@ -50,8 +52,8 @@ pub(super) enum Over {
     Search,
     Details,
     Help,
-    /// Whether this session is to be ended.
-    Confirm(SessionKey),
+    /// Whether this session, which has this worker, is to be ended.
+    Confirm(SessionKey, Option<String>),
 }
 
 /// The connection to the daemon.
@@ -72,7 +74,12 @@ pub(super) enum Wish {
     Quit,
     Suspend,
     Redraw,
-    End { session: SessionKey, force: bool },
+    /// End this session, unless it has another worker by now: then it is another one of its name.
+    End {
+        session: SessionKey,
+        worker: Option<String>,
+        force: bool,
+    },
 }
 
 impl View {
@@ -89,6 +96,7 @@ impl View {
             key: None,
             offset: 0,
             room: 1,
+            turned: 0,
             notice: None,
             link: Link::Connecting,
         }
@@ -123,6 +131,11 @@ impl View {
             _ => now,
         };
         self.link = Link::Lost { since, why };
+        // The next daemon may have a session and a worker of the same names.
+        if matches!(self.over, Over::Confirm(..)) {
+            self.over = Over::Nothing;
+            self.notice = Some("the daemon is gone, and nothing was ended".to_owned());
+        }
     }
 
     pub(super) fn selected_row(&self) -> Option<&Row> {
@@ -167,6 +180,7 @@ impl View {
     }
 
     fn select(&mut self, place: usize) {
+        self.turned = 0;
         self.selected = place.min(self.rows.len().saturating_sub(1));
         self.key = self.selected_row().map(|row| row.key(self.table));
     }
@@ -190,7 +204,7 @@ impl View {
         }
         match std::mem::replace(&mut self.over, Over::Nothing) {
             Over::Search => self.search(key),
-            Over::Confirm(session) => return self.answer(session, key),
+            Over::Confirm(session, worker) => return self.answer(session, worker, key),
             Over::Help => {}
             over @ (Over::Details | Over::Nothing) => return self.act(over, key),
         }
@@ -213,10 +227,10 @@ impl View {
         self.arrange();
     }
 
-    fn answer(&mut self, session: SessionKey, key: Key) -> Option<Wish> {
+    fn answer(&mut self, session: SessionKey, worker: Option<String>, key: Key) -> Option<Wish> {
         match key {
-            Key::Char('y' | 'Y') => Some(Wish::End { session, force: false }),
-            Key::Char('f' | 'F') => Some(Wish::End { session, force: true }),
+            Key::Char('y' | 'Y') => Some(Wish::End { session, worker, force: false }),
+            Key::Char('f' | 'F') => Some(Wish::End { session, worker, force: true }),
             _ => {
                 self.notice = Some("nothing was ended".to_owned());
                 None
@@ -236,9 +250,16 @@ impl View {
             }
             Key::Escape => return Some(Wish::Quit),
             Key::Enter if is_detailed => return None,
+            Key::PageUp | Key::PageDown | Key::Home | Key::End if is_detailed => {
+                self.over = over;
+                self.leaf(key);
+                return None;
+            }
             Key::Char('x' | 'k') => {
-                match self.selected_row().map(Row::session_key) {
-                    Some(Some(session)) => self.over = Over::Confirm(session),
+                let selected = self.selected_row();
+                let worker = selected.and_then(Row::worker_id).map(str::to_owned);
+                match selected.map(Row::session_key) {
+                    Some(Some(session)) => self.over = Over::Confirm(session, worker),
                     Some(None) => self.notice = Some("this worker has no session that could be ended".to_owned()),
                     None => {}
                 }
@@ -250,7 +271,10 @@ impl View {
         match key {
             Key::Char('?' | 'h') => self.over = Over::Help,
             Key::Char('/') => self.over = Over::Search,
-            Key::Enter if self.selected_row().is_some() => self.over = Over::Details,
+            Key::Enter if self.selected_row().is_some() => {
+                self.over = Over::Details;
+                self.turned = 0;
+            }
             Key::Char('p' | ' ') => self.pause(),
             Key::Tab => self.turn(),
             Key::Left => self.sort_beside(-1),
@@ -279,6 +303,16 @@ impl View {
             _ => return,
         };
         self.select(to);
+    }
+
+    /// Moves the details of the selected row, which may be longer than the screen.
+    fn leaf(&mut self, key: Key) {
+        self.turned = match key {
+            Key::PageUp => self.turned.saturating_sub(self.room),
+            Key::PageDown => self.turned.saturating_add(self.room),
+            Key::End => usize::MAX,
+            _ => 0,
+        };
     }
 
     /// Lets the picture stand still, or go on with what has come meanwhile.
