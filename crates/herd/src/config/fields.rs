@@ -87,9 +87,10 @@ impl<'a> Fields<'a> {
         if self.path.is_empty() { key.to_string() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Whether the file has this key, taken or not.
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.entries.iter().any(|entry| entry.key == key)
+    /// Where the file has this key, unless it was taken.
+    pub(super) fn place(&self, key: &str) -> Option<Origin> {
+        let entry = self.entries.iter().find(|entry| entry.key == key)?;
+        Some(Origin::key(self.name(key), entry.key_at))
     }
 
     /// Takes the entry with this key; a second one is a mistake.
@@ -128,7 +129,7 @@ impl<'a> Fields<'a> {
     pub(super) fn require(&mut self, key: &'static str) {
         if let Some(description) = &mut self.description {
             description.require(key);
-        } else if !self.has(key) {
+        } else if self.place(key).is_none() {
             self.mistakes.push(Mistake::new(self.origin(), format!("has no `{key}`"), format!("write `{key}` too")));
         }
     }

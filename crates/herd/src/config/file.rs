@@ -68,7 +68,7 @@ pub(super) fn read(text: &[u8], mode: Mode, variables: Variables<'_>, mistakes: 
 
 /// Everything that a file may say.
 pub(super) fn document(f: &mut Fields<'_>) -> Raw {
-    let has_top_level_pool = ["worker", "resources", "sandbox"].iter().any(|section| f.has(section));
+    let top_level_pool = ["worker", "resources", "sandbox"].iter().find_map(|section| f.place(section));
     Raw {
         network: section(
             f,
@@ -77,7 +77,7 @@ pub(super) fn document(f: &mut Fields<'_>) -> Raw {
             network::read,
         ),
         pool: pools::read(f),
-        has_top_level_pool,
+        top_level_pool,
         pools: pools::read_named(f),
         routes: routes::read(f),
         access: access::read(f),

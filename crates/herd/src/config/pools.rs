@@ -258,11 +258,11 @@ fn sandbox(f: &mut Fields<'_>) -> RawSandbox {
 /// The pools in the order of the file, the one of the top level first. It is there if it was written, or if no other is.
 pub(super) fn resolve(raw: &Raw, mistakes: &mut Mistakes) -> Vec<Pool> {
     let mut pools = Vec::new();
-    if raw.has_top_level_pool || raw.pools.is_empty() {
+    if raw.top_level_pool.is_some() || raw.pools.is_empty() {
         pools.push(resolve_pool(DEFAULT_POOL, "", raw.pool.clone(), &raw.network, mistakes));
     }
     for (name, pool) in &raw.pools {
-        if raw.has_top_level_pool && name.value == DEFAULT_POOL {
+        if raw.top_level_pool.is_some() && name.value == DEFAULT_POOL {
             let problem = "is described by the sections at the top level already";
             mistakes.push(Mistake::new(name.origin.clone(), problem, "keep one of the two, or choose another name"));
             continue;
@@ -298,7 +298,15 @@ pub(super) fn warnings(raw: &Raw, pools: &[Pool]) -> Vec<Mistake> {
                        processes";
         Mistake::warning(file.origin.clone(), problem, "use `worker.env`, or let the worker read a file of its own")
     });
-    in_the_open.chain(in_commands).collect()
+    // Whoever wrote a program there means a pool; whoever did not most likely means all pools.
+    let stray = raw.top_level_pool.as_ref().filter(|_| !raw.pools.is_empty() && raw.pool.worker.command.is_none());
+    let stray = stray.map(|origin| {
+        let problem =
+            "makes a pool `default` whose workers are the built-in REPL: pools inherit nothing from the top level";
+        let remedy = "write it in each pool that it is meant for, or give that pool a `worker.command`";
+        Mistake::warning(origin.clone(), problem, remedy)
+    });
+    in_the_open.chain(in_commands).chain(stray).collect()
 }
 
 /// Whether this is the name of a word of a pool's command.

@@ -6,7 +6,7 @@ use herd_process::{Readiness, Signal};
 
 use super::{
     Mode,
-    mistake::Written,
+    mistake::{Origin, Written},
     settings::{
         IdleBy, JwtAlgorithm, Listen, LogFormat, LogLevel, NetworkMode, Reach, SandboxMode, Seccomp, WhenFull,
         Workspace,
@@ -22,8 +22,8 @@ pub(crate) struct Raw {
     pub(crate) network: RawNetwork,
     /// The pool that is described at the top level.
     pub(crate) pool: RawPool,
-    /// Whether a file describes that pool, even if by nothing but an empty section.
-    pub(crate) has_top_level_pool: bool,
+    /// Where a file describes that pool first, even if by nothing but an empty section.
+    pub(crate) top_level_pool: Option<Origin>,
     /// Those that are described by their names.
     pub(crate) pools: Vec<(Written<String>, RawPool)>,
     pub(crate) routes: Vec<Written<RawRoute>>,

@@ -10,7 +10,7 @@ use super::{
     network, pools,
     raw::{Maybe, Raw, RawNetwork, RawPool, RawResources, RawWorker},
     routes, sandbox,
-    settings::{Command, DEFAULT_POOL, IdleBy, Listen, Pool, Resources, Settings, WhenFull, Worker, Workspace},
+    settings::{Command, IdleBy, Listen, Pool, Resources, Settings, WhenFull, Worker, Workspace},
     telemetry, tenants, webhooks,
 };
 
@@ -32,7 +32,7 @@ pub(super) fn resolve(raw: Raw, mistakes: &mut Mistakes) -> Settings {
     let network = network::resolve(raw.network, raw.mode, mistakes);
     let webhooks = webhooks::resolve(raw.webhooks, mistakes);
     let mut warnings = network::warnings(&written.network, &network, access.is_some());
-    warnings.extend(routes::warnings(&routes, &pools, &written.pools, DEFAULT_POOL));
+    warnings.extend(routes::warnings(&routes, &pools, &written.pools, written.top_level_pool.as_ref()));
     warnings.extend(webhooks::warnings(&written.webhooks));
     warnings.extend(pools::warnings(&written, &pools));
     warnings.extend(tenants::warnings(&written));

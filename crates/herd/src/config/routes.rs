@@ -6,7 +6,7 @@ use super::{
     mistake::{Mistake, Mistakes, Origin, Written},
     raw::{RawPool, RawRoute},
     resolve::or,
-    settings::{Pool, Route},
+    settings::{DEFAULT_POOL, Pool, Route},
     telemetry::HEALTH_PAGE,
     value::nearest,
 };
@@ -112,15 +112,20 @@ pub(super) fn warnings(
     routes: &[Route],
     pools: &[Pool],
     names: &[(Written<String>, RawPool)],
-    default: &str,
+    top_level: Option<&Origin>,
 ) -> Vec<Mistake> {
-    let is_reached = |pool: &Pool| pool.name == default || routes.iter().any(|route| route.pool == pool.name);
+    let catches_all = |route: &Route| route.host.is_none() && route.path_prefix.is_none() && route.header.is_none();
+    let falls_through = !routes.iter().any(catches_all);
+    let is_reached = |pool: &Pool| {
+        (pool.name == DEFAULT_POOL && falls_through) || routes.iter().any(|route| route.pool == pool.name)
+    };
     let unreached = pools.iter().filter(|pool| !is_reached(pool));
     unreached
         .map(|pool| {
             let written = names.iter().find(|(name, _)| name.value == pool.name);
             let origin = written
                 .map(|(name, _)| name.origin.clone())
+                .or_else(|| top_level.cloned())
                 .unwrap_or_else(|| Origin::flag(&format!("pools.{}", pool.name)));
             Mistake::warning(origin, "no route leads there, so that only the control plane starts sessions", "")
         })

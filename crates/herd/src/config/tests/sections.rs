@@ -554,6 +554,15 @@ fn what_is_no_mistake_and_hardly_wanted_is_a_warning() {
             "sandbox.mode: workers run as herd's own user without a sandbox, and can read what is herd's alone: \
              access.tokens[0].file; write `required`, unless you trust the workers with it",
         ),
+        (
+            "resources: {ttl: 1m}\npools: {a: {}}\nroutes: [{pool: a, path_prefix: /a}]",
+            "resources: makes a pool `default` whose workers are the built-in REPL: pools inherit nothing from the top \
+             level; write it in each pool that it is meant for, or give that pool a `worker.command`",
+        ),
+        (
+            "worker: {command: [x]}\npools: {a: {}}\nroutes: [{pool: a}]",
+            "worker: no route leads there, so that only the control plane starts sessions",
+        ),
         ("pools: {a: {}}", "pools.a: no route leads there, so that only the control plane starts sessions"),
         (
             "sandbox: {mode: off}\nresources: {memory_limit_mb: 5}",
