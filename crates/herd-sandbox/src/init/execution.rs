@@ -1,6 +1,7 @@
 //! Further commands in the worker's sandbox: each is a child of init, which is where the worker is.
 
 use std::{
+    collections::VecDeque,
     ffi::CStr,
     fs, io,
     os::fd::{AsFd, OwnedFd},
@@ -20,7 +21,6 @@ use rustix::{
 use super::{
     failed, failure, lossy,
     order::{self, Belongings},
-    report,
     supervisor::signal_group,
     tree,
     worker::{Child, Further},
@@ -56,6 +56,15 @@ pub(super) struct Executions {
     /// The worker's user namespace, where root gave it one.
     user: Option<OwnedFd>,
     running: Vec<Execution>,
+    outbox: Outbox,
+}
+
+/// What is to be told of commands. The launching process counts on each word: for one that it misses, it keeps a command
+/// for ever.
+#[derive(Debug, Default)]
+struct Outbox {
+    /// What the launching process had no room for, in order.
+    unsent: VecDeque<Vec<u8>>,
 }
 
 /// The main process of one command, from fork until it is reaped.
@@ -73,7 +82,17 @@ struct Execution {
 
 impl Executions {
     pub(super) fn new(user: Option<OwnedFd>) -> Self {
-        Self { user, running: Vec::new() }
+        Self { user, running: Vec::new(), outbox: Outbox::default() }
+    }
+
+    /// Whether something is to be told that the launching process had no room for.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.outbox.unsent.is_empty()
+    }
+
+    /// Tells it, if there is room now.
+    pub(super) fn catch_up(&mut self, channel: &Channel) {
+        self.outbox.send(channel);
     }
 
     /// What to wait for.
@@ -85,8 +104,20 @@ impl Executions {
     pub(super) fn start(&mut self, id: u32, length: u64, descriptors: Vec<OwnedFd>, channel: &Channel) {
         match self.fork(id, length, descriptors, channel) {
             Ok(execution) => self.running.push(execution),
-            Err(failure) => report(channel, Report::ExecutionFailed { id, failure }),
+            Err(failure) => self.outbox.tell(channel, &Reply::Report(Report::ExecutionFailed { id, failure })),
         }
+    }
+
+    /// There is no worker that could have further commands.
+    pub(super) fn refuse(&mut self, id: u32, channel: &Channel) {
+        self.outbox.tell(channel, &refusal(id));
+    }
+
+    /// Init has as many descriptors as it may.
+    pub(super) fn refuse_without_descriptors(&mut self, id: u32, channel: &Channel) {
+        let hint = "init may have no more files open; raise the limit of open files of the launching process";
+        let failure = failure("descriptors", Some(libc::EMFILE), hint);
+        self.outbox.tell(channel, &Reply::Report(Report::ExecutionFailed { id, failure }));
     }
 
     fn fork(&self, id: u32, length: u64, descriptors: Vec<OwnedFd>, channel: &Channel) -> Result<Execution, Failure> {
@@ -126,7 +157,7 @@ impl Executions {
     /// Looks whose program was executed.
     pub(super) fn settle(&mut self, channel: &Channel) {
         for execution in &mut self.running {
-            execution.settle(channel);
+            execution.settle(channel, &mut self.outbox);
         }
     }
 
@@ -135,9 +166,10 @@ impl Executions {
     pub(super) fn ended(&mut self, ended: &Ended, channel: &Channel) {
         let Some(index) = self.running.iter().position(|one| one.pid == ended.pid) else { return };
         let mut execution = self.running.swap_remove(index);
-        execution.settle(channel);
+        execution.settle(channel, &mut self.outbox);
         if !execution.failed {
-            report(channel, Report::ExecutionEnded { id: execution.id, status: ended.status });
+            let report = Report::ExecutionEnded { id: execution.id, status: ended.status };
+            self.outbox.tell(channel, &Reply::Report(report));
         }
         tree::kill_session(ended.pid);
     }
@@ -161,7 +193,7 @@ impl Executions {
 
 impl Execution {
     /// Reads what the process has said of its start.
-    fn settle(&mut self, channel: &Channel) {
+    fn settle(&mut self, channel: &Channel, outbox: &mut Outbox) {
         while let Some(start) = &self.start {
             let mut packet = [0; MAX_PACKET];
             let Ok(length) = rustix::io::read(start, &mut packet) else { return };
@@ -171,21 +203,44 @@ impl Execution {
                 [] if length > 0 => {}
                 [] if self.arrived => {
                     self.start = None;
-                    let _ = channel.send(&Reply::Executed { id: self.id }.encode(), &[]);
+                    outbox.tell(channel, &Reply::Executed { id: self.id });
                 }
-                [] => self.fail(channel, failure("start", None, KILLED)),
+                [] => self.fail(channel, outbox, failure("start", None, KILLED)),
                 said => match Reply::decode(said) {
-                    Ok(Reply::Report(Report::Failed(failure))) => self.fail(channel, failure),
-                    _ => self.fail(channel, failure("start", None, "the command's process sent no sense")),
+                    Ok(Reply::Report(Report::Failed(failure))) => self.fail(channel, outbox, failure),
+                    _ => self.fail(channel, outbox, failure("start", None, "the command's process sent no sense")),
                 },
             }
         }
     }
 
-    fn fail(&mut self, channel: &Channel, failure: Failure) {
+    fn fail(&mut self, channel: &Channel, outbox: &mut Outbox, failure: Failure) {
         self.start = None;
         self.failed = true;
-        report(channel, Report::ExecutionFailed { id: self.id, failure });
+        outbox.tell(channel, &Reply::Report(Report::ExecutionFailed { id: self.id, failure }));
+    }
+}
+
+impl Outbox {
+    /// Two words for each command that the launching process may have, and as much again for those that it should not.
+    const MOST: usize = 4 * Init::MAX_EXECUTIONS;
+
+    fn tell(&mut self, channel: &Channel, reply: &Reply) {
+        // Who asks for more commands than there may be, and does not listen, is owed nothing more.
+        if self.unsent.len() < Self::MOST {
+            self.unsent.push_back(reply.encode());
+        }
+        self.send(channel);
+    }
+
+    fn send(&mut self, channel: &Channel) {
+        while let Some(first) = self.unsent.front() {
+            if matches!(channel.send(first, &[]), Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                return;
+            }
+            // Sent, or the launching process is gone, which the next look at the channel tells.
+            self.unsent.pop_front();
+        }
     }
 }
 
@@ -215,14 +270,13 @@ impl Drop for ProcessLimit {
 
 /// There is no worker that could have further commands.
 pub(super) fn refuse(channel: &Channel, id: u32) {
-    let failure = failure("worker", None, "the worker is not running");
-    report(channel, Report::ExecutionFailed { id, failure });
+    // No command came before, so there is room.
+    let _ = channel.send(&refusal(id).encode(), &[]);
 }
 
-/// Init has as many descriptors as it may.
-pub(super) fn refuse_without_descriptors(channel: &Channel, id: u32) {
-    let hint = "init may have no more files open; raise the limit of open files of the launching process";
-    report(channel, Report::ExecutionFailed { id, failure: failure("descriptors", Some(libc::EMFILE), hint) });
+fn refusal(id: u32) -> Reply {
+    let failure = failure("worker", None, "the worker is not running");
+    Reply::Report(Report::ExecutionFailed { id, failure })
 }
 
 /// In the new process, which a panic must not leave into what init does.
@@ -314,4 +368,37 @@ fn exhausted(error: &io::Error) -> String {
         _ => "init cannot make a process",
     }
     .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_there_was_no_room_for_is_told_when_there_is() {
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        let theirs = Channel::from_descriptor(theirs);
+        let filler = Reply::Announced.encode();
+        let mut before = 0;
+        while theirs.send(&filler, &[]).is_ok() {
+            before += 1;
+        }
+        let mut executions = Executions::new(None);
+        for id in 0..3 {
+            executions.refuse(id, &theirs);
+        }
+        assert!(executions.is_behind());
+        for _ in 0..before {
+            assert_eq!(ours.recv().expect("a packet").expect("a packet").bytes, filler);
+        }
+        executions.catch_up(&theirs);
+        assert!(!executions.is_behind());
+        for id in 0..3 {
+            assert_eq!(ours.recv().expect("a packet").expect("a packet").bytes, refusal(id).encode());
+        }
+        // Whoever does not listen at all has a bound.
+        while theirs.send(&filler, &[]).is_ok() {}
+        (0..1000).for_each(|id| executions.refuse(id, &theirs));
+        assert_eq!(executions.outbox.unsent.len(), Outbox::MOST);
+    }
 }

@@ -10,11 +10,7 @@ use rustix::{
     process::{Pid, getpid},
 };
 
-use super::{
-    execution::{self, Executions},
-    report, tree,
-    worker::Started,
-};
+use super::{execution::Executions, report, tree, worker::Started};
 use crate::{
     Failure, Report, Signal,
     channel::Channel,
@@ -94,6 +90,7 @@ impl Supervisor {
             if self.settle_start() == Next::End {
                 return;
             }
+            self.executions.catch_up(&self.channel);
             self.executions.settle(&self.channel);
             if self.reap() == Next::End || self.serve() == Next::End {
                 return;
@@ -141,7 +138,8 @@ impl Supervisor {
     fn wait(&mut self) {
         let timeout = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let timeout = if self.is_behind { Some(Duration::ZERO) } else { timeout };
-        let mut sources = vec![PollFd::new(&self.channel, PollFlags::IN), PollFd::new(&self.children, PollFlags::IN)];
+        let of_channel = if self.executions.is_behind() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
+        let mut sources = vec![PollFd::new(&self.channel, of_channel), PollFd::new(&self.children, PollFlags::IN)];
         sources.extend(
             self.main.iter().filter_map(|main| main.start.as_ref()).map(|start| PollFd::new(start, PollFlags::IN)),
         );
@@ -229,7 +227,7 @@ impl Supervisor {
             if let Request::Execute { id, .. } = request
                 && packet.is_short
             {
-                execution::refuse_without_descriptors(&self.channel, id);
+                self.executions.refuse_without_descriptors(id, &self.channel);
                 continue;
             }
             if self.act(request, packet.descriptors) == Next::End {
@@ -265,7 +263,7 @@ impl Supervisor {
             Some(Main { start: None, failed: false, .. }) => {
                 self.executions.start(id, length, descriptors, &self.channel);
             }
-            _ => execution::refuse(&self.channel, id),
+            _ => self.executions.refuse(id, &self.channel),
         }
     }
 
