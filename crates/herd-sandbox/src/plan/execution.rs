@@ -42,9 +42,7 @@ impl Blueprint {
             }
         }
         let own_terminals = plan.steps.iter().any(|step| matches!(step, Step::Terminals {}));
-        if !own_terminals {
-            after.iter_mut().for_each(settle);
-        }
+        after.iter_mut().for_each(|step| settle(step, own_terminals));
         Self { before, after, env, own_terminals }
     }
 
@@ -92,11 +90,15 @@ impl Blueprint {
     }
 }
 
-/// Without a root of its own the worker can make symbolic links where the host's paths lead through what it may write. So
-/// its fence is fixed before it runs: where the paths lead now, and no other way.
-fn settle(step: &mut Step<'static>) {
+/// The worker can make symbolic links where paths lead through what it may write, and rename what was there. So its fence
+/// is fixed before it runs: where the paths lead now, and no other way. In a root of its own there are no links on the
+/// way to what is mounted; elsewhere there may be some of the host's.
+fn settle(step: &mut Step<'static>, own_root: bool) {
     let Step::Landlock { read, write, follow, .. } = step else { return };
     *follow = false;
+    if own_root {
+        return;
+    }
     for paths in [read, write] {
         let settled = paths.iter().filter_map(|path| {
             let real = fs::canonicalize(OsStr::from_bytes(path.to_bytes())).ok()?;
@@ -155,6 +157,12 @@ mod tests {
             layers
         };
         assert_eq!(layers(&further), layers(&plan));
+        let follows = |plan: &Plan<'_>| {
+            let follow = |step: &Step<'_>| if let Step::Landlock { follow, .. } = step { Some(*follow) } else { None };
+            plan.steps.iter().find_map(follow)
+        };
+        // When the first one comes there is nobody who could have made a link.
+        assert_eq!((follows(&plan), follows(&further)), (Some(true), Some(false)));
         let order = names(&further);
         let place = |name: &str| order.iter().position(|other| *other == name).unwrap_or_else(|| panic!("no {name}"));
         for (earlier, later) in [
