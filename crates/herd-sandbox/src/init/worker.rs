@@ -143,7 +143,12 @@ impl Child<'_> {
             }
             Step::ParentDeath {} => self.die_with_init().map_err(|error| failed(name, &error, "init is gone"))?,
             Step::Descriptors { listen } => self.place_descriptors(*listen).map_err(|error| {
-                failed(name, &error, "raise the limit of open files of the launching process, or pass fewer sockets")
+                let hint = if self.further.is_some() {
+                    "a command needs a few files open; something in the sandbox has lowered its limit by prlimit(2)"
+                } else {
+                    "raise the limit of open files of the launching process, or pass fewer sockets"
+                };
+                failed(name, &error, hint)
             })?,
             Step::Directory { path } => {
                 let path: &CStr = path;
@@ -155,7 +160,7 @@ impl Child<'_> {
             Step::Limit { limit, value } => set_limit(resource(*limit), *value)
                 .map_err(|error| failed(name, &error, &limit_hint(resource(*limit), &format!("{limit:?}"), *value)))?,
             Step::OpenFiles { number: value } => set_limit(Resource::Nofile, *value)
-                .map_err(|error| failed(name, &error, &limit_hint(Resource::Nofile, "open files", *value)))?,
+                .map_err(|error| failed(name, &error, &self.open_files_hint(*value)))?,
             Step::NoNewPrivileges {} => {
                 rustix::thread::set_no_new_privs(true).map_err(|errno| failed(name, &errno.into(), ""))?;
             }
@@ -230,6 +235,15 @@ impl Child<'_> {
             streams.listen.push(socket);
         }
         Ok(())
+    }
+
+    fn open_files_hint(&self, value: u64) -> String {
+        let hint = limit_hint(Resource::Nofile, "open files", value);
+        if self.further.is_none() {
+            return hint;
+        }
+        // Init has reserved it for all commands.
+        format!("{hint}; something in the sandbox has lowered that of this command by prlimit(2)")
     }
 
     fn place_descriptors(&mut self, listen: u32) -> io::Result<()> {
