@@ -21,34 +21,35 @@ def run(test: Coroutine[Any, Any, None]) -> None:
 
 def test_a_session_keeps_its_worker_and_ends_with_its_block(shared: Daemon) -> None:
     async def test() -> None:
-        async with AsyncHerd(shared.gateway) as herd, herd.session() as session:
-            assert [(await session.get("/count")).json() for _ in range(3)] == [1, 2, 3]
-            assert session.id in shared.sessions() and session.worker is not None
-            with pytest.raises(ValueError, match="has to begin with a slash"):
-                await session.get("count")
+        async with AsyncHerd(shared.gateway) as herd:
+            async with herd.session() as session:
+                assert [(await session.get("/count")).json() for _ in range(3)] == [1, 2, 3]
+                assert session.id in shared.sessions() and session.worker is not None
+                with pytest.raises(ValueError, match="has to begin with a slash"):
+                    await session.get("count")
 
-            async def pieces() -> AsyncIterator[bytes]:
-                yield b"in "
-                yield b"pieces"
+                async def pieces() -> AsyncIterator[bytes]:
+                    yield b"in "
+                    yield b"pieces"
 
-            seen = [
-                await session.post("/echo", content=pieces()),
-                await session.put("/echo", json=[1]),
-                await session.patch("/echo", data={"a": "b"}),
-                await session.delete("/echo", params={"q": 1}),
-            ]
-            assert [one.json()["body"] for one in seen] == ["in pieces", "[1]", "a=b", ""]
-            assert ["accept-encoding", "identity"] in seen[0].json()["headers"]
-            assert (await session.head("/status/204")).status_code == 204
-            async with session.stream("GET", "/events") as response:
-                assert [event.data async for event in httpx2.EventSource(response)] == ["0", "1", "2"]
-            async with connect(session.websocket_url("/ws"), additional_headers=session.headers) as socket:
-                await socket.send("hello")
-                assert await socket.recv() == "hello"
-        assert session.id not in shared.sessions()
-        with pytest.raises(SessionLost):
-            await session.get("/count")
-        await session.end()
+                seen = [
+                    await session.post("/echo", content=pieces()),
+                    await session.put("/echo", json=[1]),
+                    await session.patch("/echo", data={"a": "b"}),
+                    await session.delete("/echo", params={"q": 1}),
+                ]
+                assert [one.json()["body"] for one in seen] == ["in pieces", "[1]", "a=b", ""]
+                assert ["accept-encoding", "identity"] in seen[0].json()["headers"]
+                assert (await session.head("/status/204")).status_code == 204
+                async with session.stream("GET", "/events") as response:
+                    assert [event.data async for event in httpx2.EventSource(response)] == ["0", "1", "2"]
+                async with connect(session.websocket_url("/ws"), additional_headers=session.headers) as socket:
+                    await socket.send("hello")
+                    assert await socket.recv() == "hello"
+            assert session.id not in shared.sessions()
+            with pytest.raises(SessionLost):
+                await session.get("/count")
+            await session.end()
 
     run(test())
 
@@ -146,6 +147,13 @@ def test_leaving_the_herd_ends_what_it_has_made_and_nothing_else(shared: Daemon)
             await asyncio.gather(*(session.get("/count") for session in [*forgotten, chosen]))
         left = shared.sessions()
         assert "somebody-elses" in left and not {session.id for session in forgotten} & set(left)
+        for session in [*forgotten, chosen]:
+            with pytest.raises(RuntimeError, match="this Herd is closed"):
+                await session.get("/count")
+        with pytest.raises(RuntimeError, match="this Herd is closed"):
+            await chosen.end()
+        with pytest.raises(RuntimeError, match="this Herd is closed"):
+            herd.session()
         async with AsyncHerd(shared.gateway) as herd, herd.session("somebody-elses") as session:
             assert (await session.get("/count")).json() == 2
 

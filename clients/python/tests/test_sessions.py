@@ -82,6 +82,25 @@ def test_leaving_the_herd_ends_what_it_has_made_and_nothing_else(shared: Daemon)
     assert "somebody-elses" not in shared.sessions()
 
 
+def test_a_closed_herd_sends_nothing_more(shared: Daemon) -> None:
+    with Herd(shared.gateway) as herd:
+        made, chosen, unused = herd.session(), herd.session("still-there"), herd.session()
+        made.get("/count")
+        chosen.get("/count")
+    for session in (made, chosen, unused):
+        with pytest.raises(RuntimeError, match="this Herd is closed"):
+            session.get("/count")
+    with pytest.raises(RuntimeError, match="this Herd is closed"):
+        herd.session()
+    with pytest.raises(RuntimeError, match="this Herd is closed"):
+        chosen.end()
+    for session in (made, unused):
+        session.end()
+    herd.close()
+    assert "still-there" in shared.sessions() and unused.id not in shared.sessions()
+    shared.admin("/v1/sessions/still-there", "DELETE")
+
+
 def test_every_method_body_and_field_reaches_the_worker(herd: Herd) -> None:
     with herd.session() as session:
         seen: list[dict[str, Any]] = [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable
 import anyio
 import httpx2
 
-from ._connections import AsyncConnections, Reader
+from ._connections import AsyncConnections, Closed, Reader
 from ._errors import Forbidden, GatewayTimeout, GatewayUnreachable, HerdError, SessionLost, SessionNotFound
 from ._forgotten import Forgotten, end_outside_of_loops, not_ended
 from ._keys import Gateway, random_id
@@ -54,7 +54,9 @@ class AsyncHerd:
 
         Raises:
             InvalidSession: If ``id`` is no session ID, or the session key cannot carry it.
+            RuntimeError: If this is closed.
         """
+        self._transport.check()
         if id is not None:
             self._gateway.key.check(id)
             return AsyncSession(State(self._gateway, id, _ignore, _ignore), self._transport, self._timeout)
@@ -90,7 +92,7 @@ class AsyncSession:
     """
 
     def __init__(
-        self, state: State, transport: httpx2.AsyncBaseTransport, timeout: float | httpx2.Timeout | None
+        self, state: State, transport: AsyncConnections, timeout: float | httpx2.Timeout | None
     ) -> None:
         self._state = state
         self._transport = _SessionTransport(transport, state)
@@ -139,6 +141,7 @@ class AsyncSession:
 
         Raises:
             HerdError: Why there is no answer of the worker. The type tells what to do.
+            RuntimeError: If the `AsyncHerd` is closed.
             ValueError: If ``path`` does not begin with a slash, or is too short for ``path:N``.
         """
         url = self._state.target(path, options.pop("params", None))
@@ -190,6 +193,7 @@ class AsyncSession:
         Raises:
             Forbidden: If sessions are the control plane's alone (``lookup_only``).
             HerdError: What else keeps it from being ended.
+            RuntimeError: If the `AsyncHerd` is closed, and the session is still there.
         """
         await self._end(END_TIMEOUT)
 
@@ -204,7 +208,7 @@ class AsyncSession:
         await _finish(ending)
         try:
             ending.result()
-        except HerdError:
+        except (HerdError, Closed):
             self._ending, self._state.ending = None, False
             raise
 
@@ -228,7 +232,7 @@ class AsyncSession:
         """Ends the session, and lets whoever left it see their own errors alone."""
         try:
             await self._end(timeout)
-        except HerdError as error:
+        except (HerdError, Closed) as error:
             # The gateway has heard of it, and ends it whether anybody waits or not; or it is not the client's to end.
             is_heard = isinstance(error, GatewayTimeout) and self._state.is_settled
             if not is_heard and not isinstance(error, Forbidden):
@@ -271,11 +275,13 @@ async def _finish(task: asyncio.Task[None]) -> None:
 class _SessionTransport(httpx2.AsyncBaseTransport):
     """Makes requests the session's, and tells answers of its worker from everything else."""
 
-    def __init__(self, transport: httpx2.AsyncBaseTransport, state: State) -> None:
+    def __init__(self, transport: AsyncConnections, state: State) -> None:
         self._transport = transport
         self._state = state
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        # Before all: that the session has been ended is the lesser news.
+        self._transport.check()
         with self._state.under_way(request):
             response = await self.exchange(request)
         assert isinstance(response.stream, httpx2.AsyncByteStream)

@@ -37,29 +37,54 @@ class _Own(Generic[T]):
         return own
 
 
-class Connections(httpx2.BaseTransport):
+class Closed(RuntimeError):
+    """Nothing is sent any more."""
+
+    def __init__(self) -> None:
+        super().__init__("this Herd is closed, and its sessions with it; make a new one")
+
+
+class _Closable:
+    """What is closed once and for all."""
+
+    is_closed = False
+
+    def check(self) -> None:
+        """
+        Raises:
+            Closed: Once it is.
+        """
+        if self.is_closed:
+            raise Closed
+
+
+class Connections(_Closable, httpx2.BaseTransport):
     """Those of this process. After a fork, parent and child would else read each other's answers from them."""
 
     def __init__(self, tls: ssl.SSLContext | None) -> None:
         self._own = _Own(lambda: httpx2.HTTPTransport(verify=tls or True, limits=LIMITS))
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.check()
         return self._own().handle_request(request)
 
     def close(self) -> None:
+        self.is_closed = True
         self._own().close()
 
 
-class AsyncConnections(httpx2.AsyncBaseTransport):
+class AsyncConnections(_Closable, httpx2.AsyncBaseTransport):
     """The same for asyncio."""
 
     def __init__(self, tls: ssl.SSLContext | None) -> None:
         self._own = _Own(lambda: httpx2.AsyncHTTPTransport(verify=tls or True, limits=LIMITS))
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.check()
         return await self._own().handle_async_request(request)
 
     async def aclose(self) -> None:
+        self.is_closed = True
         await self._own().aclose()
 
 

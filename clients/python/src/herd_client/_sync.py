@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Callable
 
 import httpx2
 
-from ._connections import Connections, Reader
+from ._connections import Closed, Connections, Reader
 from ._errors import Forbidden, GatewayTimeout, GatewayUnreachable, HerdError, SessionLost, SessionNotFound
 from ._forgotten import Forgotten, not_ended
 from ._keys import Gateway, random_id
@@ -72,7 +72,9 @@ class Herd:
 
         Raises:
             InvalidSession: If ``id`` is no session ID, or the session key cannot carry it.
+            RuntimeError: If this is closed.
         """
+        self._transport.check()
         if id is not None:
             self._gateway.key.check(id)
             return Session(State(self._gateway, id, _ignore, _ignore), self._transport, self._timeout)
@@ -112,7 +114,7 @@ class Session:
     """
 
     def __init__(
-        self, state: State, transport: httpx2.BaseTransport, timeout: float | httpx2.Timeout | None
+        self, state: State, transport: Connections, timeout: float | httpx2.Timeout | None
     ) -> None:
         self._state = state
         self._transport = _SessionTransport(transport, state)
@@ -161,6 +163,7 @@ class Session:
 
         Raises:
             HerdError: Why there is no answer of the worker. The type tells what to do.
+            RuntimeError: If the `Herd` is closed.
             ValueError: If ``path`` does not begin with a slash, or is too short for ``path:N``.
         """
         url = self._state.target(path, options.pop("params", None))
@@ -209,6 +212,7 @@ class Session:
         Raises:
             Forbidden: If sessions are the control plane's alone (``lookup_only``).
             HerdError: What else keeps it from being ended.
+            RuntimeError: If the `Herd` is closed, and the session is still there.
         """
         self._end(END_TIMEOUT)
 
@@ -218,7 +222,7 @@ class Session:
             try:
                 if self._state.to_be_ended:
                     self._ask_for_end(time.monotonic() + timeout)
-            except HerdError:
+            except (HerdError, Closed):
                 self._state.ending = False
                 raise
             self._state.ended()
@@ -241,7 +245,7 @@ class Session:
         """Ends the session, and lets whoever left it see their own errors alone."""
         try:
             self._end(timeout)
-        except HerdError as error:
+        except (HerdError, Closed) as error:
             # The gateway has heard of it, and ends it whether anybody waits or not; or it is not the client's to end.
             is_heard = isinstance(error, GatewayTimeout) and self._state.is_settled
             if not is_heard and not isinstance(error, Forbidden):
@@ -265,11 +269,13 @@ class Session:
 class _SessionTransport(httpx2.BaseTransport):
     """Makes requests the session's, and tells answers of its worker from everything else."""
 
-    def __init__(self, transport: httpx2.BaseTransport, state: State) -> None:
+    def __init__(self, transport: Connections, state: State) -> None:
         self._transport = transport
         self._state = state
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        # Before all: that the session has been ended is the lesser news.
+        self._transport.check()
         with self._state.under_way(request):
             response = self.exchange(request)
         assert isinstance(response.stream, httpx2.SyncByteStream)
