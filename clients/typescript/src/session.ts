@@ -277,6 +277,8 @@ export class Session implements AsyncDisposable {
   /** Sends a request and answers what anybody says, unless it is a problem of the gateway. */
   async #sendAny(url: string, options: RequestOptions, headers: Headers): Promise<Response> {
     const { body, ...others } = options;
+    // What is compressed `fetch` unpacks without a bound. Browsers do not let it be asked for.
+    if (!headers.has("accept-encoding")) headers.set("accept-encoding", "identity");
     const upload = isStream(body) ? new Upload(body) : undefined;
     const init: RequestInit & { duplex?: "half" } = { redirect: "manual", ...others, headers };
     if (upload !== undefined) Object.assign(init, { body: upload.stream, duplex: "half" });

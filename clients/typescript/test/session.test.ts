@@ -102,6 +102,13 @@ test("the_callers_fields_reach_the_worker_and_herds_own_do_not", async () => {
   }
 });
 
+test("a_worker_is_not_asked_to_compress_unless_the_caller_does", async () => {
+  await using session = herd.session();
+  assert.equal((await fieldsOf(session))["accept-encoding"], "identity");
+  const asked = await session.get("/fields", { headers: { "accept-encoding": "gzip" } });
+  assert.equal(((await asked.json()) as Record<string, string>)["accept-encoding"], "gzip");
+});
+
 test("the_answer_is_a_response_as_fetch_gives_it", async () => {
   await using session = herd.session();
   const response = await session.get("/teapot");
