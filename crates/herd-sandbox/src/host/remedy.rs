@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use rustix::thread::CapabilitySet;
+use rustix::{
+    fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx},
+    thread::CapabilitySet,
+};
 
 use super::{Host, Layer, Obstacle};
 use crate::Failure;
@@ -113,6 +116,19 @@ fn explain(layer: Layer, failure: &Failure) -> (String, String) {
             ),
         );
     }
+    let is_refused = |step: &str, errno: i32| failure.step == step && failure.errno == Some(errno);
+    let is_no_mount = root_is_mount() == Some(false);
+    if is_refused("private mounts", libc::EINVAL)
+        || is_refused("pivot root", libc::EINVAL)
+        || (is_no_mount && layer == Layer::UserNamespace && is_forbidden)
+    {
+        let reason =
+            if is_no_mount { "`/` is no mount point, as in a chroot" } else { "`/` looks like that of a chroot" };
+        return said(
+            reason,
+            "enter that root with pivot_root(8), as systemd-nspawn and containers do, or run herd outside of the chroot",
+        );
+    }
     match (layer, failure.errno) {
         (Layer::Identity, _) => said(
             "this root may not become another user, as in a user namespace that knows root alone",
@@ -133,6 +149,14 @@ fn explain(layer: Layer, failure: &Failure) -> (String, String) {
         (Layer::Network, _) => (failure.hint.clone(), "use a kernel that was built with CONFIG_NET_NS".to_owned()),
         _ => (failure.hint.clone(), "run herd as root, or on a host that allows it".to_owned()),
     }
+}
+
+/// Whether the root of this process is the root of a mount, as that of a mount namespace always is and that of a chroot
+/// need not be. `None` if the kernel does not tell (before 5.8); see statx(2).
+fn root_is_mount() -> Option<bool> {
+    let status = statx(CWD, "/", AtFlags::empty(), StatxFlags::empty()).ok()?;
+    let is_told = status.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+    is_told.then(|| status.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 /// A number under `/proc/sys`.
@@ -170,6 +194,19 @@ mod tests {
         }
         let failure = Failure { step: "loopback".to_owned(), ..failure };
         assert_eq!(culprit(Layer::Network, &failure, &host), Layer::Network);
+    }
+
+    #[test]
+    fn in_a_chroot_it_is_not_root_that_is_missing() {
+        for step in ["private mounts", "pivot root"] {
+            let failure = Failure { step: step.to_owned(), errno: Some(libc::EINVAL), hint: String::new() };
+            for layer in [Layer::Files, Layer::UserNamespace] {
+                let obstacle = obstacle(layer, &failure);
+                assert!(obstacle.reason.contains("chroot") && obstacle.remedy.contains("pivot_root(8)"), "{obstacle}");
+                assert!(!obstacle.remedy.contains("as root"), "{obstacle}");
+            }
+        }
+        assert_eq!(root_is_mount(), Some(true), "no test runs in a chroot");
     }
 
     #[test]
