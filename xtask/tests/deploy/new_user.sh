@@ -87,6 +87,33 @@ step upgrade
 dpkg --install /root/herd.deb
 grep own.py /etc/herd/herd.yaml
 
+step start-again
+# Where there is a service manager, dpkg's scripts ask it; here it only writes down what it is asked.
+mkdir -p /run/systemd/system
+cat > /usr/local/sbin/deb-systemd-invoke <<'S'
+#!/bin/sh
+echo "asked: $*" >> /root/asked
+S
+cat > /usr/local/sbin/systemctl <<'S'
+#!/bin/sh
+[ "$1" = --quiet ] || exit 0
+[ "$2" = "$(cat /root/root-unit-is 2>/dev/null)" ]
+S
+chmod 755 /usr/local/sbin/deb-systemd-invoke /usr/local/sbin/systemctl
+asked() { : > /root/asked; "$@" >&2; echo "asked by $*: $(tr '\n' ' ' < /root/asked)"; }
+asked dpkg --remove herd
+asked dpkg --install /root/herd.deb
+echo is-active > /root/root-unit-is
+asked dpkg --install /root/herd.deb
+echo is-enabled > /root/root-unit-is
+asked dpkg --install /root/herd.deb
+# What an administrator has enabled is known to the package, so that it goes with it.
+ln -s /usr/lib/systemd/system/herd-root.service /etc/systemd/system/multi-user.target.wants/herd-root.service
+mkdir -p /etc/systemd/system/sockets.target.wants
+ln -s /usr/lib/systemd/system/herd.socket /etc/systemd/system/sockets.target.wants/herd.socket
+dpkg --install /root/herd.deb
+rm -r /run/systemd /usr/local/sbin/deb-systemd-invoke /usr/local/sbin/systemctl
+
 step remove
 # As dpkg would find it after an administrator's own change.
 dpkg --remove herd
@@ -98,4 +125,17 @@ find / -xdev -not -path '/proc/*' -not -path '/var/lib/dpkg/*' -not -path '/var/
     -not -path '/root/*' | sort > /root/after
 echo "left: $(diff /root/before /root/after | grep '^[<>]' | grep -v -e '/tmp' -e __pycache__ -e '/etc/\(passwd\|group\|shadow\|gshadow\|subuid\|subgid\)-\?$' | tr '\n' ' ')"
 echo "account: $(getent passwd herd || echo none)"
+
+step person
+useradd --create-home --uid 1234 herd
+echo mine > /home/herd/file
+dpkg --install /root/herd.deb || echo "a person: refused"
+dpkg --purge herd
+echo "a person: $(getent passwd herd) $(cat /home/herd/file)"
+userdel --remove herd
+# A system account of an administrator's own.
+useradd --system --home-dir /opt/herd herd
+dpkg --install /root/herd.deb
+dpkg --purge herd
+echo "a system account: $(getent passwd herd)"
 step done

@@ -71,7 +71,15 @@ fn the_package_is_all_that_a_fresh_debian_needs_and_leaves_nothing_when_it_goes(
         "own: 200",
         "worker-crashed",
         "the flux capacitor is broken",
+        "asked by dpkg --remove herd: asked: stop herd.socket herd.service herd-root.service \n",
+        "asked by dpkg --install /root/herd.deb: asked: start herd.socket herd.service \n",
+        "asked by dpkg --install /root/herd.deb: \n",
+        "asked by dpkg --install /root/herd.deb: asked: start herd-root.service \n",
         "account: none",
+        "the user herd is a person's account (user ID 1000 or more) and the daemon would run as it; rename that account",
+        "a person: refused",
+        "a person: herd:x:1234:1234::/home/herd:/bin/sh mine",
+        ":/opt/herd:",
         "== done",
     ];
     for line in lines {

@@ -50,7 +50,16 @@ journalctl -u herd-root --no-pager -n 15 -o cat
 curl -sS -H 'X-Session-ID: erin' -d '4 + 4' http://127.0.0.1:8080/eval
 herd ps
 systemctl status herd-root --no-pager | head -14
+ls -ld /run/herd-uids; ls /run/herd-uids; grep Seccomp: /proc/$(systemctl show herd-root -p MainPID --value)/status
+# one of the two at a time, and the users that root handed out outlast both
+systemctl start herd; echo herd=$?; systemctl is-active herd herd-root; ls -ld /run/herd /run/herd-uids
+systemctl start herd-root; echo root=$?; systemctl is-active herd herd-root; ls -ld /run/herd /run/herd-uids
+curl -sS -H 'X-Session-ID: frank' -d '5 + 5' http://127.0.0.1:8080/eval
 systemctl stop herd-root
+# removed and back
+dpkg --remove herd; DEBIAN_FRONTEND=noninteractive dpkg -i /deb/herd.deb; systemctl is-active herd
+systemctl enable herd-root herd.socket
+DEBIAN_FRONTEND=noninteractive dpkg -i /deb/herd.deb; systemctl is-active herd herd-root
 systemd-analyze verify herd.service herd-root.service herd.socket; echo verify=$?
 systemd-analyze security --no-pager herd.service | tail -1
 apt-get purge -y herd || dpkg -P herd
