@@ -33,6 +33,9 @@ async fn a_session_appears_its_log_streams_and_ending_it_ends_its_worker() {
     tab.sees(&lines().with("the second line"));
     tab.sees(&css(".events li").with("alice started on"));
 
+    // It has a network of its own.
+    tab.says(&css(".facts .wide"), "http://127.0.0.1:8000 (private)");
+
     let (worker, pid) = daemon.worker_of("alice").await;
     let watch = Watch::of([pid]);
     tab.click(&button("End session…"));

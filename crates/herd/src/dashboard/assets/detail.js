@@ -93,7 +93,7 @@ class Detail {
   /** With a network of its own, the worker's address is there for herd alone. */
   #address() {
     const { address = null, layers = [] } = this.worker ?? {};
-    if (!address?.startsWith('http') || !layers.includes('network')) return address ?? NOTHING;
+    if (!address?.startsWith('http') || !layers.includes('network namespace')) return address ?? NOTHING;
     return { text: `${address} (private)`, title: 'In the worker’s own network, which herd alone reaches' };
   }
 
