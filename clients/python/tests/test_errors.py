@@ -112,6 +112,7 @@ def test_a_crash_in_the_middle_of_an_answer_is_a_lost_session(shared: Daemon) ->
         shared.kill_worker_of(session.id)
         lost = fails(herd_client.SessionLost, lambda: next(lines))
         assert lost.failure in ("worker-crashed", "no-such-session") and "broke off" in lost.detail
+        assert "crashed" in lost.detail, "it is not said to have been ended by somebody"
 
 
 def test_a_crash_in_the_middle_of_an_answer_is_a_lost_session_for_asyncio_too(shared: Daemon) -> None:

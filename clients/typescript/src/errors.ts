@@ -90,9 +90,9 @@ export abstract class HerdError extends Error {
 }
 
 /**
- * The session was there and is gone with all its state: its worker crashed (`failure` is `worker-crashed`), or it was
- * ended by somebody, by its time to live, or with the daemon. It never comes back, and nothing starts a new one in its
- * place.
+ * The session was there and is gone with all its state: its worker crashed, or it was ended by somebody, by its time to
+ * live, or with the daemon. `failure` is `worker-crashed` or `session-ended` where a request found out, and
+ * `no-such-session` where it came too late. It never comes back, and nothing starts a new one in its place.
  */
 export class SessionLost extends HerdError {
   readonly code = "session-lost";

@@ -301,7 +301,10 @@ export class Session implements AsyncDisposable {
   /** Learns from an error what has become of the session. */
   #note(error: HerdError): HerdError {
     if (error instanceof SessionLost) this.#loss = error;
-    if (error instanceof SessionNotFound && this.#began) return this.#lost(error.detail, undefined, error);
+    if (error instanceof SessionNotFound && this.#began) {
+      // The gateway does not remember what is gone.
+      return this.#lost(`the session ${this.id} is gone: its worker crashed, or it was ended`, undefined, error);
+    }
     if (ALIVE.has(error.failure ?? "")) this.#began = true;
     return error;
   }

@@ -53,8 +53,9 @@ class HerdError(Exception):
 class SessionLost(HerdError):
     """The session was there and is gone with all its state.
 
-    Its worker crashed (``failure`` is ``worker-crashed``), or it was ended by somebody, by its time to live, or with
-    the daemon. It never comes back, and nothing starts a new one in its place.
+    Its worker crashed, or it was ended by somebody, by its time to live, or with the daemon. ``failure`` is
+    ``worker-crashed`` or ``session-ended`` where a request found out, and ``no-such-session`` where it came too late. It
+    never comes back, and nothing starts a new one in its place.
     """
 
     remedy = "begin a new session with herd.session() and do again what it had done"

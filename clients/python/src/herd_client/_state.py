@@ -230,8 +230,11 @@ class State:
         """Takes note of a problem of the gateway's."""
         error = error_of(status, headers, body, self.id)
         self._unsettled.discard(request)
-        if isinstance(error, SessionLost) or (isinstance(error, SessionNotFound) and self.began):
+        if isinstance(error, SessionLost):
             return self.lost(error.detail, error)
+        if isinstance(error, SessionNotFound) and self.began:
+            # The gateway does not remember what is gone.
+            return self.lost(f"the session {self.id} is gone: its worker crashed, or it was ended", error)
         if error.failure in _ALIVE:
             self.began = True
         return error
