@@ -1,5 +1,7 @@
 //! What commands say to the person who typed them.
 
+mod unseen;
+
 use std::{
     fmt::{Display, Write as _},
     future::pending,
@@ -193,7 +195,10 @@ fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         if c != '\n' && is_obeyed(c) {
-            let _ = write!(text, "\\u{:04x}", u32::from(c));
+            // Those beyond the first plane are two (RFC 8259 §7).
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(text, "\\u{unit:04x}");
+            }
         } else {
             text.push(c);
         }
@@ -201,11 +206,10 @@ fn escaped(json: &str) -> String {
     text
 }
 
-/// Control characters, the ends of lines that Unicode has besides them, and what sets the direction of writing (Unicode
-/// Standard Annex 9, §2).
+/// Control characters, the ends of lines that Unicode has besides them, and what is not seen: what sets the direction of
+/// writing (Unicode Standard Annex 9, §2) is among that.
 fn is_obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') || unseen::is_unseen(c)
 }
 
 #[cfg(test)]
@@ -218,11 +222,14 @@ mod tests {
         assert_eq!(printable(hostile), "a\u{fffd}[31m\u{fffd}31m\u{fffd}b\u{fffd}\u{fffd}");
         assert_eq!(escape_line(hostile), "a\\u{1b}[31m\\u{9b}31m\\u{202e}b\\u{7f}\\u{2028}");
         assert_eq!(printable("größer 漢字 🦀"), "größer 漢字 🦀");
+        let unseen = "a\u{200b}\u{ad}\u{3164}\u{2060}\u{2800}\u{fe0f}\u{e0041}b";
+        assert_eq!(escape_line(unseen), r"a\u{200b}\u{ad}\u{3164}\u{2060}\u{2800}\u{fe0f}\u{e0041}b");
+        assert_eq!(printable(unseen), format!("a{}b", "\u{fffd}".repeat(7)));
     }
 
     #[test]
     fn escaped_json_means_the_same() {
-        let value = serde_json::json!({ "text": "\u{1b}\u{9b}\u{202e}\n漢" });
+        let value = serde_json::json!({ "text": "\u{1b}\u{9b}\u{202e}\u{e0041}\n漢🦀" });
         let text = escaped(&value.to_string());
         assert!(!text.chars().any(is_obeyed), "{text}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
