@@ -1,6 +1,6 @@
 //! Reads the command line, and says what is wrong with it.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, process};
 
 use clap::{
     Args as _, ColorChoice, Command, FromArgMatches as _,
@@ -9,14 +9,14 @@ use clap::{
 };
 
 use super::{Cli, ServeArgs, help};
-use crate::console::printable;
+use crate::console::{self, printable};
 
 impl Cli {
     /// Reads the command line, or says what is wrong with it and ends the program.
     pub(crate) fn read() -> Self {
         let words: Vec<_> = std::env::args_os().collect();
         let parser = help::parser(colours(&words));
-        Self::parse(parser, &words).unwrap_or_else(|error| explain(error, &words).exit())
+        Self::parse(parser, &words).unwrap_or_else(|error| end(&explain(error, &words), &words))
     }
 
     fn parse(mut parser: Command, words: &[OsString]) -> Result<Self, clap::Error> {
@@ -34,6 +34,20 @@ impl Cli {
         }
         Self::from_arg_matches(&matches)
     }
+}
+
+/// Says what is wrong, or what was asked for, such as the help, and ends the program.
+fn end(error: &clap::Error, words: &[OsString]) -> ! {
+    if !error.use_stderr() {
+        console::choose_colours(colours(words));
+        // The parser itself would not say that it could not.
+        if let Err(error) = console::print(error.render().ansi()) {
+            console::complain(format_args!("{error:#}"));
+            process::exit(1);
+        }
+        process::exit(error.exit_code());
+    }
+    error.exit()
 }
 
 /// What `--color` says, for what is said before it is parsed.

@@ -242,6 +242,18 @@ fn a_full_disk_is_an_error() {
 }
 
 #[test]
+fn help_that_cannot_be_written_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    for args in [&["--help"][..], &["-h"], &["--version"], &["ps", "--help"], &["help", "serve"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = herd(args, directory.path()).stdin(Stdio::null()).stdout(full).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.starts_with("herd: cannot write to standard output: No space left"), "{said}");
+    }
+}
+
+#[test]
 fn an_interrupt_ends_a_follower_with_130() {
     let daemon = talkative();
     let following = Running::start(&daemon, &daemon.socket, &["logs", "-f", "alice"]);
