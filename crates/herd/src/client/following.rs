@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 use tokio::time::sleep;
 
-use super::{Daemon, Frame, Stream};
+use super::{Daemon, Frame, Stream, stream::is_number};
 
 /// How often in a row a connection may break off without anything new on it.
 const ATTEMPTS: u32 = 5;
@@ -95,7 +95,7 @@ impl<'a> Following<'a> {
                 "dropped" => self.stream = None,
                 _ => {
                     self.attempts = 0;
-                    self.last = Some(frame.id.clone()).filter(|id| !id.is_empty()).or(self.last.take());
+                    self.last = Some(frame.id.clone()).filter(|id| is_number(id)).or(self.last.take());
                     return Ok(Told::Frame(frame));
                 }
             }

@@ -45,7 +45,8 @@ impl fmt::Debug for Wire {
 }
 
 impl Daemon {
-    /// Follows a stream of events at `path`, from behind the event with the ID `after` if there is one.
+    /// Follows a stream of events at `path`, from behind the event with the ID `after` if there is one. What is no ID of
+    /// the daemon's is not sent.
     ///
     /// # Errors
     /// If the daemon does not answer, and [`Refused`](super::Refused) if it answers anything but 200.
@@ -63,7 +64,7 @@ impl Daemon {
             .uri(path)
             .header("host", "herd")
             .header("accept", "text/event-stream");
-        if let Some(after) = after {
+        if let Some(after) = after.filter(|after| is_number(after)) {
             request = request.header("last-event-id", after);
         }
         let mut connection = Wire(Some(connection));
@@ -86,6 +87,11 @@ impl Daemon {
         }
         Err(self.refused(path, Answer { status, body: body.into() }).into())
     }
+}
+
+/// Whether an event's ID is one of the daemon's, which are numbers.
+pub(super) fn is_number(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 impl Wire {
@@ -194,6 +200,27 @@ mod tests {
         };
         assert_eq!(heard, ["1", "2"]);
         assert!(error.contains("says nothing for 45 s"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_id_that_is_no_number_is_not_asked_for() {
+        for (id, is_sent) in [("17", true), ("", false), ("1\u{1}", false), ("1\r\nx: y", false), ("²", false)] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("herd.sock");
+            let listener = UnixListener::bind(&path).unwrap();
+            let daemon = Daemon::find(Some(path)).unwrap();
+            let serving = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                let length = stream.read(&mut request).await.unwrap();
+                stream.write_all(HEAD).await.unwrap();
+                String::from_utf8(request[..length].to_vec()).unwrap()
+            };
+            let (request, stream) = tokio::join!(serving, daemon.stream("/v1/events", Some(id)));
+            stream.unwrap();
+            assert_eq!(request.contains("last-event-id: 17\r\n"), is_sent, "{request}");
+            assert_eq!(request.contains("last-event-id"), is_sent, "{request}");
+        }
     }
 
     #[tokio::test]
