@@ -1,6 +1,9 @@
 //! `herd ps`.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    mem::replace,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::ensure;
 use herd_sandbox::Layer;
@@ -84,7 +87,10 @@ async fn all<T: serde::de::DeserializeOwned>(daemon: &Daemon, path: &str, filter
         let page: Page<T> = daemon.get(&format!("{path}?limit=1000{filters}{cursor}")).await?;
         items.extend(page.items);
         match page.next {
-            Some(next) => cursor = format!("&cursor={next}"),
+            Some(next) => {
+                let before = replace(&mut cursor, format!("&cursor={next}"));
+                ensure!(cursor != before, "the daemon answers the same page of {path} again and again; see its log");
+            }
             None => return Ok(items),
         }
     }
