@@ -79,6 +79,17 @@ fn a_daemon_of_another_version_is_told_by_its_version() {
 }
 
 #[test]
+fn a_list_that_goes_round_in_circles_is_an_error() {
+    let directory = TempDir::new().unwrap();
+    let fields = format!("server: herd/{}\r\n", env!("CARGO_PKG_VERSION"));
+    let socket = stranger(directory.path(), answer("200 OK", &fields, r#"{"items": [], "next": "again"}"#));
+    let output = output(&["ps", "--socket", socket.to_str().unwrap()], directory.path());
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the same page of /v1/sessions again and again"), "{said}");
+}
+
+#[test]
 fn another_program_is_not_taken_for_a_daemon() {
     for said in sentences(&answer("404 Not Found", "", r#"{"message": "page not found"}"#)) {
         assert!(said.contains("is no daemon of herd") && said.contains("--socket PATH"), "{said}");
