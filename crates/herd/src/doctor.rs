@@ -17,6 +17,7 @@ use crate::{
     },
     console,
     isolation::{self, Obstacle},
+    prose::{terminal_width, wrapped},
     sight, workers,
 };
 
@@ -42,7 +43,7 @@ pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<()> {
         report["mistakes"] = plans.as_ref().err().map_or_else(|| json!([]), workers::refusal_to_json);
         console::print(format_args!("{report:#}\n"))?;
     } else {
-        console::print(examination.to_text())?;
+        console::print(wrapped(&examination.to_text(), 7, terminal_width()))?;
     }
     let missing: usize = plans?.iter().map(|plan| plan.missing().len()).sum();
     if !json {
@@ -59,7 +60,7 @@ pub(crate) fn run(args: DoctorArgs) -> anyhow::Result<()> {
             }
             (None, None) => ", but no limit of memory, CPU time or processes: asking for one is refused",
         };
-        console::print(format_args!("\n{what}{layers}{limits}.\n"))?;
+        console::print(wrapped(&format!("\n{what}{layers}{limits}.\n"), 0, terminal_width()))?;
     }
     Ok(())
 }
@@ -79,7 +80,7 @@ fn explain(pools: &[settings::Pool], json: bool) -> anyhow::Result<()> {
         for (number, (name, steps)) in all.enumerate() {
             let gap = if number > 0 { "\n" } else { "" };
             let title = if several { format!("{gap}pool {name}\n\n") } else { String::new() };
-            console::print(format_args!("{title}{}", told(&steps)))?;
+            console::print(format_args!("{title}{}", wrapped(&told(&steps), 6, terminal_width())))?;
         }
         return Ok(());
     }

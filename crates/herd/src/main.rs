@@ -26,6 +26,7 @@ mod logs;
 mod metrics;
 mod own_program;
 mod pools;
+mod prose;
 mod reload;
 mod repl;
 mod schema;

@@ -2,7 +2,8 @@
 
 use clap::{ColorChoice, Command, CommandFactory as _};
 
-use super::Cli;
+use super::{Cli, WIDEST};
+use crate::prose::{terminal_width, wrapped};
 
 /// What commands are for, and which are. One that is missing here is listed last.
 const GROUPS: [(&str, &[&str]); 4] = [
@@ -20,12 +21,17 @@ pub(super) fn parser(colours: ColorChoice) -> Command {
     let styles = command.get_styles().clone();
     let template = format!(
         "{{before-help}}{{about-with-newline}}\n{{usage-heading}} {{usage}}\n\n{}{{all-args}}{{after-help}}",
-        list(&command, &styles)
+        list(&command, &styles, columns())
     );
     command.help_template(template).mut_subcommands(|command| command.hide(true))
 }
 
-fn list(command: &Command, styles: &clap::builder::Styles) -> String {
+/// How wide the rest of the help is on a terminal.
+fn columns() -> Option<usize> {
+    terminal_width().map(|width| width.min(WIDEST))
+}
+
+fn list(command: &Command, styles: &clap::builder::Styles, columns: Option<usize>) -> String {
     let mut visible: Vec<_> = command
         .get_subcommands()
         .filter(|command| !command.is_hide_set())
@@ -42,6 +48,7 @@ fn list(command: &Command, styles: &clap::builder::Styles) -> String {
             .iter()
             .filter_map(|name| visible.iter().find(|(known, _)| known == name))
             .map(|(name, about)| format!("  {literal}{name:width$}{literal:#}  {about}\n"))
+            .map(|line| wrapped(&line, width + 4, columns))
             .collect();
         if !lines.is_empty() {
             text += &format!("{header}{purpose}:{header:#}\n{lines}\n");

@@ -23,6 +23,9 @@ use crate::{
     config::{Mode, raw::Raw},
 };
 
+/// Longer lines of help are hard to read.
+const WIDEST: usize = 100;
+
 /// One stateful process per user: herd pins each session to a worker process of its own.
 #[derive(Debug, Parser)]
 #[command(
@@ -34,7 +37,7 @@ use crate::{
                   built-in REPL, so that there is something to try.",
     after_help = EXAMPLES,
     override_usage = "herd [OPTIONS]\n       herd <COMMAND>",
-    max_term_width = 100
+    max_term_width = WIDEST
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -49,16 +52,24 @@ pub(crate) struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  herd                                              try it with the built-in REPL
+  herd
+      try it with the built-in REPL
   herd run --health-path / -- ./server --port {{.Port}}
-                                                    a gateway for any program
-  herd serve --config herd.yaml                     the daemon
-  herd check herd.yaml                              every mistake in a configuration
-  herd doctor                                       what this host can isolate and limit
-  herd ps                                           sessions and workers of a running daemon
-  herd logs -f alice                                what a session's worker says
-  herd end alice                                    end a session
-  herd reload                                       apply a changed configuration to a running daemon
+      a gateway for any program
+  herd serve --config herd.yaml
+      the daemon
+  herd check herd.yaml
+      every mistake in a configuration
+  herd doctor
+      what this host can isolate and limit
+  herd ps
+      sessions and workers of a running daemon
+  herd logs -f alice
+      what a session's worker says
+  herd end alice
+      end a session
+  herd reload
+      apply a changed configuration to a running daemon
 
 Exit codes: 0 done, 1 the thing asked for failed, 2 wrong usage.";
 

@@ -10,12 +10,12 @@ use super::{
     Daemon, block_on,
     following::{Following, Told},
     problem_as_json,
-    table::terminal_width,
 };
 use crate::{
     admin::{escape, model::Page},
     cli::{EventsArgs, Since},
     console::{self, Reader, alarming, dim, escape_line},
+    prose::{terminal_width, wrapped},
 };
 
 /// From this width on a line has the event's number and the date.
@@ -47,6 +47,8 @@ struct Event {
 struct Telling {
     json: bool,
     wide: bool,
+    /// How many columns a line has; `None`: as many as it needs.
+    width: Option<usize>,
     /// Whether the pools are told.
     pools: bool,
 }
@@ -62,8 +64,9 @@ pub(crate) fn run(args: &EventsArgs) -> anyhow::Result<()> {
 
 async fn show(daemon: &Daemon, args: &EventsArgs) -> anyhow::Result<()> {
     let pools: Page<Value> = daemon.get("/v1/pools").await?;
-    let wide = terminal_width().is_none_or(|width| width >= WIDE);
-    let telling = Telling { json: args.json, wide, pools: pools.items.len() > 1 };
+    let width = terminal_width();
+    let wide = width.is_none_or(|width| width >= WIDE);
+    let telling = Telling { json: args.json, wide, width, pools: pools.items.len() > 1 };
     let (query, after) = args.query(SystemTime::now());
     if !args.follow {
         let after = after.map(|after| format!("&last_event_id={after}")).unwrap_or_default();
@@ -149,14 +152,15 @@ impl Telling {
             _ => format!("{:>5}  {at}", event.sequence),
         };
         let is_alarming = matches!(event.kind.as_str(), "worker-crashed" | "worker-unhealthy" | "spawn-failed");
-        let kind = format!("{:<KIND_WIDTH$}", escape_line(&event.kind));
-        let kind = if is_alarming { alarming(&kind) } else { kind };
+        let kind = escape_line(&event.kind);
+        let space = " ".repeat(KIND_WIDTH.saturating_sub(kind.chars().count()));
+        let kind = format!("{}{space}", if is_alarming { alarming(&kind) } else { kind });
         let pool = if self.pools { format!("  [{}]", escape_line(&event.pool)) } else { String::new() };
         let mut line = format!("{}  {kind}  {}{pool}", dim(&head), escape_line(&event.told()));
         line.truncate(line.trim_end().len());
-        line.push('\n');
+        line = wrapped(&line, 4, self.width) + "\n";
         for said in &event.stderr_tail {
-            line += &format!("    {} {}\n", dim("|"), escape_line(said));
+            line += &wrapped(&format!("    {} {}\n", dim("|"), escape_line(said)), 6, self.width);
         }
         line
     }
@@ -193,7 +197,7 @@ mod tests {
     use super::*;
 
     fn told(wide: bool, event: Value) -> String {
-        let telling = Telling { json: false, wide, pools: !wide };
+        let telling = Telling { json: false, wide, width: None, pools: !wide };
         let line = telling.line(&serde_json::from_value(event).unwrap());
         anstream::adapter::strip_str(&line).to_string()
     }
@@ -208,6 +212,21 @@ mod tests {
                         | no\\u{1b} license\n";
         assert_eq!(told(true, event.clone()), expected);
         assert!(told(false, event).starts_with("12:00:00.000Z  worker-crashed    worker-3: exit code 3  [default]\n"));
+    }
+
+    #[test]
+    fn on_a_narrow_terminal_no_word_is_broken() {
+        let event = json!({
+            "sequence": 41, "at": "2026-01-31T12:00:00.000Z", "pool": "default", "kind": "spawn-failed",
+            "worker": "worker-3", "error": "the program ended before it was ready: exit code 3",
+            "stderr_tail": ["there is no license for this host"],
+        });
+        let telling = Telling { json: false, wide: false, width: Some(40), pools: false };
+        let line = telling.line(&serde_json::from_value(event).unwrap());
+        let line = anstream::adapter::strip_str(&line).to_string();
+        let expected = "12:00:00.000Z  spawn-failed\n    worker-3: the program ended before\n    it was ready: exit code \
+                        3\n    | there is no license for this host\n";
+        assert_eq!(line, expected);
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! Tables that fit the terminal.
 
-use std::{fmt, io};
+use std::fmt;
 
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::console::{printable, strong};
+use crate::{
+    console::{printable, strong},
+    prose::terminal_width,
+};
 
 /// A column that shrinks keeps at least this many characters.
 const LEAST_WIDTH: usize = 8;
@@ -146,12 +149,6 @@ impl fmt::Display for Table {
         }
         Ok(())
     }
-}
-
-/// How many columns the terminal has, if standard output is one.
-pub(super) fn terminal_width() -> Option<usize> {
-    let width = rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| usize::from(size.ws_col));
-    width.filter(|width| *width > 0)
 }
 
 /// As much of the text as fits, by the columns that a terminal needs: some characters need two, and some none.

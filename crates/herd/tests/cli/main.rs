@@ -24,6 +24,7 @@ mod exec_abuse;
 mod logs;
 mod manual;
 mod metrics;
+mod narrow;
 mod pools;
 mod reload;
 mod running;
