@@ -16,11 +16,11 @@ use super::{
 use crate::{
     admin::{
         escape,
-        model::{Page, Sandbox, Session, Troubles, Worker},
+        model::{Page, PoolStats, Sandbox, Session, StartFailure, Troubles, Worker},
     },
     cli::{PsArgs, SessionChoice},
     console::{self, alarming, passing, printable, well},
-    isolation::grouped,
+    prose::{terminal_width, wrapped},
 };
 
 /// Lists sessions and workers of a running daemon.
@@ -58,14 +58,9 @@ pub(crate) fn run(args: PsArgs) -> anyhow::Result<()> {
     console::print(sessions_table(&sessions, several, now))?;
     console::print("\n")?;
     console::print(workers_table(&workers, several, now))?;
-    for pool in &pools {
-        let of = if several { format!(" of pool {}", printable(&pool.pool)) } else { String::new() };
-        console::print(sandbox(&of, &pool.sandbox))?;
-        if let Some(failure) = &pool.last_start_failure {
-            let (ago, error) = (since(&failure.at, now), printable(&failure.error));
-            console::print(format_args!("\n{} {ago} ago: {error}\n", alarming(&format!("last start{of} failed"))))?;
-        }
-    }
+    let width = terminal_width();
+    console::print(wrapped(&sandboxes(&pools, several), 2, width))?;
+    console::print(wrapped(&failures(&pools, several, now), 2, width))?;
     Ok(())
 }
 
@@ -181,19 +176,53 @@ fn place(address: &str, worker: &Worker) -> String {
     if is_private && address.starts_with("http://") { format!("{address} (private)") } else { address.to_owned() }
 }
 
-/// The layers that are on, why the others are not, and whether anything keeps a worker from making processes.
-fn sandbox(of: &str, sandbox: &Sandbox) -> String {
+/// The sandbox of each pool, those together that have the same.
+fn sandboxes(pools: &[PoolStats], several: bool) -> String {
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for pool in pools {
+        let (told, name) = (sandbox(&pool.sandbox), printable(&pool.pool));
+        match groups.iter_mut().find(|(known, _)| *known == told) {
+            Some((_, names)) => names.push(name),
+            None => groups.push((told, vec![name])),
+        }
+    }
+    let one = |(told, names): (String, Vec<String>)| {
+        let of = match &names[..] {
+            _ if !several => String::new(),
+            [name] => format!(" of pool {name}"),
+            names => format!(" of pools {}", names.join(", ")),
+        };
+        format!("\nsandbox{of} {told}")
+    };
+    groups.into_iter().map(one).collect()
+}
+
+/// The layers that are on, those that are not, and whether anything keeps a worker from making processes.
+fn sandbox(sandbox: &Sandbox) -> String {
     let Sandbox { mode, layers, missing, limits } = sandbox;
-    let mut text = format!("\nsandbox{of} {mode}");
+    let mut text = mode.clone();
     if !layers.is_empty() {
         text += &format!("; on: {}", layers.join(", "));
     }
     text.push('\n');
-    for missing in grouped(missing) {
-        text += &format!("missing {}\n", printable(&missing.to_string()));
+    if !missing.is_empty() {
+        let names: Vec<_> = missing.iter().map(|missing| printable(&missing.layer)).collect();
+        text += &format!("missing {} (`herd doctor` says why, and what to do)\n", names.join(", "));
     }
     if limits.pids.is_none() {
         text += "no limit of processes\n";
+    }
+    text
+}
+
+/// Why workers do not start. It is told at the end, where it is seen however long the lists are.
+fn failures(pools: &[PoolStats], several: bool, now: SystemTime) -> String {
+    let mut text = String::new();
+    for PoolStats { pool, last_start_failure, .. } in pools {
+        let Some(StartFailure { at, error }) = last_start_failure else { continue };
+        let of = if several { format!(" of pool {}", printable(pool)) } else { String::new() };
+        let what = alarming(&format!("last start{of} failed"));
+        text += &format!("\n{what} {} ago: {}\n", since(at, now), printable(error));
     }
     text
 }

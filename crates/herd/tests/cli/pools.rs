@@ -195,6 +195,8 @@ fn a_pool_that_cannot_start_a_worker_is_named_and_leaves_the_others_alone() {
     let table = String::from_utf8(daemon.command(&["ps"]).stdout).unwrap();
     assert!(table.contains("\nlast start of pool broken failed "), "{table}");
     assert!(!table.contains("last start of pool fine"), "{table}");
+    assert!(table.lines().last().unwrap().starts_with("last start of pool broken failed "), "{table}");
+    assert_eq!(table.matches("\nsandbox of pools fine, broken ").count(), 1, "{table}");
 }
 
 #[test]
