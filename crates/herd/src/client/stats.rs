@@ -18,6 +18,7 @@ use crate::{
     admin::model::StartFailure,
     cli::StatsArgs,
     console::{self, alarming, printable, strong},
+    prose::{terminal_width, wrapped},
 };
 
 /// What is shown of the daemon's numbers.
@@ -36,6 +37,9 @@ struct Gateway {
     connections: u64,
     requests: u64,
     upgrades: u64,
+    connections_total: Option<u64>,
+    requests_total: Option<u64>,
+    upgrades_total: Option<u64>,
     received_bytes: u64,
     sent_bytes: u64,
 }
@@ -74,21 +78,19 @@ pub(crate) fn run(args: StatsArgs) -> anyhow::Result<()> {
         return console::print_json(&stats);
     }
     let stats: Stats = block_on(daemon.get("/v1/stats"))?;
-    console::print(told(&stats, SystemTime::now()))
+    console::print(told(&stats, SystemTime::now(), terminal_width()))
 }
 
-fn told(stats: &Stats, now: SystemTime) -> String {
+fn told(stats: &Stats, now: SystemTime, width: Option<usize>) -> String {
     let Stats { version, pid, uptime_ms, draining, gateway, pools } = stats;
     let up = span(Duration::from_millis(*uptime_ms));
     let draining = if *draining { ", draining" } else { "" };
     let mut text = format!("herd {}, process {pid}, up {up}{draining}\n", printable(version));
-    let Gateway { connections, requests, upgrades, received_bytes, sent_bytes } = gateway;
-    let (received, sent) = (bytes(*received_bytes), bytes(*sent_bytes));
-    let counts = [count(*connections, "connection"), count(*requests, "request"), count(*upgrades, "upgrade")];
-    let _ = write!(text, "gateway: {}, {received} in, {sent} out\n\n", counts.join(", "));
+    text += &wrapped(&gateway.told(), "gateway so far: ".len(), width);
+    text.push('\n');
     let _ = write!(text, "{}", table(pools));
     for pool in pools {
-        text += &pool.told(now);
+        text += &wrapped(&pool.told(now), 4, width);
     }
     text
 }
@@ -120,6 +122,24 @@ fn table(pools: &[Pool]) -> Table {
         ]);
     }
     table
+}
+
+impl Gateway {
+    /// What is open now, and what has been since the daemon's start.
+    fn told(&self) -> String {
+        let Self { connections, requests, upgrades, received_bytes, sent_bytes, .. } = self;
+        let counts = |numbers: [Option<u64>; 3]| {
+            let nouns = ["connection", "request", "upgrade"];
+            let told: Vec<_> =
+                nouns.iter().zip(numbers).filter_map(|(noun, number)| Some(count(number?, noun))).collect();
+            told.join(", ")
+        };
+        let now = counts([Some(*connections), Some(*requests), Some(*upgrades)]);
+        let mut total = counts([self.connections_total, self.requests_total, self.upgrades_total]);
+        total += if total.is_empty() { "" } else { ", " };
+        let (received, sent) = (bytes(*received_bytes), bytes(*sent_bytes));
+        format!("gateway now:    {now}\ngateway so far: {total}{received} in, {sent} out\n")
+    }
 }
 
 impl Pool {

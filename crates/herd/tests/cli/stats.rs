@@ -17,12 +17,16 @@ fn stats_tell_each_pool_and_the_gateway() {
     eventually(|| told().contains("  workers ended: 1 closed\n"));
     let text = told();
     assert!(text.starts_with(&format!("herd {}, process {}, up ", env!("CARGO_PKG_VERSION"), daemon.pid())), "{text}");
-    assert!(text.contains("\ngateway: ") && text.contains("  sessions ended: 1 released\n"), "{text}");
+    assert!(text.contains("\ngateway now:    ") && text.contains("  sessions ended: 1 released\n"), "{text}");
     let row = text.lines().find(|line| line.starts_with("default ")).unwrap();
     let cells: Vec<_> = row.split_whitespace().collect();
     assert_eq!(cells, ["default", "1/3", "0", "1", "0", "0", "0", "2", "0"], "{text}");
+    let total = text.lines().find(|line| line.starts_with("gateway so far: 2 connections, 2 requests, 0 upgrades, "));
+    assert!(total.is_some_and(|line| line.ends_with(" out")), "{text}");
     let json: Value = serde_json::from_slice(&daemon.command(&["stats", "--json"]).stdout).unwrap();
     assert_eq!((&json["sessions_started"], &json["pools"][0]["pool"]), (&2.into(), &"default".into()), "{json}");
+    let gateway = &json["gateway"];
+    assert_eq!((&gateway["requests"], &gateway["requests_total"]), (&0.into(), &2.into()), "{json}");
 }
 
 #[test]

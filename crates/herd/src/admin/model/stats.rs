@@ -161,10 +161,16 @@ pub(crate) struct WorkerCounts {
 struct GatewayCounts {
     /// Client connections that are open.
     connections: u64,
+    /// Client connections since the daemon's start.
+    connections_total: u64,
     /// Requests that are being answered.
     requests: u64,
+    /// Requests that have been answered since the daemon's start.
+    requests_total: u64,
     /// Upgraded connections that are open.
     upgrades: u64,
+    /// Upgraded connections since the daemon's start.
+    upgrades_total: u64,
     received_bytes: u64,
     sent_bytes: u64,
 }
@@ -186,8 +192,11 @@ impl Stats {
             sums: Counts::new(&pools.stats(), &journal.exits()),
             gateway: GatewayCounts {
                 connections: gateway.connections,
+                connections_total: gateway.connections_total,
                 requests: gateway.requests,
+                requests_total: gateway.responses_total.into_iter().sum(),
                 upgrades: gateway.upgrades,
+                upgrades_total: gateway.upgrades_total,
                 received_bytes: gateway.received_bytes_total,
                 sent_bytes: gateway.sent_bytes_total,
             },
