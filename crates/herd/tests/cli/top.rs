@@ -79,6 +79,24 @@ fn a_daemon_that_is_gone_is_said_and_the_last_picture_stays() {
 }
 
 #[test]
+fn a_daemon_that_does_not_answer_yet_is_waited_for_at_a_screen_that_says_so() {
+    let daemon = Daemon::repl();
+    daemon.signal(Signal::STOP);
+    let mut top = top(&daemon);
+    top.until_shown("waiting for the daemon");
+    daemon.signal(Signal::CONT);
+    top.until_shown("there are none");
+    daemon.signal(Signal::STOP);
+    let mut next = self::top(&daemon);
+    next.until_shown("waiting for the daemon");
+    next.press("q");
+    assert_eq!(next.wait().code(), Some(0));
+    daemon.signal(Signal::CONT);
+    top.press("q");
+    assert_eq!(top.wait().code(), Some(0));
+}
+
+#[test]
 fn a_shell_stops_it_and_lets_it_go_on() {
     let daemon = Daemon::repl();
     let mut shell = Terminal::start(&["bash", "--norc", "-i"], &herd(&[], daemon.directory()));

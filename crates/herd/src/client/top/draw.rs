@@ -30,8 +30,6 @@ const GAP: u16 = 1;
 const LEAST_NAME: u16 = 8;
 const USUAL_NAME: u16 = 24;
 const MOST_NAME: u16 = 16;
-/// As much of why a start failed as says that it did, and when.
-const LEAST_FAILURE: usize = 24;
 /// How wide the bar is that shows how many workers there are.
 const BAR: usize = 20;
 
@@ -200,14 +198,20 @@ fn pool_lines(view: &View, area: Rect, theme: Theme, now: SystemTime) -> Vec<Lin
     stats.pools.iter().map(one).collect()
 }
 
-/// When and why a start failed; no worker has started since.
-fn told(of: &str, failure: &StartFailure, now: SystemTime) -> String {
+/// That a start failed and when, and why; no worker has started since.
+fn told(of: &str, failure: &StartFailure, now: SystemTime) -> (String, String) {
     let ago = failure.at.map(|at| format!(" {} ago", span(now.duration_since(at).unwrap_or_default())));
     let why = printable(failure.error.lines().next().unwrap_or_default());
-    format!("start{of} failed{}: {why}", ago.unwrap_or_default())
+    (format!("start{of} failed{}", ago.unwrap_or_default()), why)
 }
 
-fn pool_line(name: String, counts: &Counts, failure: Option<String>, width: u16, theme: Theme) -> Line<'static> {
+fn pool_line(
+    name: String,
+    counts: &Counts,
+    failure: Option<(String, String)>,
+    width: u16,
+    theme: Theme,
+) -> Line<'static> {
     let workers = counts.workers;
     let mut pieces = Vec::new();
     let is_named = !name.is_empty();
@@ -218,15 +222,15 @@ fn pool_line(name: String, counts: &Counts, failure: Option<String>, width: u16,
     let waiting = format!("waiting {}", counts.waiting);
     pieces.push(if counts.waiting > 0 { Span::styled(waiting, theme.alarming()) } else { Span::raw(waiting) });
     pieces.push(Span::raw(format!("spare {}", workers.spare)));
-    if let Some(failure) = failure {
+    if let Some((what, why)) = failure {
         let width = usize::from(width);
         let used = |pieces: &[Span<'_>]| pieces.iter().map(|piece| piece.width() + 2).sum::<usize>();
         // Numbers give way to what is wrong.
-        while pieces.len() > usize::from(is_named) && used(&pieces) + LEAST_FAILURE > width {
+        while pieces.len() > usize::from(is_named) && used(&pieces) + what.chars().count() > width {
             pieces.pop();
         }
         let room = width.saturating_sub(used(&pieces));
-        pieces.push(Span::styled(cut(&failure, room), theme.alarming()));
+        pieces.push(Span::styled(cut(&format!("{what}: {why}"), room), theme.alarming()));
     }
     pieces.push(Span::raw(format!("starting {}", workers.starting)));
     pieces.push(Span::raw(format!("ending {}", workers.ending)));

@@ -106,6 +106,11 @@ impl Picture {
         self.workers.values().filter_map(|worker| worker.memory_bytes).fold(0, u64::saturating_add)
     }
 
+    /// Whether all was told once. Before that there may be more than is known.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     pub(super) fn requests_per_second(&self) -> Option<f64> {
         self.requests.per_second()
     }

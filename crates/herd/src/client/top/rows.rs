@@ -142,6 +142,8 @@ pub(super) struct WorkerCounts {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct StartFailure {
+    #[serde(deserialize_with = "time")]
+    pub(super) at: Option<SystemTime>,
     pub(super) error: String,
 }
 
