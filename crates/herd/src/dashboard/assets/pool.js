@@ -16,9 +16,7 @@ const ENDED = {
   killed: 'killed by an operator',
   crashed: 'its worker crashed',
   'out-of-memory': 'out of memory',
-  unhealthy: 'unhealthy',
   'client-stream-closed': 'its client went away',
-  drained: 'drained',
   shutdown: 'shut down with the daemon',
 };
 
