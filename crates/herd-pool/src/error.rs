@@ -59,14 +59,24 @@ impl AcquireError {
 impl fmt::Display for AcquireError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::QueueFull { max_waiting } => write!(f, "{max_waiting} callers wait for a worker already"),
+            Self::QueueFull { max_waiting: 1 } => f.write_str("1 caller waits for a worker already (max_waiting)"),
+            Self::QueueFull { max_waiting } => {
+                write!(f, "{max_waiting} callers wait for a worker already (max_waiting)")
+            }
+            Self::TenantSessions { max_sessions: 1 } => {
+                f.write_str("the tenant has 1 session already, which is as many as it may have")
+            }
             Self::TenantSessions { max_sessions } => {
                 write!(f, "the tenant has {max_sessions} sessions already, which is as many as it may have")
             }
+            Self::TenantWaiting { max_waiting: 1 } => f.write_str("1 caller of the tenant waits for a worker already"),
             Self::TenantWaiting { max_waiting } => {
                 write!(f, "{max_waiting} callers of the tenant wait for a worker already")
             }
-            Self::TimedOut { after, last_spawn_error: None } => write!(f, "no worker was free within {after:?}"),
+            // How many there are is not told: whoever asks may be one of several tenants.
+            Self::TimedOut { after, last_spawn_error: None } => {
+                write!(f, "no worker was free within {after:?}; max_workers says how many there may be")
+            }
             Self::TimedOut { after, last_spawn_error: Some(_) } => {
                 write!(f, "no worker could be started within {after:?}")
             }

@@ -6,7 +6,7 @@ use std::{
 
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::{EndReason, Exit, SessionId, SpawnError, WorkerId};
+use crate::{EndReason, Exit, HealthError, SessionId, SpawnError, WorkerId};
 
 /// How many events a subscriber may be behind before it loses some.
 pub(crate) const BACKLOG: usize = 1024;
@@ -56,6 +56,8 @@ pub enum EventKind {
     WorkerUnhealthy {
         /// The worker.
         worker: WorkerId,
+        /// What the last check found.
+        finding: HealthError,
     },
     /// Nothing of a worker runs any more, whatever the reason.
     WorkerGone {

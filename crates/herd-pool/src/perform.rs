@@ -9,7 +9,8 @@ use std::{
 use tokio::time::timeout;
 
 use crate::{
-    Crash, Event, EventKind, Exit, ExitStatus, Lease, SessionId, SpawnError, Worker, WorkerFactory, WorkerId,
+    Crash, Event, EventKind, Exit, ExitStatus, HealthError, Lease, SessionId, SpawnError, Worker, WorkerFactory,
+    WorkerId,
     caught::caught,
     setup::Setup,
     shared::{Reply, Shared, WorkerOf},
@@ -165,31 +166,28 @@ async fn start<F: WorkerFactory>(
 }
 
 async fn check<F: WorkerFactory>(shared: Arc<Shared<F>>, worker: WorkerId, handle: WorkerOf<F>) {
-    let healthy = is_healthy::<F>(worker, &handle, CHECK_TIMEOUT).await;
+    let outcome = ask::<F>(worker, &handle, CHECK_TIMEOUT).await;
     drop(handle);
-    shared.feed(Input::Checked { worker, healthy });
+    shared.feed(Input::Checked { worker, outcome });
 }
 
 async fn probe<F: WorkerFactory>(shared: Arc<Shared<F>>, worker: WorkerId, handle: WorkerOf<F>) {
-    let healthy = is_healthy::<F>(worker, &handle, PROBE_TIMEOUT).await;
+    let outcome = ask::<F>(worker, &handle, PROBE_TIMEOUT).await;
     drop(handle);
-    shared.feed(Input::Probed { worker, healthy });
+    shared.feed(Input::Probed { worker, outcome });
 }
 
-async fn is_healthy<F: WorkerFactory>(worker: WorkerId, handle: &F::Worker, limit: Duration) -> bool {
+/// Asks a worker whether it is healthy.
+async fn ask<F: WorkerFactory>(worker: WorkerId, handle: &F::Worker, limit: Duration) -> Result<(), HealthError> {
     match timeout(limit, caught(handle.healthy())).await {
-        Ok(Ok(Ok(()))) => true,
-        Ok(Ok(Err(error))) => {
-            tracing::debug!(%worker, %error, "health check failed");
-            false
-        }
+        Ok(Ok(outcome)) => outcome.inspect_err(|error| tracing::debug!(%worker, %error, "health check failed")),
         Ok(Err(panic)) => {
             tracing::error!(%worker, panic, "health check panicked");
-            false
+            Err(HealthError::new("the check panicked"))
         }
         Err(_) => {
             tracing::debug!(%worker, ?limit, "health check took too long");
-            false
+            Err(HealthError::new(format_args!("no answer within {limit:?}")))
         }
     }
 }
@@ -215,7 +213,7 @@ fn log(event: &Event) {
             tracing::warn!(%worker, %error, "worker could not be started");
         }
         EventKind::WorkerCrashed { worker, exit } => tracing::warn!(%worker, %exit, "worker ended by itself"),
-        EventKind::WorkerUnhealthy { worker } => tracing::warn!(%worker, "worker unhealthy"),
+        EventKind::WorkerUnhealthy { worker, finding } => tracing::warn!(%worker, %finding, "worker unhealthy"),
         EventKind::WorkerGone { worker } => tracing::debug!(%worker, "worker gone"),
         EventKind::SessionStarted { session, worker } => {
             tracing::debug!(%session, %worker, "session started");

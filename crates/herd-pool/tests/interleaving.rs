@@ -103,7 +103,7 @@ use crash::Crash;
 use event::{Event, EventKind};
 use generation::Generation;
 use herd_pool::{
-    AcquireError, EndReason, Exit, ExitStatus, Histogram, NoSuchSession, OptionsError, SpawnError, WorkerId,
+    AcquireError, EndReason, Exit, ExitStatus, HealthError, Histogram, NoSuchSession, OptionsError, SpawnError, WorkerId,
     WorkerState,
 };
 use index::Index;
@@ -263,7 +263,7 @@ impl Shell {
                 });
             }
             Action::Check { worker, .. } => {
-                thread::spawn(move || shell.feed(Input::Checked { worker, healthy: true }));
+                thread::spawn(move || shell.feed(Input::Checked { worker, outcome: Ok(()) }));
             }
             Action::End { worker, .. } => {
                 thread::spawn(move || {

@@ -28,8 +28,8 @@ use entry::{Entry, Kind, Phase};
 pub(crate) use inspect::{SessionView, WorkerView};
 
 use crate::{
-    AcquireError, Crash, EndReason, Event, EventKind, Exit, NoSuchSession, SessionId, SpawnError, Stats, WorkerId,
-    WorkerIds,
+    AcquireError, Crash, EndReason, Event, EventKind, Exit, HealthError, NoSuchSession, SessionId, SpawnError, Stats,
+    WorkerId, WorkerIds,
     backoff::Backoff,
     clock::Moment,
     generation::Generation,
@@ -59,9 +59,9 @@ pub(crate) enum Input<W> {
     /// A start was given up, as [`Action::CancelSpawns`] asked for.
     SpawnCancelled { worker: WorkerId },
     /// A check before hand-out ended.
-    Checked { worker: WorkerId, healthy: bool },
+    Checked { worker: WorkerId, outcome: Result<(), HealthError> },
     /// A liveness probe ended.
-    Probed { worker: WorkerId, healthy: bool },
+    Probed { worker: WorkerId, outcome: Result<(), HealthError> },
     /// A worker ended, by itself or not.
     Exited { worker: WorkerId, exit: Exit },
     /// Nothing of a worker runs any more.
@@ -236,8 +236,8 @@ impl<W: Clone> State<W> {
             Input::Spawned { worker, outcome: Ok(handle) } => self.ready(worker, handle, now),
             Input::Spawned { worker, outcome: Err(error) } => self.spawn_failed(worker, &error, now),
             Input::SpawnCancelled { worker } => self.remove(worker),
-            Input::Checked { worker, healthy } => self.checked(worker, healthy, now),
-            Input::Probed { worker, healthy } => self.probed(worker, healthy, now),
+            Input::Checked { worker, outcome } => self.checked(worker, outcome, now),
+            Input::Probed { worker, outcome } => self.probed(worker, outcome, now),
             Input::Exited { worker, exit } => self.exited(worker, exit, now),
             Input::Closed { worker } => self.closed(worker),
             Input::Reconfigure { options, generation } => self.reconfigure(*options, generation, now),

@@ -6,7 +6,9 @@ use super::{
     Action, Ending, Force, Mode, Phase, State, Timer,
     entry::{Kind, Probe},
 };
-use crate::{AcquireError, Crash, EndReason, EventKind, Exit, SessionId, SpawnError, WorkerId, clock::Moment};
+use crate::{
+    AcquireError, Crash, EndReason, EventKind, Exit, HealthError, SessionId, SpawnError, WorkerId, clock::Moment,
+};
 
 /// Probes that a worker with a session may fail in a row before its session ends.
 const TOLERATED_FAILURES: u8 = 3;
@@ -88,14 +90,15 @@ impl<W: Clone> State<W> {
         }
     }
 
-    pub(super) fn checked(&mut self, worker: WorkerId, healthy: bool, now: Moment) {
+    pub(super) fn checked(&mut self, worker: WorkerId, outcome: Result<(), HealthError>, now: Moment) {
         let Some(Phase::Checking(handle)) = self.phase_mut(worker) else { return };
         let handle = handle.clone();
-        if healthy {
-            self.place(worker, handle, now);
-        } else {
-            self.publish(EventKind::WorkerUnhealthy { worker });
-            self.retire(worker, Force::Kill, now);
+        match outcome {
+            Ok(()) => self.place(worker, handle, now),
+            Err(finding) => {
+                self.publish(EventKind::WorkerUnhealthy { worker, finding });
+                self.retire(worker, Force::Kill, now);
+            }
         }
     }
 
@@ -222,21 +225,21 @@ impl<W: Clone> State<W> {
         }
     }
 
-    pub(super) fn probed(&mut self, worker: WorkerId, healthy: bool, now: Moment) {
+    pub(super) fn probed(&mut self, worker: WorkerId, outcome: Result<(), HealthError>, now: Moment) {
         self.probes.running -= 1;
         if let Some(entry) = self.workers.get_mut(&worker) {
-            entry.failures = if healthy { 0 } else { entry.failures.saturating_add(1) };
-            if healthy && entry.ready.is_some_and(|ready| now.since(ready) >= SETTLED) {
+            entry.failures = if outcome.is_ok() { 0 } else { entry.failures.saturating_add(1) };
+            if outcome.is_ok() && entry.ready.is_some_and(|ready| now.since(ready) >= SETTLED) {
                 self.backoff.succeeded();
             }
             let failures = entry.failures;
-            match entry.phase.kind() {
-                Kind::Spare if failures > 0 => {
-                    self.publish(EventKind::WorkerUnhealthy { worker });
+            match (entry.phase.kind(), outcome) {
+                (Kind::Spare, Err(finding)) => {
+                    self.publish(EventKind::WorkerUnhealthy { worker, finding });
                     self.retire(worker, Force::Kill, now);
                 }
-                Kind::Live if failures >= TOLERATED_FAILURES => {
-                    self.publish(EventKind::WorkerUnhealthy { worker });
+                (Kind::Live, Err(finding)) if failures >= TOLERATED_FAILURES => {
+                    self.publish(EventKind::WorkerUnhealthy { worker, finding });
                     self.end_session(worker, EndReason::Unhealthy, Force::Kill, None, now);
                 }
                 _ => {}

@@ -14,8 +14,8 @@ use tokio::{
 
 use super::step::Step;
 use crate::{
-    AcquireError, EndReason, EventKind, Exit, ExitStatus, IdleBy, SessionId, SpawnError, Tenant, TenantLimits,
-    WorkerId, WorkerIds,
+    AcquireError, EndReason, EventKind, Exit, ExitStatus, HealthError, IdleBy, SessionId, SpawnError, Tenant,
+    TenantLimits, WorkerId, WorkerIds,
     clock::{Clock, Moment},
     generation::Generation,
     index::Index,
@@ -226,11 +226,11 @@ impl World {
             }
             Step::FinishCheck { pick, healthy } => {
                 let Some(worker) = take(&mut self.checks, pick) else { return };
-                self.feed(Input::Checked { worker, healthy });
+                self.feed(Input::Checked { worker, outcome: found(healthy) });
             }
             Step::FinishProbe { pick, healthy } => {
                 let Some(worker) = take(&mut self.probes, pick) else { return };
-                self.feed(Input::Probed { worker, healthy });
+                self.feed(Input::Probed { worker, outcome: found(healthy) });
             }
             Step::FinishEnd(pick) => {
                 let Some(worker) = take(&mut self.ends, pick) else { return };
@@ -590,4 +590,8 @@ impl World {
 fn take(set: &mut BTreeSet<WorkerId>, pick: usize) -> Option<WorkerId> {
     let worker = set.iter().nth(pick % set.len().max(1)).copied()?;
     set.take(&worker)
+}
+
+fn found(healthy: bool) -> Result<(), HealthError> {
+    if healthy { Ok(()) } else { Err(HealthError::new("told to fail")) }
 }

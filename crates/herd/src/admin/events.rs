@@ -141,7 +141,7 @@ fn concerned(kind: &EventKind) -> (Option<&SessionId>, Option<WorkerId>) {
         | EventKind::WorkerReady { worker, .. }
         | EventKind::SpawnFailed { worker, .. }
         | EventKind::WorkerCrashed { worker, .. }
-        | EventKind::WorkerUnhealthy { worker }
+        | EventKind::WorkerUnhealthy { worker, .. }
         | EventKind::WorkerGone { worker } => (None, Some(*worker)),
         EventKind::SessionStarted { session, worker } | EventKind::SessionEnded { session, worker, .. } => {
             (Some(session), Some(*worker))

@@ -183,7 +183,7 @@ async fn what_cannot_be_had_is_told_apart() {
     daemon.page_when("/v1/stats", |stats| stats["waiting"] == 1);
     let full = refusal(&mut plane, &[], "", 0).await;
     assert_eq!(full.code, RESOURCE_EXHAUSTED, "{full:?}");
-    assert!(full.message.contains("1 callers wait"), "{full:?}");
+    assert!(full.message.contains("1 caller waits"), "{full:?}");
 
     let broken = Daemon::run(&["--workers", "0..1", "--spare", "0"], &["sh", "-c", "echo it is broken >&2; exit 3"]);
     let mut plane = Plane::connect(&broken.socket).await;

@@ -31,7 +31,7 @@ pub(crate) struct Event {
     /// How long the worker's start took.
     #[serde(skip_serializing_if = "Option::is_none")]
     ready_after_ms: Option<f64>,
-    /// Why the worker could not be started.
+    /// Why the worker could not be started, or what its last health check found.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     /// How the worker ended.
@@ -62,9 +62,10 @@ impl Event {
             ..Self::default()
         };
         match &event.kind {
-            EventKind::WorkerStarting { worker }
-            | EventKind::WorkerUnhealthy { worker }
-            | EventKind::WorkerGone { worker } => this.worker(*worker),
+            EventKind::WorkerStarting { worker } | EventKind::WorkerGone { worker } => this.worker(*worker),
+            EventKind::WorkerUnhealthy { worker, finding } => {
+                Self { error: Some(finding.to_string()), ..this.worker(*worker) }
+            }
             EventKind::WorkerReady { worker, after } => {
                 Self { ready_after_ms: Some(exact_millis(*after)), ..this.worker(*worker) }
             }
