@@ -2,6 +2,8 @@ use std::{error::Error, fmt, io, path::Path, sync::Arc, time::Duration};
 
 use herd_pool::ExitStatus;
 
+use crate::probe;
+
 /// How many lines of a worker's standard error an error's text holds, and how long each may be. The error itself has
 /// them all.
 const SHOWN_LINES: usize = 5;
@@ -65,7 +67,7 @@ pub enum StartError {
         stderr_tail: Arc<[String]>,
     },
     /// The worker did not become ready in time. It was killed.
-    #[error("`{program}` was not ready after {after:?}: waited for {waited_for}, last saw {last_seen}{}", tail(.stderr_tail))]
+    #[error("`{program}` was not ready after {after:?}: waited for {waited_for}, last saw {last_seen}{}{}", remedy(.last_seen), tail(.stderr_tail))]
     TimedOut {
         /// The program.
         program: String,
@@ -109,6 +111,20 @@ impl StartError {
 /// `: ` and what is behind an error, or nothing.
 fn cause(error: &(dyn Error + Send + Sync)) -> String {
     error.source().map(|source| format!(": {source}")).unwrap_or_default()
+}
+
+/// What a worker most likely does wrong that shows nothing else, or nothing.
+fn remedy(last_seen: &str) -> &'static str {
+    match last_seen {
+        probe::REFUSED => {
+            "; it has to listen on 127.0.0.1 at the port that `{{.Port}}` in its command and the variable PORT stand for, \
+             within `start_timeout`"
+        }
+        probe::NO_SOCKET => {
+            "; it has to listen on the Unix socket that `{{.Socket}}` in its command stands for, within `start_timeout`"
+        }
+        _ => "",
+    }
 }
 
 /// `; its stderr ended with "a" / "b"`, or nothing.

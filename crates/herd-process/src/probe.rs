@@ -65,11 +65,16 @@ fn describe_exchange(error: &hyper::Error) -> String {
     text
 }
 
+/// Nobody listens on the worker's port.
+pub(crate) const REFUSED: &str = "connection refused";
+/// There is no file at the path of the worker's socket.
+pub(crate) const NO_SOCKET: &str = "no socket yet";
+
 /// What a failed connection attempt says about the worker, in a few words.
 pub(crate) fn describe_connect(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
-        io::ErrorKind::NotFound => "no socket yet".to_owned(),
+        io::ErrorKind::ConnectionRefused => REFUSED.to_owned(),
+        io::ErrorKind::NotFound => NO_SOCKET.to_owned(),
         _ => format!("no connection: {error}"),
     }
 }
