@@ -1,5 +1,7 @@
 //! `herd check FILE`.
 
+use std::io::{self, IsTerminal as _};
+
 use crate::{
     cli::CheckArgs,
     config::{self, Mode, Settings},
@@ -23,7 +25,11 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<()> {
         let all = if found.is_empty() { &warnings } else { &found };
         console::print(format_args!("{:#}\n", all.to_json()))?;
     } else if found.is_empty() {
-        console::print(format_args!("{}: no mistakes\n", args.file.display()))?;
+        let file = args.file.display();
+        console::print(format_args!("{file}: no mistakes\n"))?;
+        if io::stdout().is_terminal() {
+            console::print(format_args!("whether this host can do what it asks for: herd doctor --config {file}\n"))?;
+        }
     } else {
         console::print(format_args!("{found}\n"))?;
     }
