@@ -157,8 +157,8 @@ function stand(state) {
 function noticeOf(kind) {
   const { state, stats, heard } = picture;
   if (kind === 'silent') {
-    const since = heard === null ? 'The daemon does not answer.' : `The daemon does not answer since ${clock(new Date(heard))}.`;
-    const rest = `It is there, and may be stopped or busy, or the network is cut.${picture.ready ? ' What is shown is how it was then.' : ''}`;
+    const since = heard === null ? 'The daemon does not answer.' : `The daemon has not answered since ${clock(new Date(heard))}.`;
+    const rest = `It may be stopped or busy, or the network is cut.${picture.ready ? ' What is shown is how it was then.' : ''}`;
     return { kind: 'warn', text: `${since} ${rest}`, action: state.kind === 'waiting' ? 'Try now' : null };
   }
   if (kind === 'lost' && state.kind !== 'refused') {

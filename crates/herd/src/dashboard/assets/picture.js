@@ -162,7 +162,7 @@ export class Picture {
     // Connected is not live: what is shown is the old picture until the new one is whole.
     if (state.kind === 'live') return;
     if (wasLive) this.#whenLive = Promise.withResolvers();
-    this.#last = performance.now();
+    if (!state.hung) this.#last = performance.now();
     this.state = state;
     this.#changed();
   }

@@ -65,7 +65,7 @@ async fn a_daemon_that_is_silent_is_said_to_be_so_at_once_and_not_to_be_gone() {
     daemon.signal(Signal::STOP);
     // Sooner than the page gives the connection up.
     tab.says(&status(), "silent for");
-    tab.says(&css("#banner"), "The daemon does not answer since");
+    tab.says(&css("#banner"), "The daemon has not answered since");
     tab.sees(&row("alice"));
     daemon.signal(Signal::CONT);
     tab.says(&status(), "live");
