@@ -190,6 +190,10 @@ impl<C> ProcessFactoryBuilder<C> {
     }
 
     /// How many descriptors each process of a worker may have open (`RLIMIT_NOFILE`). Default: 4096.
+    ///
+    /// Without root, keep it well below the limit of this process: the kernel refuses descriptors to a process whose own
+    /// limit is below the number that its user has on the way through sockets, unix(7) `ETOOMANYREFS`, and workers are of
+    /// the same user then.
     pub fn open_files(mut self, count: u64) -> Self {
         self.raw.open_files = count;
         self

@@ -95,7 +95,8 @@ impl Setup {
                 pool,
                 wanted,
                 most,
-                "workers can have fewer files open than configured: the hard limit is lower"
+                "workers can have fewer files open than configured: no more than the daemon's hard limit, or half of it \
+                 where it is not root; raise that (LimitNOFILE= of its service) or lower open_files"
             );
         }
         for sentence in sight::unseen(&self.settings, &self.isolation.layers) {

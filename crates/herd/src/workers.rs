@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use herd_pool::{Pool, WorkerFactory};
 use herd_process::{HttpClient, OptionsError, ProcessFactory, ProcessFactoryBuilder};
 use herd_sandbox::{Layer, Plan};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, geteuid, getrlimit};
 use serde_json::Value;
 
 use crate::{
@@ -49,7 +49,16 @@ fn state_remedy() -> String {
 
 /// The most files that a worker can be allowed to open; `None` is without a bound.
 pub(crate) fn most_open_files() -> Option<u64> {
-    getrlimit(Resource::Nofile).maximum
+    most_beside(getrlimit(Resource::Nofile).maximum, geteuid().is_root())
+}
+
+/// The same for a daemon with this limit, which may run as root.
+///
+/// Workers of a daemon that is not root are of its own user. The kernel counts for each user how many descriptors are on
+/// their way through sockets, and refuses more to a process whose own limit of open files they exceed: unix(7),
+/// `ETOOMANYREFS`. A worker that leaves there as many as it may must not stop the daemon, so its limit is half of that one.
+fn most_beside(daemon: Option<u64>, is_root: bool) -> Option<u64> {
+    if is_root { daemon } else { daemon.map(|most| most / 2) }
 }
 
 /// Makes the factory.
@@ -430,5 +439,13 @@ mod tests {
         assert_eq!(places.len(), 3, "{places:?}");
         assert!(place(settings::DEFAULT_POOL, None).ends_with("herd/workspaces"), "as when there was only this one");
         assert_eq!(place("a", Some("/srv/a")), Path::new("/srv/a"), "what was written is taken as it is");
+    }
+
+    #[test]
+    fn a_worker_of_the_daemons_user_leaves_that_user_half_of_the_descriptors() {
+        assert_eq!(most_beside(Some(4096), false), Some(2048));
+        assert_eq!(most_beside(None, false), None);
+        // Root's own are not counted against it.
+        assert_eq!(most_beside(Some(4096), true), Some(4096));
     }
 }
