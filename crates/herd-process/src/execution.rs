@@ -1,7 +1,7 @@
 //! A further command in a worker's sandbox: what is asked for, and the hold on it.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fmt,
     fs::File,
     io,
@@ -223,6 +223,17 @@ pub(crate) async fn run(
     Ok(hold.ended().await)
 }
 
+/// A program as it is named to people. Whoever asks for it may have made it as long as a message can be.
+pub(crate) fn named(program: &OsStr) -> String {
+    const MOST: usize = 512;
+    let mut name = program.to_string_lossy().into_owned();
+    if name.len() > MOST {
+        name.truncate(name.floor_char_boundary(MOST));
+        name.push('…');
+    }
+    name
+}
+
 /// Resolves when the command's program runs.
 async fn begin(
     commands: &mpsc::UnboundedSender<Command>,
@@ -232,7 +243,7 @@ async fn begin(
     /// One number for all, since none is ever used twice.
     static IDS: AtomicU32 = AtomicU32::new(1);
 
-    let program = command.program.to_string_lossy().into_owned();
+    let program = named(&command.program);
     let mut spec = ExecSpec::new(command.program, streams);
     spec.args = command.args;
     spec.env = command.env;

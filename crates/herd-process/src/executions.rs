@@ -7,7 +7,7 @@ use herd_sandbox::{ExecStreams, Failure, Init, Signal};
 use rustix::io::Errno;
 use tokio::sync::{oneshot, watch};
 
-use crate::execution::{Begun, ExecError, Order};
+use crate::execution::{Begun, ExecError, Order, named};
 
 /// The commands of one worker. Dropping it tells all that are left that they are gone.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ struct Running {
 impl Executions {
     /// Has the init of a worker that runs begin a command.
     pub(crate) fn begin(&mut self, init: Option<&Init>, Order { id, spec, begun, ended }: Order) {
-        let program = spec.program.to_string_lossy().into_owned();
+        let program = named(&spec.program);
         let has_terminal = matches!(spec.streams, ExecStreams::Terminal(_));
         let refused = match init {
             None => Some(ExecError::NotRunning),

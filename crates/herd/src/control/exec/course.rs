@@ -44,6 +44,8 @@ const INPUT_WINDOW: usize = 64 * 1024;
 const PIECE: usize = 16 * 1024;
 /// The most output that may be under way, whatever the client says.
 const MOST_WINDOW: usize = 1024 * 1024;
+/// How much of a program's name is logged, in bytes.
+const MOST_LOGGED_BYTES: usize = 256;
 /// How long after the command's end a client may take nothing of what the command wrote.
 const LAST_WORDS_PATIENCE: Duration = Duration::from_mins(10);
 /// How long the end of a session may take to be known after the end of a command that it killed.
@@ -134,7 +136,8 @@ impl Course {
         let resources = &pool.setup().settings.resources;
         let touch_every =
             (resources.idle_by == IdleBy::Bytes).then(|| (resources.ttl / 4).max(Duration::from_millis(1)));
-        let program = Path::new(&command.program).file_name().unwrap_or_default().to_os_string();
+        let program = Path::new(&command.program).file_name().unwrap_or_default().to_string_lossy();
+        let program = program[..program.floor_char_boundary(MOST_LOGGED_BYTES)].to_owned();
         let worker = lease.worker_id();
         let (pid, uid) = match peer {
             Some(Peer::Process { pid, uid }) => (Some(pid), Some(uid)),

@@ -12,6 +12,9 @@ use crate::causes::with_causes;
 /// The trailer that says what is the matter with the program itself.
 const FAILURE: &str = "herd-exec-failure";
 
+/// The longest message. It travels among the trailers, where each byte can become three and a client takes 16 KiB in all.
+const MOST_MESSAGE_BYTES: usize = 2048;
+
 pub(super) fn of(error: &ExecError) -> Status {
     let mut trailers = MetadataMap::new();
     let code = match error {
@@ -27,7 +30,12 @@ pub(super) fn of(error: &ExecError) -> Status {
         ExecError::TimedOut { .. } => Code::DeadlineExceeded,
         _ => Code::Internal,
     };
-    Status::with_metadata(code, with_causes(error), trailers)
+    let mut message = with_causes(error);
+    if message.len() > MOST_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MOST_MESSAGE_BYTES));
+        message.push('…');
+    }
+    Status::with_metadata(code, message, trailers)
 }
 
 /// Whether the program is not there, or is no program.
