@@ -30,7 +30,7 @@ use crate::{
 /// The largest message that is read, in bytes.
 const MOST_MESSAGE_BYTES: usize = 4096;
 /// The same where a command is run, whose arguments and environment are in one message.
-const MOST_EXEC_MESSAGE_BYTES: usize = 256 * 1024;
+pub(crate) const MOST_EXEC_MESSAGE_BYTES: usize = 256 * 1024;
 /// How long the beginning of an answer may take, which has to wait for nothing but the request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many gRPC requests there may be at once, most of which hold a session each.

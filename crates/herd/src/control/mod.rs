@@ -25,6 +25,7 @@ use tokio::{join, net::UnixListener, sync::watch};
 
 use self::{front::Health, peer::ControlListener};
 pub(crate) use self::{
+    front::MOST_EXEC_MESSAGE_BYTES,
     runtime_dir::RuntimeDir,
     service::Control,
     socket::{ControlSocket, SocketError, is_live},

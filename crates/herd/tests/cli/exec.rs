@@ -115,6 +115,23 @@ fn what_it_says_and_how_it_ends_is_what_herd_exec_says_and_how_that_ends() {
 }
 
 #[test]
+fn what_is_too_long_is_refused_in_a_sentence() {
+    let mut daemon = daemon();
+    let long = "a".repeat(20_000);
+    let output = exec(&daemon, &["alice", "--", &long]).output().unwrap();
+    let said = text(&output.stderr);
+    assert!(matches!(output.status.code(), Some(126 | 127)), "{output:?}");
+    assert!(said.starts_with("herd: `aaaa") && said.contains("could not be started") && said.len() < 3000, "{said}");
+    let line = daemon.log_line(|line| line["message"] == "a command could not be run in a worker's sandbox");
+    assert!(line.to_string().len() < 2000, "{line}");
+    let much = "b".repeat(100_000);
+    let output = exec(&daemon, &["alice", "--", "echo", &much, &much, &much]).output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    let said = text(&output.stderr);
+    assert!(said.contains("bytes, and herd exec takes up to 262") && said.contains("standard input"), "{said}");
+}
+
+#[test]
 fn what_is_wrong_is_said_before_anything_runs() {
     let daemon = daemon();
     let failed = |words: &[&str], code: i32| {

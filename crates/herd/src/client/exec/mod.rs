@@ -14,6 +14,7 @@ use clap::{ArgAction, Args};
 use clap_complete::engine::ArgValueCompleter;
 use herd_pool::SessionId;
 use hyper::{Method, StatusCode};
+use prost::Message as _;
 
 use self::conversation::{Conversation, Ended};
 use super::{
@@ -25,13 +26,19 @@ use crate::{
     admin::model::Session,
     cli::{DaemonChoice, SessionChoice},
     console,
-    control::wire::{ExecStart, TerminalSize, Variable},
+    control::{
+        MOST_EXEC_MESSAGE_BYTES,
+        wire::{ExecStart, TerminalSize, Variable},
+    },
 };
 
 /// The exit codes that are herd's own, as docker and env(1) have them.
 const FAILED: u8 = 125;
 const NOT_EXECUTABLE: u8 = 126;
 const NOT_FOUND: u8 = 127;
+
+/// The daemon's limit, without what is around it in the message.
+const MOST_START_BYTES: usize = MOST_EXEC_MESSAGE_BYTES - 16;
 
 /// Arguments of `herd exec`.
 #[derive(Args, Debug)]
@@ -127,6 +134,12 @@ async fn execute(args: ExecArgs) -> anyhow::Result<u8> {
         terminal: with_terminal.then(size),
         output_window: streams::OUTPUT_WINDOW,
     };
+    ensure!(
+        start.encoded_len() <= MOST_START_BYTES,
+        "the command and its environment are {} bytes, and herd exec takes up to {MOST_START_BYTES}; pass what is \
+         long on standard input, or as a file",
+        start.encoded_len()
+    );
     let conversation = Conversation::begin(&daemon, start).await?;
     match conversation.run(!no_stdin, with_terminal).await? {
         Ended::Code(code) => Ok(u8::try_from(code).unwrap_or(u8::MAX)),
