@@ -73,14 +73,22 @@ impl ServiceManager {
         let mut turns = interval(period);
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut said = String::new();
+        let mut complained = false;
         loop {
             turns.tick().await;
             if !pulse.is_felt(patience).await {
-                tracing::error!(
-                    ?patience,
-                    "a gateway thread does not answer, and so the service manager is told nothing"
-                );
+                if !complained {
+                    tracing::error!(
+                        ?patience,
+                        "a gateway thread does not answer, and so the service manager is told nothing until it does"
+                    );
+                }
+                complained = true;
                 continue;
+            }
+            if complained {
+                tracing::warn!("all gateway threads answer again");
+                complained = false;
             }
             let mut lines = Vec::new();
             if notifier.watchdog.is_some() {

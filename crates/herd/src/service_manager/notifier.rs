@@ -12,10 +12,12 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 /// How long a service manager that does not read may hold up the daemon.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// The shortest time of a watchdog. In a quarter of it every gateway thread has to answer, however busy the host is.
+const SHORTEST: Duration = Duration::from_millis(100);
 
 /// The socket of a service manager. See sd_notify(3).
 #[derive(Debug)]
@@ -70,7 +72,7 @@ impl Watchdog {
     /// From `WATCHDOG_USEC` and `WATCHDOG_PID`. `None` if there is none for this process.
     ///
     /// # Errors
-    /// If they are no numbers.
+    /// If they are no numbers, or if the time is shorter than 100 milliseconds.
     pub(super) fn read(interval: Option<&OsStr>, pid: Option<&OsStr>) -> anyhow::Result<Option<Self>> {
         let Some(interval) = interval else { return Ok(None) };
         if pid.is_some_and(|pid| *pid != *process::id().to_string()) {
@@ -82,12 +84,18 @@ impl Watchdog {
                 "WATCHDOG_USEC is {interval:?}, which is no number of microseconds; unset it, or correct WatchdogSec="
             )
         })?;
-        Ok(Some(Self(Duration::from_micros(microseconds))))
+        let time = Duration::from_micros(microseconds);
+        ensure!(
+            time >= SHORTEST,
+            "WATCHDOG_USEC is {interval:?}, which is shorter than {SHORTEST:?}: no daemon can answer that often for sure; \
+             raise WatchdogSec=, to 30s for example"
+        );
+        Ok(Some(Self(time)))
     }
 
     /// How often to say so: sd_watchdog_enabled(3) recommends half of the time.
     pub(super) fn period(self) -> Duration {
-        (self.0 / 2).max(Duration::from_millis(1))
+        self.0 / 2
     }
 
     /// How long to wait for those who have to be well, so that what is said afterwards is still in time.
@@ -120,6 +128,16 @@ mod tests {
             let error = Watchdog::read(text(time), None).unwrap_err().to_string();
             assert!(error.contains(&format!("WATCHDOG_USEC is {time:?}")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_watchdog_that_nobody_can_satisfy_is_refused() {
+        for time in ["1", "99999"] {
+            let error = Watchdog::read(text(time), None).unwrap_err().to_string();
+            assert!(error.contains(&format!("WATCHDOG_USEC is {time:?}, which is shorter than 100ms")), "{error}");
+        }
+        let shortest = Watchdog::read(text("100000"), None).unwrap().unwrap();
+        assert_eq!(shortest.patience(), Duration::from_millis(25));
     }
 
     #[test]
