@@ -46,7 +46,7 @@ export function replace(element, ...children) {
 }
 
 // What turns the direction of text or cannot be seen could make one thing look like another.
-const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u115f\u1160\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\ufff9-\ufffb]/u;
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069\u2800\ufff9-\ufffb]|\p{Default_Ignorable_Code_Point}/u;
 const UNSEEN_PARTS = new RegExp(`(${UNSEEN.source})`, 'u');
 
 /** Text of a stranger as nodes: characters that are not seen are written out. */

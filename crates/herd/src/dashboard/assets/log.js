@@ -47,7 +47,12 @@ export class LogView {
   #follow = h('button.toggle', { type: 'button', 'aria-pressed': 'true' }, 'Follow');
   #pause = h('button.toggle', { type: 'button', 'aria-pressed': 'false' }, 'Pause');
   #wrap = h('button.toggle', { type: 'button', 'aria-pressed': 'true' }, 'Wrap');
+  /** Entries that are not shown yet: a ring of as many as the page keeps, of which `#first` is the oldest. */
   #pending = [];
+  #first = 0;
+  /** How many marks are among the lines that are shown. */
+  #marks = 0;
+  #counting = false;
   #drawing = false;
   #following = null;
   #picture;
@@ -149,9 +154,12 @@ export class LogView {
   }
 
   #push(entry) {
-    this.#pending.push(entry);
-    if (this.#pending.length > MOST) this.#pending.splice(0, this.#pending.length - MOST);
-    if (this.#isPaused) this.#count();
+    if (this.#pending.length < MOST) this.#pending.push(entry);
+    else {
+      this.#pending[this.#first] = entry;
+      this.#first = (this.#first + 1) % MOST;
+    }
+    if (this.#isPaused) this.#countSoon();
     else this.#schedule();
   }
 
@@ -162,13 +170,15 @@ export class LogView {
   }
 
   #draw() {
-    const entries = this.#pending;
+    const entries = [...this.#pending.slice(this.#first), ...this.#pending.slice(0, this.#first)];
     this.#pending = [];
+    this.#first = 0;
     this.#lines.append(...entries.map((entry) => this.#line(entry)));
     let over = this.#lines.childElementCount - MOST;
     for (; over > 0; over -= 1) {
       const { classList, hidden } = this.#lines.firstElementChild;
-      if (!hidden && !classList.contains('mark')) this.#fitting -= 1;
+      if (classList.contains('mark')) this.#marks -= 1;
+      else if (!hidden) this.#fitting -= 1;
       this.#lines.firstElementChild.remove();
     }
     this.#toEnd();
@@ -181,6 +191,7 @@ export class LogView {
   }
 
   #line({ mark, at, stream, text, sequence }) {
+    if (mark !== undefined) this.#marks += 1;
     const line = mark !== undefined
       ? h('p.mark', {}, mark)
       : h(`p.${stream}`, {},
@@ -208,8 +219,18 @@ export class LogView {
     if (this.#follows) this.#lines.scrollTop = this.#lines.scrollHeight;
   }
 
+  /** Counts once before the next frame, however many lines come. */
+  #countSoon() {
+    if (this.#counting) return;
+    this.#counting = true;
+    requestAnimationFrame(() => {
+      this.#counting = false;
+      this.#count();
+    });
+  }
+
   #count() {
-    const all = this.#lines.childElementCount - this.#lines.getElementsByClassName('mark').length;
+    const all = this.#lines.childElementCount - this.#marks;
     const shown = this.#words ? `${count(this.#fitting)} of ${counted(all, 'line')}` : counted(all, 'line');
     const waiting = this.#isPaused && this.#pending.length ? `, ${count(this.#pending.length)} more wait` : '';
     write(this.#state, all || waiting ? shown + waiting : 'Nothing was written yet.');
