@@ -11,7 +11,7 @@ mod failures;
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::Instant,
 };
 
@@ -22,11 +22,13 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use tokio::sync::watch;
 
 use self::failures::Failures;
 use super::{
     problem::{Kind, Problem},
     server::Peer,
+    sse,
 };
 use crate::{access::TokenHash, config::settings, dashboard};
 
@@ -39,7 +41,7 @@ pub(crate) struct Guard(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    rules: RwLock<Arc<Rules>>,
+    rules: watch::Sender<Arc<Rules>>,
     failures: Failures,
 }
 
@@ -154,17 +156,17 @@ impl Rules {
 
 impl Guard {
     pub(crate) fn new(rules: Rules) -> Self {
-        Self(Arc::new(Shared { rules: RwLock::new(Arc::new(rules)), failures: Failures::default() }))
+        Self(Arc::new(Shared { rules: watch::Sender::new(Arc::new(rules)), failures: Failures::default() }))
     }
 
-    /// From now on these rules count, for every request, also on connections that are open.
+    /// From now on these rules count, for every request, also on connections that are open, and for streams that are
+    /// open: those end whose token is none any more.
     pub(crate) fn configure(&self, rules: Rules) {
-        // Nothing in here can panic half-way through a change.
-        *self.0.rules.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+        self.0.rules.send_replace(Arc::new(rules));
     }
 
     fn rules(&self) -> Arc<Rules> {
-        Arc::clone(&self.0.rules.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.rules.borrow())
     }
 
     fn check(&self, request: &Request) -> Result<(), Problem> {
@@ -200,10 +202,25 @@ impl Guard {
 }
 
 pub(super) async fn stand(State(guard): State<Guard>, request: Request, next: Next) -> Response {
-    match guard.check(&request) {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+    // Before the check, so that no change is missed between it and the stream's beginning.
+    let mut rules = guard.0.rules.subscribe();
+    if let Err(problem) = guard.check(&request) {
+        return problem.into_response();
     }
+    let presented = bearer(request.headers()).map(TokenHash::of);
+    let response = next.run(request).await;
+    if !sse::is_stream(&response) {
+        return response;
+    }
+    let revoked = async move {
+        let is_refused =
+            |rules: &Arc<Rules>| rules.token.as_ref().is_some_and(|token| presented.as_ref() != Some(token));
+        if rules.wait_for(is_refused).await.is_err() {
+            // The guard is gone, and with it the daemon, which ends its streams itself.
+            std::future::pending::<()>().await;
+        }
+    };
+    sse::end_when(response, revoked, "token-changed")
 }
 
 /// The only credentials of the request, if they are a bearer token (RFC 6750 §2.1). The scheme's name has no case.

@@ -70,7 +70,7 @@ pub(super) struct Hello {
 /// - `ready` comes once, when all that there was has been sent. Whoever connects again drops then what it was not told
 ///   again.
 /// - `stats` has the Stats, once in each interval.
-/// - `end` with a `reason` is the last one, if the daemon stops, or who is gone could not be told any more because it was
+/// - `end` with a `reason` is the last one, if the daemon stops, the token that was sent is none any more, or who is gone could not be told any more because it was
 ///   not read fast enough.
 ///
 /// Who reads slowly gets differences less often, and never late ones. What workers use is looked at once a second at

@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, header},
     response::Response,
 };
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use serde::Serialize;
 use tokio::{
     select,
@@ -24,6 +24,8 @@ use super::problem::{Kind, Problem};
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// After how long a browser connects again, in milliseconds.
 const GREETING: &[u8] = b"retry: 1000\n\n";
+
+const STREAM: &str = "text/event-stream";
 
 /// How long subscribers have to take the last frame.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -124,10 +126,34 @@ pub(super) fn respond(source: impl Source, streams: &Streams) -> Response {
     });
     let mut response = Response::new(Body::from_stream(frames));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(STREAM));
     // nginx would collect frames before it passes them on.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
+}
+
+/// Whether this is a stream.
+pub(super) fn is_stream(response: &Response) -> bool {
+    response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == STREAM)
+}
+
+/// Ends a stream between two of its frames once `ended` is, and says why.
+pub(super) fn end_when(
+    response: Response,
+    ended: impl Future<Output = ()> + Send + 'static,
+    reason: &'static str,
+) -> Response {
+    response.map(|body| {
+        let conversation = Some((body.into_data_stream(), Box::pin(ended)));
+        Body::from_stream(stream::unfold(conversation, move |conversation| async move {
+            let (mut frames, mut ended) = conversation?;
+            select! {
+                biased;
+                () = &mut ended => Some((Ok(frame(None, "end", &End { reason })), None)),
+                next = frames.next() => Some((next?, Some((frames, ended)))),
+            }
+        }))
+    })
 }
 
 /// One event as it is sent. `name` is a word of ours, and JSON has no line breaks.
@@ -164,8 +190,6 @@ pub(super) fn resume_after(headers: &HeaderMap, parameter: Option<&str>) -> Resu
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
-
-    use futures_util::StreamExt as _;
 
     use super::*;
 
@@ -214,6 +238,21 @@ mod tests {
         let mut stream = streaming(script, &streams);
         stream.next().await;
         assert_eq!(stream.next().await.unwrap().unwrap(), "gone");
+        assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_ended_says_why_behind_a_whole_frame() {
+        let streams = Streams::default();
+        let (revoke, revoked) = tokio::sync::oneshot::channel::<()>();
+        let response = respond(Script(vec![Told::Frame("one".into())].into()), &streams);
+        assert!(is_stream(&response));
+        let ended = end_when(response, async { _ = revoked.await }, "token-changed");
+        let mut stream = ended.into_body().into_data_stream();
+        assert_eq!(stream.next().await.unwrap().unwrap(), GREETING);
+        assert_eq!(stream.next().await.unwrap().unwrap(), "one");
+        drop(revoke);
+        assert_eq!(stream.next().await.unwrap().unwrap(), "event: end\ndata: {\"reason\":\"token-changed\"}\n\n");
         assert!(stream.next().await.is_none());
     }
 
