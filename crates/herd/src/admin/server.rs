@@ -24,6 +24,7 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustix::net::sockopt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
@@ -63,7 +64,9 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// How much of an answer is kept for an HTTP/1.1 peer that does not take it, in bytes, beside one piece of the answer. A
 /// longer head of a request is refused.
 const HTTP1_BUFFER: usize = 64 * 1024;
-/// The same for each answer to an HTTP/2 peer, which may ask for many at once.
+/// How much the kernel keeps for a peer that does not take it, in bytes; Linux doubles it for its own bookkeeping.
+const SEND_BUFFER: usize = 64 * 1024;
+/// The same as [`HTTP1_BUFFER`] for each answer to an HTTP/2 peer, which may ask for many at once.
 const HTTP2_SEND_BUFFER: usize = 16 * 1024;
 
 /// Where connections come from.
@@ -140,6 +143,8 @@ impl Incoming for (TcpStream, SocketAddr) {
     }
 
     async fn establish(self) -> io::Result<TcpStream> {
+        // What is told of this moment is of no use if it waits in a large buffer until a slow reader takes it.
+        sockopt::set_socket_send_buffer_size(&self.0, SEND_BUFFER)?;
         Ok(self.0)
     }
 }

@@ -1,4 +1,4 @@
-use std::{future::Future, io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use herd_gateway::Tls;
 use rustls::ServerConfig;
@@ -44,7 +44,8 @@ impl Incoming for TlsIncoming {
         Peer::Address(self.address)
     }
 
-    fn establish(self) -> impl Future<Output = io::Result<Self::Stream>> + Send {
-        TlsAcceptor::from(self.config).accept(self.stream)
+    async fn establish(self) -> io::Result<Self::Stream> {
+        let stream = (self.stream, self.address).establish().await?;
+        TlsAcceptor::from(self.config).accept(stream).await
     }
 }
