@@ -109,6 +109,14 @@ class Tab:
         if not request.url.startswith(self.address):
             self.complaints.append(f"request: {request.url}")
 
+    def another(self):
+        """Goes on in a further window beside those that are open."""
+        self.page = self.context.new_page()
+        self.page.on("console", self.hear)
+        self.page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        self.page.add_init_script(WATCH)
+        self.page.goto(self.address, wait_until="commit")
+
     def inject(self, route, html):
         """Lets the daemon's page come with something that the daemon did not write."""
         response = route.fetch()

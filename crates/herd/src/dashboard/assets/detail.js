@@ -24,6 +24,7 @@ class Detail {
   memory = new Chart({ title: 'Memory', lines: [{ kind: 'memory' }], format: bytes, least: 1 << 20 });
   sandbox = new SandboxView();
   #drawn = null;
+  #heeded = null;
   /** What there is nothing to say in if nothing was ever seen. */
   #ofRows = [];
 
@@ -53,6 +54,13 @@ class Detail {
       h('div.columns', {},
         h('section', { 'aria-labelledby': 'events-title' }, h('h2', { id: 'events-title' }, 'Events'), this.events.element),
         h('section', { 'aria-label': 'More' }, extra ?? null, sandbox)));
+  }
+
+  /** Something happened if this is another than before. */
+  heed(stamp) {
+    if (this.#heeded === stamp) return;
+    this.#heeded = stamp;
+    this.events.look();
   }
 
   say(text, kind = 'plain') {
@@ -145,7 +153,7 @@ export class SessionPage extends Detail {
 
   #bind() {
     const { pool, tenant, id } = this.#name;
-    this.events.follow({ session: id, pool, tenant: tenant ?? '' });
+    this.events.ask({ session: id, pool, tenant: tenant ?? '' });
   }
 
   restarted() {
@@ -169,6 +177,7 @@ export class SessionPage extends Detail {
         if (session.state === 'live') this.log.open(session.worker);
       }
     }
+    this.heed(`${session?.state} ${session?.worker}`);
     this.mark.update(session?.state ?? (picture.ready ? 'ended' : 'unknown'));
     attribute(this.end, 'disabled', !session);
     this.#tell(session);
@@ -187,7 +196,7 @@ export class SessionPage extends Detail {
     const ended = last?.kind === 'session-ended' ? last : null;
     if (ended) this.#ended = Date.parse(ended.at);
     this.#ended ??= this.picture.now();
-    if (ended?.worker) this.events.follow({ worker: ended.worker });
+    if (ended?.worker) this.events.ask({ worker: ended.worker });
     this.log.absent('There is no worker whose log could be shown.');
     if (ended) {
       this.say(`This session ended at ${exactly(ended.at)}: ${ended.detail ?? ended.reason}.`, 'over');
@@ -236,14 +245,14 @@ export class WorkerPage extends Detail {
       { label: 'Age', value: of(({ started }) => since(started, this.#gone ?? this.picture.now())) },
       ...this.workerFacts(),
     ]);
-    this.events.follow({ worker: id });
+    this.events.ask({ worker: id });
   }
 
   restarted() {
     this.log.restart();
     this.events.restart();
     this.worker = null;
-    this.events.follow({ worker: this.#id });
+    this.events.ask({ worker: this.#id });
   }
 
   update() {
@@ -251,6 +260,7 @@ export class WorkerPage extends Detail {
     if (worker) this.worker = worker;
     this.#gone = worker || !this.picture.ready ? null : this.#gone ?? this.picture.now();
     if (worker && worker.state !== 'starting') this.log.open(worker.id);
+    this.heed(`${worker?.state} ${worker?.session}`);
     this.mark.update(worker?.state ?? (this.picture.ready ? 'gone' : 'unknown'));
     if (worker || !this.picture.ready) this.say(null);
     else {

@@ -97,7 +97,7 @@ export class Dialogs {
         // A browser takes `..` in a path for a step upwards, however it is written.
         if (id === '.' || id === '..') throw new Error(`a browser cannot name this session; “herd end ${quoted(id)}” in a terminal can`);
         const query = { pool, tenant: tenant ?? '', worker, force: force.checked ? true : null };
-        await ask(address(['v1', 'sessions', id], query), { method: 'DELETE' });
+        await ask(address(['v1', 'sessions', id], query), { method: 'DELETE', time: null });
         dialog.close();
         ended();
       } catch (problem) {
@@ -130,10 +130,10 @@ export class Dialogs {
     open(dialog);
   }
 
-  /** Asks for the token, and goes on with it. `refused` says what was wrong with the one before. */
-  token(refused, goOn) {
+  /** Asks for the token; all that waits for one goes on with it. `refused` says what was wrong with the one before. */
+  token(refused) {
     if (this.#token) {
-      write(this.#token.error, refused);
+      if (refused) write(this.#token.error, refused);
       return;
     }
     const error = h('p.error', { role: 'alert', id: 'token-error' }, refused);
@@ -153,7 +153,6 @@ export class Dialogs {
         useToken(token);
         this.#token = null;
         dialog.close();
-        goOn();
       },
     },
     h('h2', { id: 'token-title' }, 'This daemon asks for its admin token'),

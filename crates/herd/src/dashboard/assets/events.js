@@ -3,10 +3,13 @@
 import { h, visible } from './dom.js';
 import { clock, exactly, millis } from './format.js';
 import { poolPath, sessionPath, workerPath } from './columns.js';
-import { Following, address } from './stream.js';
+import { Following, address, ask } from './stream.js';
 
 /** How many are kept in the page. */
 const MOST = 500;
+/** After how many milliseconds is looked again, if something seems to have happened and if not. */
+const SOON = 1000;
+const LATER = 5000;
 
 const GOOD = new Set(['worker-ready', 'session-started']);
 const BAD = new Set(['spawn-failed', 'worker-crashed', 'worker-unhealthy']);
@@ -55,6 +58,10 @@ export class EventList {
   #list = h('ol.events');
   #state = h('p.note', {}, 'Loading…');
   #following = new Map();
+  #asked = new Map();
+  #timer = 0;
+  #turn = 0;
+  #looks = 0;
   #picture;
   #withPool;
   #heard;
@@ -76,7 +83,7 @@ export class EventList {
       event: (name, event) => this.#take(name, event),
       state: ({ kind, error }) => {
         if (kind === 'refused') this.#say(error.message);
-        else if (kind === 'live' && !this.events.length) this.#say('Nothing is kept of what happened, or nothing has.');
+        else if (kind === 'live') this.#stand();
       },
     }, { gate: () => this.#picture.whenLive(), id: '0' }));
   }
@@ -88,7 +95,54 @@ export class EventList {
     this.#tell();
   }
 
+  /**
+   * Asks for those that fit a query now, whenever `look` is called, and every now and then: a stream would take one of
+   * the six connections that a browser has to one address, and windows beside this one need some.
+   */
+  ask(query) {
+    const key = address([], query);
+    if (this.#asked.has(key)) return;
+    this.#asked.set(key, { query, last: 0 });
+    this.look();
+  }
+
+  /** Looks whether something has happened, and once more a moment later, when the daemon has written it down. */
+  look() {
+    clearTimeout(this.#timer);
+    this.#looks = 2;
+    this.#lookOnce();
+  }
+
+  async #lookOnce() {
+    const turn = this.#turn += 1;
+    await this.#picture.whenLive();
+    for (const one of this.#asked.values()) {
+      if (this.#turn !== turn) return;
+      try {
+        const path = address(['v1', 'events'], { ...one.query, follow: false, last_event_id: one.last });
+        const { items } = await ask(path);
+        if (this.#turn !== turn) return;
+        for (const event of items) this.#take(event.kind, event);
+        one.last = items.at(-1)?.sequence ?? one.last;
+        this.#stand();
+      } catch (error) {
+        if (!this.events.length && this.#turn === turn) this.#say(error.message);
+      }
+    }
+    this.#looks -= 1;
+    if (this.#turn === turn) this.#timer = setTimeout(() => this.#lookOnce(), this.#looks > 0 ? SOON : LATER);
+  }
+
+  #stand() {
+    if (!this.events.length) this.#say('Nothing is kept of what happened, or nothing has.');
+    else if (!this.#pending.length) this.#tell();
+  }
+
   close() {
+    // What was asked for before is not heard any more.
+    this.#turn += 1;
+    clearTimeout(this.#timer);
+    this.#asked.clear();
     for (const following of this.#following.values()) following.close();
     this.#following.clear();
   }

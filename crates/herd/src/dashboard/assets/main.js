@@ -8,7 +8,7 @@ import { EventsPage } from './events.js';
 import { SessionsPage, WorkersPage } from './overview.js';
 import { Picture } from './picture.js';
 import { PoolPage } from './pool.js';
-import { ask, hasToken, useToken } from './stream.js';
+import { ask, hasToken, useToken, whenDenied } from './stream.js';
 
 const main = document.getElementById('main');
 const status = document.getElementById('status');
@@ -115,7 +115,6 @@ function drawFrame() {
     const number = link.querySelector('.number');
     if (number && stats) write(number, count(link.dataset.place === 'workers' ? picture.workers.size : picture.begun));
   }
-  checkAccess();
   forget.hidden = !hasToken();
   const { kind, text, title } = stand(state);
   status.dataset.kind = kind;
@@ -177,13 +176,11 @@ function noticeOf(kind) {
   return null;
 }
 
-function checkAccess() {
-  const { kind, error } = picture.state;
-  if (kind !== 'refused' || error.status !== 401) return;
+whenDenied((error) => {
   const refused = error.kind === 'bad-token' ? 'That is not the token. Look again into the file.' : '';
   if (hasToken() && refused) useToken(null);
-  dialogs.token(refused, () => picture.connect());
-}
+  dialogs.token(refused);
+});
 
 function turnTheme() {
   const order = ['', 'light', 'dark'];

@@ -95,6 +95,8 @@ export class Picture {
   /** Whether another daemon answers than the one whose picture is shown. */
   #isAnother = false;
   #skew = 0;
+  /** What is to be added to the daemon's `uptime_ms` to have this page's clock. */
+  #origin = 0;
   #following = null;
   #last = performance.now();
   #whenLive = Promise.withResolvers();
@@ -192,6 +194,7 @@ export class Picture {
   #greet({ version, started, stats }) {
     // The old picture stays until the new one is whole, so that the reader's place does.
     this.#isAnother ||= this.started !== null && this.started !== started;
+    this.#origin = performance.now() - stats.uptime_ms;
     this.version = version;
     this.started = started;
     this.stats = stats;
@@ -263,7 +266,8 @@ export class Picture {
   }
 
   #sample() {
-    const now = performance.now();
+    // When the daemon took the picture, however late it came.
+    const now = this.#origin + this.stats.uptime_ms;
     // Ticks count time, so that a while without news is as wide as it was long.
     const tick = Math.max(this.tick + 1, Math.round(now / INTERVAL));
     this.tick = tick;

@@ -5,9 +5,18 @@ const LONGEST_PAUSE = 30_000;
 /** Streams say something at least each 15 s. */
 const SILENCE = 40_000;
 /** After how long a page that nobody looks at gives its connections back. A browser has few for one host. */
-const UNSEEN_FOR = 60_000;
+const UNSEEN_FOR = 1000;
+/** How long an answer may take that waits for nobody, in milliseconds. */
+const ANSWER_TIME = 20_000;
 
 let token = recall();
+/** Hears of it when the daemon takes the token no more, or asks for one. */
+let denied = () => {};
+let admitted = Promise.withResolvers();
+
+export function whenDenied(listener) {
+  denied = listener;
+}
 
 function recall() {
   try {
@@ -24,6 +33,10 @@ export function hasToken() {
 /** Takes a token for all requests from now on; `null` forgets it. It is kept as long as the tab is open. */
 export function useToken(next) {
   token = next;
+  if (next !== null) {
+    admitted.resolve();
+    admitted = Promise.withResolvers();
+  }
   try {
     if (next === null) sessionStorage.removeItem('herd-token');
     else sessionStorage.setItem('herd-token', next);
@@ -46,7 +59,8 @@ export class Refusal extends Error {
 
 /** Sends a request below the page's own address and gives the response if it is a good one. */
 export async function request(path, { headers = {}, ...options } = {}) {
-  const credentials = token === null ? {} : { authorization: `Bearer ${token}` };
+  const used = token;
+  const credentials = used === null ? {} : { authorization: `Bearer ${used}` };
   const response = await fetch(path, { ...options, headers: { ...headers, ...credentials }, cache: 'no-store' });
   if (response.ok) return response;
   let problem = {};
@@ -55,11 +69,22 @@ export async function request(path, { headers = {}, ...options } = {}) {
   } catch {
     // Something between here and the daemon answers.
   }
-  throw new Refusal(response.status, problem, Number(response.headers.get('retry-after')) || null);
+  const refusal = new Refusal(response.status, problem, Number(response.headers.get('retry-after')) || null);
+  if (response.status === 401) {
+    if (used === token) denied(refusal);
+    // The answer to a token that has been exchanged meanwhile says nothing about the new one.
+    else if (token !== null) return request(path, { headers, ...options });
+  }
+  throw refusal;
 }
 
-export async function ask(path, options) {
-  return (await request(path, options)).json();
+export async function ask(path, { time = ANSWER_TIME, ...options } = {}) {
+  try {
+    return await (await request(path, { ...options, signal: time === null ? null : AbortSignal.timeout(time) })).json();
+  } catch (error) {
+    if (error.name !== 'TimeoutError') throw error;
+    throw new Error(`no answer came within ${time / 1000} s; a browser has six connections to one address, so close other windows of this dashboard`);
+  }
 }
 
 /** A path or query of parts, each of them escaped. */
@@ -107,8 +132,8 @@ document.addEventListener('visibilitychange', () => {
 });
 addEventListener('online', () => wakers.forEach((wake) => wake()));
 setInterval(() => {
-  if (hiddenSince !== null && performance.now() - hiddenSince > UNSEEN_FOR) wakers.forEach((wake) => wake());
-}, 5000);
+  if (unseen()) wakers.forEach((wake) => wake());
+}, 1000);
 
 const unseen = () => hiddenSince !== null && performance.now() - hiddenSince > UNSEEN_FOR;
 
@@ -128,6 +153,8 @@ export class Following {
   #wake = () => {};
   #closed = false;
   #hung = false;
+  /** Whether the daemon wants to be asked anew, with the token that counts by now. */
+  #again = false;
 
   constructor(path, handlers, { gate = async () => {}, id = null } = {}) {
     this.#path = path;
@@ -169,9 +196,15 @@ export class Following {
         this.#hung = false;
         const over = await this.#read(() => { failures = 0; });
         if (over) break;
+        if (this.#again) continue;
       } catch (error) {
         if (this.#closed) break;
         const isForGood = error instanceof Refusal && error.status < 500 && ![408, 409, 429].includes(error.status);
+        if (error.status === 401) {
+          this.#handlers.state({ kind: 'refused', error });
+          await Promise.race([admitted.promise, this.#sleep(2 ** 31 - 1)]);
+          continue;
+        }
         if (isForGood) {
           this.#handlers.state({ kind: 'refused', error });
           break;
@@ -204,6 +237,7 @@ export class Following {
   async #read(alive) {
     const abort = new AbortController();
     this.#abort = abort;
+    this.#again = false;
     const watch = () => setTimeout(() => {
       this.#hung = true;
       abort.abort();
@@ -226,7 +260,9 @@ export class Following {
         for (const { name, data } of parser.feed(value)) {
           alive();
           if (parser.id !== null) this.#id = parser.id;
-          if (this.#handlers.event(name, JSON.parse(data)) === false) {
+          const told = JSON.parse(data);
+          this.#again = name === 'end' && told.reason === 'token-changed';
+          if (this.#handlers.event(name, told) === false) {
             abort.abort();
             return true;
           }

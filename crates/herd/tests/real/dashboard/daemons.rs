@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::tab::{Tab, button, css, lines, role, row, rows, say, speakers, speakers_at, start, status};
+use super::tab::{SPEAKER, Tab, button, css, lines, role, row, rows, say, speakers, speakers_at, start, status};
 use crate::{daemon::Daemon, processes::Watch};
 
 async fn crowd(daemon: &Daemon) {
@@ -144,6 +144,43 @@ async fn a_wrong_token_is_said_to_be_wrong_and_the_right_one_opens_the_page() {
     // The browser's own words about the refusals.
     let complaints = tab.complaints();
     assert!(complaints.iter().all(|complaint| complaint.contains("401")), "{complaints:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_changed_is_asked_for_anew_and_everything_goes_on() {
+    const TOKENS: [&str; 2] = ["a-token-that-is-long-enough-0123456789", "another-token-that-is-long-enough-0123"];
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("token");
+    fs::write(&file, TOKENS[0]).unwrap();
+    let configuration = directory.path().join("herd.yaml");
+    // What is read again is what a file says.
+    let text = format!(
+        "worker: {{command: [/usr/bin/python3, {SPEAKER}], health_path: /}}\nnetwork: {{admin_token_file: {}}}\n",
+        file.display()
+    );
+    fs::write(&configuration, text).unwrap();
+    let daemon = Daemon::serve(&["--config", configuration.to_str().unwrap()]);
+    start(&daemon, "alice").await;
+    let mut tab = Tab::open(daemon.admin);
+    let dialog = role("dialog", "This daemon asks for its admin token");
+    tab.sees(&dialog);
+    tab.fill(&css("#token"), TOKENS[0]);
+    tab.click(&button("Continue"));
+    tab.click(&row("alice"));
+    say(&daemon, "alice", "/out", "before\n").await;
+    tab.sees(&lines().with("before"));
+    fs::write(&file, TOKENS[1]).unwrap();
+    daemon.signal(Signal::HUP);
+    tab.says(&dialog, "That is not the token.");
+    say(&daemon, "alice", "/out", "not for the old token\n").await;
+    tab.sees_none(&lines().with("not for the old token"));
+    tab.fill(&css("#token"), TOKENS[1]);
+    tab.click(&button("Continue"));
+    tab.sees_none(&dialog);
+    tab.says(&status(), "live");
+    tab.sees(&lines().with("not for the old token"));
+    say(&daemon, "alice", "/out", "after\n").await;
+    tab.sees(&lines().with("after"));
 }
 
 #[tokio::test]

@@ -82,6 +82,12 @@ impl Tab {
         self.ask(&question.into());
     }
 
+    /// Goes on in a further window of the same browser, beside those that are open and in sight.
+    #[track_caller]
+    pub(super) fn another(&mut self) {
+        self.ask(&json!({ "do": "another" }));
+    }
+
     #[track_caller]
     fn ask(&mut self, question: &Value) -> Value {
         let answer = self.driver.ask(question);
