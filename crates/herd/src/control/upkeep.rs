@@ -48,7 +48,7 @@ pub(super) async fn keep(mut socket: ControlSocket, listeners: watch::Sender<Arc
             }
         }
     }
-    pending().await;
+    pending::<()>().await;
 }
 
 fn listen(socket: &ControlSocket) -> io::Result<UnixListener> {
