@@ -12,8 +12,8 @@ use crate::progress;
 /// own, and what looks at them.
 const PACKAGES: &str = "ca-certificates,curl,man-db,passt,procps,python3,systemd,systemd-sysv,dbus";
 
-/// Where Debian is if this host does not know it better.
-const ARCHIVE: &str = "file:///srv/debian";
+/// Says with which packages a Debian was made, which is made anew when they change.
+const MADE_WITH: &str = "etc/herd-tests-are-set-up";
 
 /// A Debian in a directory, of the release that this host is, since it has to run what was built here.
 ///
@@ -22,8 +22,11 @@ const ARCHIVE: &str = "file:///srv/debian";
 pub(super) fn provide(tools: &Path) -> Result<PathBuf> {
     let release = release()?;
     let home = tools.join(format!("debian-{release}"));
-    if home.is_dir() {
+    if fs::read_to_string(home.join(MADE_WITH)).is_ok_and(|packages| packages == PACKAGES) {
         return Ok(home);
+    }
+    if home.exists() {
+        fs::remove_dir_all(&home).with_context(|| format!("cannot remove {}", home.display()))?;
     }
     progress(&format!("installs Debian {release} into a directory"));
     // It gets its name last, so that half of one is never mistaken for the whole.
@@ -32,7 +35,7 @@ pub(super) fn provide(tools: &Path) -> Result<PathBuf> {
     command
         .args(["--variant=minbase", &format!("--include={PACKAGES}"), &release])
         .arg(&unfinished)
-        .arg(archive(&release));
+        .arg(archive(&release)?);
     // Its programs are found whatever the caller's own PATH is.
     let path = env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/sbin:/sbin:/usr/bin:/bin"));
@@ -40,6 +43,7 @@ pub(super) fn provide(tools: &Path) -> Result<PathBuf> {
     ensure!(status.success(), "debootstrap failed; see {}/debootstrap/debootstrap.log", unfinished.display());
     let cache = unfinished.join("var/cache/apt/archives");
     fs::remove_dir_all(&cache).and_then(|()| fs::create_dir_all(cache.join("partial"))).context("cannot tidy up")?;
+    fs::write(unfinished.join(MADE_WITH), PACKAGES).context("cannot say what is in it")?;
     fs::rename(&unfinished, &home).with_context(|| format!("cannot make {}", home.display()))?;
     Ok(home)
 }
@@ -51,12 +55,13 @@ fn release() -> Result<String> {
 }
 
 /// Where this host gets its own packages from.
-fn archive(release: &str) -> String {
+fn archive(release: &str) -> Result<String> {
     let mut command = Command::new("apt-get");
     command.args(["indextargets", "--format", "$(REPO_URI) $(CODENAME)", "Created-By: Packages"]);
-    let said =
-        command.stdin(Stdio::null()).stderr(Stdio::null()).output().map(|output| output.stdout).unwrap_or_default();
+    let said = command.stdin(Stdio::null()).stderr(Stdio::null()).output().context("cannot start apt-get")?.stdout;
     let said = String::from_utf8_lossy(&said);
     let own = said.lines().find_map(|line| line.split_once(' ').filter(|(_, codename)| *codename == release));
-    own.map_or(ARCHIVE, |(archive, _)| archive).to_owned()
+    let (archive, _) =
+        own.with_context(|| format!("apt knows no archive of Debian {release}; name one in its sources"))?;
+    Ok(archive.to_owned())
 }
