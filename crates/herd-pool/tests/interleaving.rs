@@ -103,8 +103,8 @@ use crash::Crash;
 use event::{Event, EventKind};
 use generation::Generation;
 use herd_pool::{
-    AcquireError, EndReason, Exit, ExitStatus, HealthError, Histogram, NoSuchSession, OptionsError, SpawnError, WorkerId,
-    WorkerState,
+    AcquireError, EndReason, Exit, ExitStatus, HealthError, Histogram, NoSuchSession, OptionsError, SpawnError,
+    WorkerId, WorkerState,
 };
 use index::Index;
 use options::{IdleBy, Options, WhenFull};

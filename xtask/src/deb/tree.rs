@@ -26,12 +26,26 @@ const COPIES: &[(&str, &str)] = &[
     ("deploy/debian/herd.yaml", "etc/herd/herd.yaml"),
     ("deploy/debian/copyright", "usr/share/doc/herd/copyright"),
     ("deploy/debian/lintian-overrides", "usr/share/lintian/overrides/herd"),
-    ("docs/herd.yaml", "usr/share/doc/herd/examples/herd.yaml"),
+    ("README.md", "usr/share/doc/herd/README.md"),
+    ("SECURITY.md", "usr/share/doc/herd/SECURITY.md"),
+    ("bench/README.md", "usr/share/doc/herd/bench/README.md"),
+    ("clients/README.md", "usr/share/doc/herd/clients/README.md"),
+    ("clients/python/README.md", "usr/share/doc/herd/clients/python/README.md"),
+    ("clients/typescript/README.md", "usr/share/doc/herd/clients/typescript/README.md"),
+    ("crates/herd/proto/herd.proto", "usr/share/doc/herd/crates/herd/proto/herd.proto"),
 ];
 
-/// Directories of the repository whose files go somewhere, each with the end of their names.
-const DIRECTORIES: &[(&str, &str, &str)] =
-    &[("docs", ".md", "usr/share/doc/herd"), ("docs/examples", ".yaml", "usr/share/doc/herd/examples")];
+/// Directories of the repository whose files go somewhere, each with the end of their names. What documents link to is
+/// where they expect it.
+const DIRECTORIES: &[(&str, &str, &str)] = &[
+    ("docs", ".md", "usr/share/doc/herd/docs"),
+    ("docs", ".yaml", "usr/share/doc/herd/docs"),
+    ("docs/images", ".png", "usr/share/doc/herd/docs/images"),
+    ("docs/examples", ".yaml", "usr/share/doc/herd/docs/examples"),
+    ("deploy/grafana", ".json", "usr/share/doc/herd/deploy/grafana"),
+    ("deploy/kubernetes", ".yaml", "usr/share/doc/herd/deploy/kubernetes"),
+    ("deploy/prometheus", ".yml", "usr/share/doc/herd/deploy/prometheus"),
+];
 
 /// What the program itself prints for shells: the shell, and where Debian's shells look for it.
 const COMPLETIONS: &[(&str, &str)] = &[

@@ -15,7 +15,7 @@ man herd-ps | head -5
 bash -n /usr/share/bash-completion/completions/herd
 systemctl is-enabled herd.service
 stat --format '%U:%G %a' /etc/herd
-ls -d /usr/share/doc/herd/deployment.md
+ls -d /usr/share/doc/herd/docs/deployment.md
 
 step doctor
 herd check /etc/herd/herd.yaml

@@ -62,7 +62,7 @@ fn the_package_is_all_that_a_fresh_debian_needs_and_leaves_nothing_when_it_goes(
         "herd 0.",
         "enabled",
         "root:herd 750",
-        "/usr/share/doc/herd/deployment.md",
+        "/usr/share/doc/herd/docs/deployment.md",
         "doctor: 0",
         "answer: 42",
         "dashboard: 200",

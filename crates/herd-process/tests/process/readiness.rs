@@ -37,7 +37,11 @@ pub(crate) async fn tcp_waits_for_a_connection() {
     start(role(&["listen"]).ready(Readiness::Tcp)).await;
     let failure = fail_to_start(role(&["sleep"]).ready(Readiness::Tcp).start_timeout(SHORT)).await;
     assert!(failure.text().contains("a connection to its port, last saw connection refused"), "{}", failure.text());
-    assert!(failure.text().contains("it has to listen on 127.0.0.1 at the port that `{{.Port}}`"), "{}", failure.text());
+    assert!(
+        failure.text().contains("it has to listen on 127.0.0.1 at the port that `{{.Port}}`"),
+        "{}",
+        failure.text()
+    );
 }
 
 pub(crate) async fn a_unix_socket_is_listened_on() {

@@ -70,6 +70,34 @@ fn a_changed_token_counts_after_a_reload_and_a_broken_one_changes_nothing() {
 }
 
 #[test]
+fn streams_end_whose_token_is_none_any_more() {
+    let (directory, mut daemon) = guarded();
+    eval(daemon.gateway, "alice", "1");
+    let bearer = format!("Bearer {TOKEN}");
+    let worker: serde_json::Value =
+        request(daemon.admin, "GET", "/v1/sessions/alice", &[("authorization", &bearer)]).json();
+    let logs = format!("/v1/workers/{}/logs?follow=true", worker["worker"].as_str().unwrap());
+    let open = |path: &str| {
+        let mut stream = crate::client::Exchange::begin(daemon.admin, "GET", path, &[("authorization", &bearer)]);
+        assert_eq!(stream.head().0, 200, "{path}");
+        stream
+    };
+    let streams = ["/v1/live", "/v1/events?last_event_id=0", &logs].map(open);
+    fs::write(directory.path().join("token"), NEXT).unwrap();
+    daemon.signal(Signal::HUP);
+    daemon.log_line(|line| line["message"] == "the configuration was reloaded");
+    for mut stream in streams {
+        let data = loop {
+            let (_, name, data) = stream.event();
+            if name == "end" {
+                break data;
+            }
+        };
+        assert_eq!(data["reason"], "token-changed");
+    }
+}
+
+#[test]
 fn who_guesses_tokens_has_to_wait_and_the_operator_never() {
     let (_directory, daemon) = guarded();
     let answers: Vec<u16> = (0..40).map(|_| status(&daemon, "/v1/stats", GUESS)).collect();
