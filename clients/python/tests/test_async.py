@@ -131,9 +131,17 @@ def test_a_request_that_is_cancelled_leaves_the_session_as_it_was(shared: Daemon
     async def test() -> None:
         async with AsyncHerd(shared.gateway) as herd, herd.session() as session:
             assert (await session.get("/count")).json() == 1
+
+            def leases() -> int:
+                return int(shared.admin(f"/v1/sessions/{session.id}")["leases"])
+
             for _ in range(20):
-                with pytest.raises(asyncio.TimeoutError):
-                    await asyncio.wait_for(session.get("/never"), 0.01)
+                request = asyncio.create_task(session.get("/never"))
+                await asyncio.to_thread(soon, lambda: leases() == 1)
+                request.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await request
+                await asyncio.to_thread(soon, lambda: leases() == 0)
             assert (await session.get("/count")).json() == 2
 
     run(test())

@@ -39,6 +39,10 @@ async def begin(herd, asked):
         os.write(asked, own.id.encode())
         sys.stdin.readline()
 
+async def in_child(herd, asked, session):
+    await begin(herd, asked)
+    print((await session.get('/count', timeout=5)).json(), flush=True)
+
 async def main():
     async with AsyncHerd(sys.argv[1]) as herd:
         session = herd.session()
@@ -47,8 +51,7 @@ async def main():
         is_asked, asked = os.pipe()
         child = os.fork()
         if child == 0:
-            asyncio.run(begin(herd, asked))
-            print(asyncio.run(session.get('/count', timeout=5)).json(), flush=True)
+            asyncio.run(in_child(herd, asked, session))
             os._exit(0)
         print(os.read(is_asked, 100).decode(), flush=True)
         print((await session.get('/count', timeout=5)).json(), flush=True)

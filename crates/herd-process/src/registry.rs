@@ -1,8 +1,9 @@
 //! The directory in which all daemons of a host tell each other which users are taken.
 
 use std::{
-    fs, io,
-    os::fd::OwnedFd,
+    fs::{self, DirBuilder},
+    io,
+    os::{fd::OwnedFd, unix::fs::DirBuilderExt as _},
     path::{Path, PathBuf},
 };
 
@@ -47,16 +48,22 @@ impl Registry {
         examine_above(path)?;
         match Self::open_existing(path) {
             Err(RegistryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                let above = path.parent().unwrap_or(Path::new("/"));
-                accessat(CWD, above, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).map_err(unusable)
+                accessat(CWD, nearest_above(path), Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+                    .map_err(unusable)
             }
             opened => opened.map(drop),
         }
     }
 
-    /// Opens it, and makes it if it is not there.
+    /// Opens it, and makes it and what is missing above if it is not there.
     pub(crate) fn open(path: &Path) -> Result<Self, RegistryError> {
         examine_above(path)?;
+        if let Some(above) = path.parent().filter(|above| !above.exists()) {
+            let made = DirBuilder::new().recursive(true).mode(0o755).create(above);
+            made.map_err(|source| RegistryError::Io { path: above.to_owned(), source })?;
+            // Somebody else may have been faster.
+            examine_above(path)?;
+        }
         match mkdirat(CWD, path, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => Self::open_existing(path),
             Err(errno) => Err(RegistryError::Io { path: path.to_owned(), source: errno.into() }),
@@ -121,7 +128,7 @@ impl Registry {
 /// Whoever may change a directory above it may put another in its place. The root is not looked at: whoever has that has
 /// everything.
 fn examine_above(path: &Path) -> Result<(), RegistryError> {
-    let above = path.parent().unwrap_or(Path::new("/"));
+    let above = nearest_above(path);
     let failed = |path: &Path, source| RegistryError::Io { path: path.to_owned(), source };
     let above = fs::canonicalize(above).map_err(|source| failed(above, source))?;
     for directory in above.ancestors().filter(|directory| directory.parent().is_some()) {
@@ -133,6 +140,11 @@ fn examine_above(path: &Path) -> Result<(), RegistryError> {
         }
     }
     Ok(())
+}
+
+/// The directory above that is there: in a root that holds nothing else, it is the root.
+fn nearest_above(path: &Path) -> &Path {
+    path.ancestors().skip(1).find(|above| above.symlink_metadata().is_ok()).unwrap_or(Path::new("/"))
 }
 
 /// Why others than these users can change what is in a directory. In one that is sticky they can change only their own.
@@ -173,6 +185,16 @@ mod tests {
         assert!(!path.exists());
         Registry::open(&path).expect("it can be made");
         assert_eq!(fs::metadata(&path).expect("it is there").mode() & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn in_a_root_that_holds_nothing_else_it_is_made_with_what_is_above() {
+        let base = tempfile::tempdir().expect("a directory");
+        let path = base.path().join("run/uids");
+        Registry::examine(&path).expect("it could be made");
+        assert!(!base.path().join("run").exists());
+        Registry::open(&path).expect("it can be made");
+        Registry::examine(&path).expect("nobody else can change it");
     }
 
     #[test]

@@ -32,7 +32,6 @@ const COPIES: &[(&str, &str)] = &[
     ("clients/README.md", "usr/share/doc/herd/clients/README.md"),
     ("clients/python/README.md", "usr/share/doc/herd/clients/python/README.md"),
     ("clients/typescript/README.md", "usr/share/doc/herd/clients/typescript/README.md"),
-    ("crates/herd/proto/herd.proto", "usr/share/doc/herd/crates/herd/proto/herd.proto"),
 ];
 
 /// Directories of the repository whose files go somewhere, each with the end of their names. What documents link to is
