@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import ssl
 import warnings
@@ -34,6 +35,8 @@ class _Own(Generic[T]):
                 for other in list(self._of):
                     if other != process:
                         self._of.pop(other, None)
+                # Those of asyncio hold one another, and would warn whenever they are found.
+                gc.collect()
         return own
 
 

@@ -155,7 +155,11 @@ fn a_daemon_without_descriptors_refuses_a_command_and_keeps_the_session() {
     let words =
         [env!("CARGO_BIN_EXE_herd"), "exec", "--socket", daemon.socket.to_str().unwrap(), "alice", "--", "true"];
     let mut refused = 0;
-    for free in 1..12 {
+    // What the daemon closes meanwhile, it has more of than was left to it.
+    for free in (1..12).cycle().take(20 * 11) {
+        if free == 1 && refused > 0 {
+            break;
+        }
         leave(daemon.pid(), free);
         let mut terminal = Terminal::start(&words, &herd(&[], daemon.directory()));
         let begun = Instant::now();
